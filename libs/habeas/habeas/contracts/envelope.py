@@ -1,0 +1,93 @@
+"""CloudEvents 1.0 in Kafka's binary mode: ``ce_`` headers around a JSON value (CloudEvents Kafka protocol binding, section 3.2)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from habeas.contracts.vocabulary import ParkReason
+
+SPEC_VERSION = b"1.0"
+CONTENT_TYPE = b"application/json"
+
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The attributes of one event; ``traceparent`` is W3C Trace Context, null outside of a trace."""
+
+    event_id: UUID
+    type: str
+    source: str
+    at: datetime
+    subject: str
+    traceparent: str | None = None
+
+
+class BadEnvelope(ValueError):
+    """A header is missing or wrong; ``field`` names it."""
+
+    def __init__(self, reason: ParkReason, field: str) -> None:
+        super().__init__(f"{reason}: {field}")
+        self.reason = reason
+        self.field = field
+
+
+def encode_headers(envelope: Envelope) -> Headers:
+    """Render the headers of one record."""
+    headers: Headers = [
+        ("ce_specversion", SPEC_VERSION),
+        ("ce_id", str(envelope.event_id).encode()),
+        ("ce_type", envelope.type.encode()),
+        ("ce_source", envelope.source.encode()),
+        ("ce_time", envelope.at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").encode()),
+        ("ce_subject", envelope.subject.encode()),
+        ("content-type", CONTENT_TYPE),
+    ]
+    if envelope.traceparent is not None:
+        headers.append(("traceparent", envelope.traceparent.encode()))
+    return headers
+
+
+def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
+    """Parse the headers of one record.
+
+    Raises ``BadEnvelope`` naming the header. A trace context that is not one is dropped: it must not cost the message.
+    """
+    found = dict(headers)
+    if _text(found, "ce_specversion") != "1.0":
+        raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_specversion")
+    try:
+        event_id = UUID(_text(found, "ce_id"))
+    except ValueError as error:
+        if isinstance(error, BadEnvelope):
+            raise
+        raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_id") from None
+    try:
+        at = datetime.fromisoformat(_text(found, "ce_time"))
+    except ValueError as error:
+        if isinstance(error, BadEnvelope):
+            raise
+        raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_time") from None
+    if at.tzinfo is None:
+        raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_time")
+    trace = found.get("traceparent")
+    return Envelope(
+        event_id,
+        _text(found, "ce_type"),
+        _text(found, "ce_source"),
+        at.astimezone(UTC),
+        _text(found, "ce_subject") if "ce_subject" in found else "",
+        trace.decode("ascii", "replace") if trace else None,
+    )
+
+
+def _text(found: dict[str, bytes | None], name: str) -> str:
+    value = found.get(name)
+    if value is None:
+        raise BadEnvelope(ParkReason.MISSING_HEADER, name)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BadEnvelope(ParkReason.WRONG_HEADER, name) from None

@@ -1,0 +1,95 @@
+"""What notification-mailer tells: mails by state, and policy-change campaigns."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from pydantic import Field
+
+from habeas.contracts import topics
+from habeas.contracts.model import Event, Instant, Slug, date
+from habeas.contracts.vocabulary import MailKind
+
+
+class _MailEvent(Event):
+    topic = topics.DELIVERIES
+    key_field: ClassVar[str] = "request_id"
+
+    request_id: UUID
+    mail_id: UUID
+    kind: MailKind
+
+
+class MailSent(_MailEvent):
+    """The mail server took the mail (250 to the final dot, RFC 5321 section 4.2.5)."""
+
+    type: ClassVar[str] = "mail.sent"
+
+    sent_at: Instant
+
+
+class MailRefused(_MailEvent):
+    """The mail server refused for good (5yz) or there is no address; a person has to find another way to answer."""
+
+    type: ClassVar[str] = "mail.refused"
+
+    smtp_code: int | None = Field(ge=400, le=599)
+    refused_at: Instant
+
+
+class MailUncertain(_MailEvent):
+    """The connection was lost after the final dot: the mail may have been taken (RFC 1047); it is not sent again by itself."""
+
+    type: ClassVar[str] = "mail.uncertain"
+
+    lost_at: Instant
+
+
+class _CampaignEvent(Event):
+    topic = topics.DELIVERIES
+    key_field: ClassVar[str] = "change_id"
+
+    change_id: Slug
+
+
+class PolicyChangeScheduled(_CampaignEvent):
+    """A campaign begins; the change may not take effect before ``earliest_effective_on``."""
+
+    type: ClassVar[str] = "policy_change.scheduled"
+
+    effective_on: date
+    earliest_effective_on: date
+    scheduled_at: Instant
+
+
+class PolicyChangeTooEarly(_CampaignEvent):
+    """The effective date breaks the promised notice period; repeated until mended."""
+
+    type: ClassVar[str] = "policy_change.too_early"
+
+    effective_on: date
+    earliest_effective_on: date
+    noticed_at: Instant
+
+
+class PolicyChangeNotified(_CampaignEvent):
+    """Every account holder has been told, apart from those counted."""
+
+    type: ClassVar[str] = "policy_change.notified"
+
+    sent: int = Field(ge=0)
+    refused: int = Field(ge=0)
+    uncertain: int = Field(ge=0)
+    suppressed: int = Field(ge=0)
+    last_sent_at: Instant | None
+    earliest_effective_on: date
+    notified_at: Instant
+
+
+EVENTS: tuple[type[Event], ...] = (
+    MailSent,
+    MailRefused,
+    MailUncertain,
+    PolicyChangeScheduled,
+    PolicyChangeTooEarly,
+    PolicyChangeNotified,
+)

@@ -1,0 +1,29 @@
+"""What participants answer."""
+
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from habeas.contracts import topics
+from habeas.contracts.model import ConfigName, Event, Slug, date
+from habeas.contracts.vocabulary import KeepGround
+
+
+class ReceiptGiven(Event):
+    """A participant's signed answer to one order."""
+
+    topic = topics.RECEIPTS
+    type: ClassVar[str] = "receipt.given"
+    key_field: ClassVar[str] = "order_id"
+
+    order_id: UUID
+    participant: Slug
+    outcome: Literal["done", "nothing_held", "kept", "failed"]
+    ground: KeepGround | None = None
+    until: date | None = None
+    counts: dict[ConfigName, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]{86}$")]
+
+
+EVENTS: tuple[type[Event], ...] = (ReceiptGiven,)

@@ -1,0 +1,73 @@
+"""The topic catalogue: every topic with its owner, partitions and retention. Topics are made from this and from nothing else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One Kafka topic.
+
+    ``strict`` topics are written by platforms: a field that nobody knows is refused. ``sensitive`` topics carry the
+    platform's account ids, so inboxes hold their records sealed and their keys as fingerprints, and the records are
+    trimmed from the topic once they have been taken (see ``docs/decisions/0004``). ``ordered`` topics hold a key's later
+    messages back behind a parked one.
+    """
+
+    name: str
+    owner: str
+    partitions: int
+    retention_ms: int
+    compacted: bool = False
+    strict: bool = False
+    sensitive: bool = False
+    ordered: bool = True
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def configs(self) -> dict[str, str]:
+        """Give the topic's settings in Kafka's own names; anything not named here is the broker's default."""
+        policy = {"cleanup.policy": "compact"} if self.compacted else {"cleanup.policy": "delete"}
+        return {
+            **policy,
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(1024 * 1024),
+            **self.extra,
+        }
+
+
+_SHORT_SEGMENTS = {"segment.ms": "1000", "file.delete.delay.ms": "100"}
+
+DSR_REQUESTS = Topic(
+    "platform.dsr-requests.v1", "platform", 4, 7 * DAY_MS, strict=True, sensitive=True, ordered=False, extra=_SHORT_SEGMENTS
+)
+RETENTION_TICKS = Topic("platform.retention-ticks.v1", "platform", 1, 7 * DAY_MS, strict=True, ordered=False)
+POLICY_CHANGES = Topic("platform.policy-changes.v1", "platform", 1, 90 * DAY_MS, strict=True, ordered=False)
+RECEIPTS = Topic("participants.receipts.v1", "participants", 4, 7 * DAY_MS, strict=True, ordered=False)
+REQUESTS = Topic("request-intake.requests.v1", "request-intake", 4, 7 * DAY_MS)
+SUBJECT_FLAGS = Topic("request-intake.subject-flags.v1", "request-intake", 4, -1, compacted=True)
+ERASURES = Topic("erasure-executor.erasures.v1", "erasure-executor", 4, 7 * DAY_MS)
+ORDERS = Topic("erasure-executor.orders.v1", "erasure-executor", 4, 7 * DAY_MS, sensitive=True, extra=_SHORT_SEGMENTS)
+EXPORTS = Topic("export-builder.exports.v1", "export-builder", 4, 7 * DAY_MS)
+SWEEPS = Topic("retention-sweeper.sweeps.v1", "retention-sweeper", 1, 7 * DAY_MS)
+DELIVERIES = Topic("notification-mailer.deliveries.v1", "notification-mailer", 4, 7 * DAY_MS)
+CHECKPOINTS = Topic("audit-ledger.checkpoints.v1", "audit-ledger", 1, 90 * DAY_MS)
+AUDIT_ENTRIES = Topic("audit.entries.v1", "audit-ledger", 1, -1)
+
+CATALOGUE: tuple[Topic, ...] = (
+    DSR_REQUESTS,
+    RETENTION_TICKS,
+    POLICY_CHANGES,
+    RECEIPTS,
+    REQUESTS,
+    SUBJECT_FLAGS,
+    ERASURES,
+    ORDERS,
+    EXPORTS,
+    SWEEPS,
+    DELIVERIES,
+    CHECKPOINTS,
+    AUDIT_ENTRIES,
+)

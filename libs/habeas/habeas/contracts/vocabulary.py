@@ -1,0 +1,96 @@
+"""Closed vocabularies: every word that crosses a boundary and has a fixed set of values."""
+
+from enum import StrEnum
+
+
+class Right(StrEnum):
+    """What a person asks for (GDPR Art. 7(3), 15-18, 20, 21; CCPA 1798.105-1798.121)."""
+
+    ACCESS = "access"
+    PORTABILITY = "portability"
+    RECTIFICATION = "rectification"
+    ERASURE = "erasure"
+    RESTRICTION = "restriction"
+    OBJECTION = "objection"
+    CONSENT_WITHDRAWAL = "consent_withdrawal"
+
+
+class ErasureGround(StrEnum):
+    """Why data must go, GDPR Art. 17(1)(a)-(f)."""
+
+    NO_LONGER_NECESSARY = "no_longer_necessary"
+    CONSENT_WITHDRAWN = "consent_withdrawn"
+    OBJECTED = "objected"
+    UNLAWFUL = "unlawful"
+    LEGAL_DUTY = "legal_duty"
+    CHILD = "child"
+
+
+class KeepGround(StrEnum):
+    """Why data may stay in spite of an erasure, GDPR Art. 17(3)."""
+
+    EXPRESSION = "expression"
+    LEGAL_OBLIGATION = "legal_obligation"
+    PUBLIC_HEALTH = "public_health"
+    RESEARCH = "research"
+    LEGAL_CLAIMS = "legal_claims"
+
+
+class TableResult(StrEnum):
+    """What happened to a person's rows of one table."""
+
+    ERASED = "erased"
+    ANONYMISED = "anonymised"
+    KEPT = "kept"
+    NOTHING_HELD = "nothing_held"
+
+
+class Outcome(StrEnum):
+    """How a request ended for the person."""
+
+    DONE = "done"
+    PARTLY_KEPT = "partly_kept"
+    NOTHING_HELD = "nothing_held"
+
+
+class StuckReason(StrEnum):
+    """Why work on a request cannot go on without somebody looking."""
+
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_REFUSED = "store_refused"
+    SCHEMA_MISMATCH = "schema_mismatch"
+    NOT_ERASED = "not_erased"
+    KEY_MISSING = "key_missing"
+    PARTICIPANT_FAILED = "participant_failed"
+    ARTEFACT_UNWRITABLE = "artefact_unwritable"
+    MAIL_REFUSED = "mail_refused"
+    MAIL_UNCERTAIN = "mail_uncertain"
+    NEEDS_A_PERSON = "needs_a_person"
+
+
+class MailKind(StrEnum):
+    """The mails that the fleet writes."""
+
+    ACKNOWLEDGEMENT = "acknowledgement"
+    OUTCOME = "outcome"
+    POLICY_CHANGE = "policy_change"
+
+
+class ParkReason(StrEnum):
+    """Why a message waits for an operator instead of being handled."""
+
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    MISSING_HEADER = "missing_header"
+    WRONG_HEADER = "wrong_header"
+    UNKNOWN_TYPE = "unknown_type"
+    MISSING_FIELD = "missing_field"
+    UNKNOWN_FIELD = "unknown_field"
+    WRONG_VALUE = "wrong_value"
+    WRONG_KEY = "wrong_key"
+    BAD_SIGNATURE = "bad_signature"
+    UNKNOWN_ISSUER = "unknown_issuer"
+    ID_CONFLICT = "id_conflict"
+    FROM_THE_FUTURE = "from_the_future"
+    UNKNOWN_REFERENCE = "unknown_reference"
+    EXHAUSTED = "exhausted"
