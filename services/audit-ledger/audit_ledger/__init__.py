@@ -1,0 +1,1 @@
+"""Orders, signs and publishes the audit log."""

@@ -1,0 +1,1 @@
+"""Erases, anonymises and rectifies personal data, destroys keys, and proves it."""

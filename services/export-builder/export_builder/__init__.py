@@ -1,0 +1,1 @@
+"""Reads personal data out and builds encrypted exports."""

@@ -1,0 +1,1 @@
+"""Accepts requests of data subjects and owns their life."""
