@@ -1,0 +1,228 @@
+"""Models of a data map file: a Fides dataset as it is, and what stands under `habeas:` beside it.
+
+::
+
+    dataset:
+      - fides_key: platform
+        habeas: {store: platform, connection: PLATFORM_DSN, schema: public, root: accounts}
+        collections:
+          - name: accounts
+            habeas: {category: account, on_erasure: delete}
+            fields:
+              - {name: id, fides_meta: {primary_key: true, identity: account_id}}
+              - {name: email, habeas: {contact: address}}
+              - {name: password_hash, habeas: {export: never}}
+          - name: tasks
+            habeas: {category: usage, retention: execution, age: created_at, on_erasure: delete, partitioned: day}
+            fields:
+              - {name: id, fides_meta: {primary_key: true}}
+              - name: account_id
+                fides_meta: {references: [{dataset: platform, field: accounts.id, direction: from}]}
+              - {name: prompt, habeas: {category: task_content, portable: given}}
+              - {name: created_at}
+          - name: task_steps
+            habeas: {category: usage, retention: execution, age: parent.created_at, on_erasure: delete}
+            fields: [...]
+          - name: invoices
+            habeas:
+              category: payment
+              retention: invoices
+              age: issued_at
+              on_erasure: {keep: legal_obligation, until: invoices, anonymise: [billing_name]}
+            fields:
+              - {name: account_id, fides_meta: {identity: account_id}}
+              - {name: billing_name, habeas: {anonymise: null}}
+          - name: models
+            habeas: {personal: false, reason: price list of models}
+            fields: []
+
+Keys, their meaning and their defaults are told in `docs/data-map.md`. Fides' own keys that Habeas has no use for are
+ignored; a key under `habeas:` that nobody knows is an error.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+
+from habeas.contracts.vocabulary import KeepGround
+
+REVIEW = "REVIEW"
+"""What `habeas datamap draft` writes where it only guessed; refused by every check until a person has decided."""
+
+IDENTITY = "account_id"
+"""The one kind of identity (`fides_meta.identity`) by which platform services name a person."""
+
+StoreName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,79}$")]
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,79}$")]
+SqlName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_\-]{0,62}$")]
+"""A table or column as the database spells it (63 bytes, PostgreSQL's NAMEDATALEN); always quoted in SQL."""
+
+Dotted = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z_][A-Za-z0-9_\-]*)?$")]
+"""A column, or `collection.column`."""
+
+Constant = str | int | float | bool | None
+
+
+class Export(StrEnum):
+    """How much of a field a person is shown: its value, only that it exists, or nothing (secrets)."""
+
+    SHOWN = "shown"
+    NAMED_ONLY = "named_only"
+    NEVER = "never"
+
+
+class Portable(StrEnum):
+    """Whether a field goes into a portability export: given by the person or observed do, derived doesn't (Art. 20)."""
+
+    GIVEN = "given"
+    OBSERVED = "observed"
+    NO = "no"
+
+
+class Contact(StrEnum):
+    """What a mail to a person needs."""
+
+    ADDRESS = "address"
+    NAME = "name"
+    LANGUAGE = "language"
+
+
+class Action(StrEnum):
+    """What an erasure does to rows of a collection that are not kept under a ground."""
+
+    DELETE = "delete"
+    ANONYMISE = "anonymise"
+    NONE = "none"
+
+
+class _Fides(BaseModel):
+    """A part of a Fides file: keys of Fides that have no meaning here are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Notes(BaseModel):
+    """What stands under `habeas:`; only known keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Keep(_Notes):
+    """Rows stay in spite of an erasure, under a ground of GDPR Art. 17(3), until a retention class lets them go."""
+
+    keep: KeepGround | Literal["REVIEW"]
+    until: str | None = None
+    anonymise: tuple[SqlName, ...] = ()
+
+
+def _kind_of_erasure(value: object) -> str:
+    return "keep" if isinstance(value, dict | Keep) else "word"
+
+
+OnErasure = Annotated[
+    Annotated[Action | Literal["REVIEW"], Tag("word")] | Annotated[Keep, Tag("keep")],
+    Discriminator(_kind_of_erasure),
+]
+
+
+class DatasetNotes(_Notes):
+    """`habeas:` on a dataset: which store it is and where a person begins in it."""
+
+    store: StoreName
+    connection: EnvironmentName
+    schema_name: SqlName = Field(default="public", alias="schema")
+    root: SqlName
+
+
+class CollectionNotes(_Notes):
+    """`habeas:` on a collection."""
+
+    category: str | None = None
+    retention: str | None = None
+    age: Dotted | None = None
+    on_erasure: OnErasure | None = None
+    reason: str | None = Field(default=None, min_length=3)
+    partitioned: Literal["day", "week", "month", "year"] | None = None
+    personal: bool = True
+    export: Export = Export.SHOWN
+    path: SqlName | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "CollectionNotes":
+        if not self.personal:
+            if self.reason is None:
+                raise ValueError("personal: false needs a reason beside it")
+            if self.on_erasure is not None:
+                raise ValueError("a table that holds no person's data (personal: false) has no on_erasure")
+            return self
+        if self.on_erasure is None:
+            raise ValueError("on_erasure is missing: delete, anonymise, {keep: GROUND, until: CLASS} or none")
+        if self.on_erasure is Action.NONE and self.reason is None:
+            raise ValueError("on_erasure: none needs a reason beside it")
+        if isinstance(self.on_erasure, Keep) and self.on_erasure.until is None and self.retention is None:
+            raise ValueError("kept rows need an end: write until (or retention) with a class of policy.yaml")
+        if (self.partitioned or self.age) and self.retention is None:
+            raise ValueError("age and partitioned mean nothing without retention")
+        return self
+
+
+class FieldNotes(_Notes):
+    """`habeas:` on a field; `anonymise: null` differs from no `anonymise`, see `anonymises`."""
+
+    category: str | None = None
+    export: Export | None = None
+    portable: Portable | None = None
+    anonymise: Constant = None
+    contact: Contact | None = None
+
+    @property
+    def anonymises(self) -> bool:
+        """Whether the file says what an anonymisation writes here."""
+        return "anonymise" in self.model_fields_set
+
+
+class Reference(_Fides):
+    """`fides_meta.references`: `direction: from` (or none) says that this field holds the value of that one."""
+
+    dataset: str
+    field: Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")]
+    direction: Literal["from", "to"] | None = None
+
+
+class FieldMeta(_Fides):
+    """What is read of Fides' `fides_meta` on a field."""
+
+    primary_key: bool = False
+    identity: str | None = None
+    references: tuple[Reference, ...] | None = None
+
+
+class DatasetField(_Fides):
+    """One column. Fields nested in it (a JSON document's) belong to Fides; Habeas treats the column as one."""
+
+    name: SqlName
+    fides_meta: FieldMeta | None = None
+    habeas: FieldNotes = FieldNotes()
+
+
+class DatasetCollection(_Fides):
+    """One table."""
+
+    name: SqlName
+    habeas: CollectionNotes
+    fields: tuple[DatasetField, ...]
+
+
+class Dataset(_Fides):
+    """One schema of one store."""
+
+    fides_key: str
+    habeas: DatasetNotes
+    collections: tuple[DatasetCollection, ...] = Field(min_length=1)
+
+
+class DatasetFile(_Fides):
+    """A whole file: Fides' manifest form, a list of datasets under `dataset`."""
+
+    dataset: tuple[Dataset, ...] = Field(min_length=1)
