@@ -1,6 +1,7 @@
 """The only source of "now".
 
-Deadlines and retention are decided by time, so time is an argument everywhere: code takes a `Clock`, tests move a `FakeClock`.
+Deadlines and retention are decided by time, so time is an argument everywhere: code takes a `Clock`, tests move a
+`FakeClock`.
 """
 
 import time
@@ -32,7 +33,7 @@ class SystemClock:
 
     def now(self) -> datetime:
         """Give the machine's time of day in UTC, plus the offset."""
-        now = datetime.now(UTC)  # noqa: TID251 -- the one place that asks the machine for the time of day
+        now = datetime.now(UTC)  # the one place that asks the machine
         return now if self._offset is None else now + self._offset
 
     def monotonic(self) -> float:

@@ -21,7 +21,8 @@ _COUNTER_LOW_MAX: Final = (1 << _COUNTER_LOW_BITS) - 1
 _TAIL_BITS: Final = 32
 _RANDOM_BYTES: Final = 2048  # asked for at once: a call of the kernel for each id would cost more than the id
 
-# A clock corrected by less than this is waited out by counting on; one that was further ahead was wrong and is not believed any more.
+# A clock stepped back by less than this is waited out by counting on; one that was further ahead was wrong and is not
+# believed any more.
 _STEP_BACK_MAX_MS: Final = 10_000
 
 
@@ -55,7 +56,7 @@ class _Sequence:
 
 
 class _Tails:
-    """Random numbers of 32 bits from the operating system, fetched by the hundred; a forked child never reuses its parent's."""
+    """Random numbers of 32 bits from the operating system, by the hundred; a forked child never reuses its parent's."""
 
     __slots__ = ("_left",)
 
@@ -80,9 +81,9 @@ _tails = _Tails()
 def uuid7(clock: Clock) -> UUID:
     """Make a UUIDv7 (RFC 9562 section 5.7) of the clock's millisecond.
 
-    Ids made with one clock in one process ascend, also inside a millisecond and while the clock is stepped back by up to ten seconds:
-    a counter of 42 bits, seeded with 41 random ones each millisecond, follows the time (section 6.2, method 1), and 32 random bits
-    follow the counter. Safe to call from several threads.
+    Ids made with one clock in one process ascend, also inside a millisecond and while the clock is stepped back by up
+    to ten seconds: a counter of 42 bits, seeded with 41 random ones each millisecond, follows the time (section 6.2,
+    method 1), and 32 random bits follow the counter. Safe to call from several threads.
     """
     now = (clock.now() - _EPOCH) // _MILLISECOND
     with _lock:
@@ -111,7 +112,8 @@ def time_of(identifier: UUID) -> datetime | None:
 def name_based(namespace: UUID, *parts: str | int | UUID) -> UUID:
     """Derive the same UUIDv5 (RFC 9562 section 5.5) from the same namespace and parts, everywhere and for ever.
 
-    One part is hashed as it is; several are joined by NUL, which no part may hold, so that different parts never meet in one name.
+    One part is hashed as it is; several are joined by NUL, which no part may hold, so that different parts never meet
+    in one name.
     """
     if not parts:
         message = "a name needs at least one part"
