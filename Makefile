@@ -1,0 +1,97 @@
+# What can be done with this repository. Needs python3.11 and make; everything else is installed into .venv, nothing outside it.
+# `make` alone lists the verbs: the text after `##` of each target.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml deploy/*/pyproject.toml)))
+TYPED := libs services deploy tests
+LOCK_OPTIONS := --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
+# Extra arguments for pytest, for instance: make test ARGS="-k deadline -p randomly -p 'randomly_seed=1'"
+ARGS ?=
+
+# -- for people who look
+
+.PHONY: help
+help: ## list these verbs
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r verb says; do printf '%-26s %s\n' "  $$verb" "$$says"; done
+
+.PHONY: demo
+demo: install ## start servers, fleet and a demonstration platform, make requests, show what came of them
+	@$(BIN)/python -m habeas_demo $(ARGS)
+
+.PHONY: up
+up: install ## start servers and fleet, and keep them until Ctrl-C
+	@$(BIN)/habeas up $(ARGS)
+
+# -- for people who work on it
+
+.PHONY: install
+install: $(INSTALLED) ## install everything into .venv (a second run costs nothing)
+
+# One stamp for the locked packages and one for our own distributions, so that a new distribution does not fetch anything.
+.venv/.locked: requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.lock
+	@touch $@
+
+$(INSTALLED): .venv/.locked $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation \
+		$(DISTRIBUTIONS:%=--editable ./%)
+	@$(BIN)/python -m pip check --disable-pip-version-check
+	@touch $@
+
+.PHONY: check
+check: install ## style, types, layers, container files, documents and schemas; starts no server
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/python -m pytest -q tests/architecture tests/contracts
+
+.PHONY: fmt
+fmt: install ## put code into its form and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: test
+test: install ## every test: unit, contracts, architecture, integration, simulation, e2e (starts its own servers)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-unit
+test-unit: install ## tests that need nothing: unit, contracts, architecture
+	$(BIN)/python -m pytest -m "unit or contracts or architecture" $(ARGS)
+
+.PHONY: test-integration
+test-integration: install ## tests that need PostgreSQL: integration, simulation
+	$(BIN)/python -m pytest -m "integration or simulation" $(ARGS)
+
+.PHONY: test-e2e
+test-e2e: install ## whole journeys over real Kafka, PostgreSQL and SMTP
+	$(BIN)/python -m pytest -m e2e $(ARGS)
+
+.PHONY: bench
+bench: install ## every benchmark: tables, JSON and charts
+	$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: bench-pipeline
+bench-pipeline: install ## one benchmark: events and erasures through the fleet
+	$(BIN)/python -m tests.bench pipeline $(ARGS)
+
+.PHONY: lock
+lock: install ## write requirements.lock from requirements.in (ARGS=--upgrade for newer versions)
+	$(BIN)/pip-compile $(LOCK_OPTIONS) $(ARGS) --output-file requirements.lock requirements.in
+
+.PHONY: clean
+clean: ## remove .venv, caches, build outputs and the local fleet's data
+	rm -rf .venv .habeas .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find libs services deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,32 @@
+"""What every tier shares: the seed that a run can be repeated with, and a marker per tier, taken from the directory."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+TIERS = frozenset({"unit", "contracts", "architecture", "integration", "simulation", "e2e"})
+
+# No deadline per example: two shared cores make times meaningless. A failure prints the blob that repeats it.
+settings.register_profile("habeas", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("habeas")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its tier; a test outside the tiers is an error, since no verb would run it alone."""
+    for item in items:
+        if TESTS not in item.path.parents:
+            continue
+        tier = item.path.relative_to(TESTS).parts[0]
+        if tier not in TIERS:
+            message = f"{item.nodeid}: tests live in one of {', '.join(sorted(TIERS))}"
+            raise pytest.UsageError(message)
+        item.add_marker(tier)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the seed again at the end of a failed run, where people look."""
+    seed = getattr(config.option, "randomly_seed", None)
+    if seed is not None and terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"repeat this order with: make test ARGS='-p randomly -p no:cacheprovider --randomly-seed={seed}'")
