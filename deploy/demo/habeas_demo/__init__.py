@@ -1,1 +1,1 @@
-"""A demonstration platform whose privacy policy Habeas keeps, and the checks that it did."""
+"""A demonstration platform whose privacy policy Habeas keeps, and independent checks that it did."""
