@@ -14,7 +14,7 @@ TYPED := libs services deploy tests
 LOCK_OPTIONS := --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
-# Extra arguments for pytest, for instance: make test ARGS="-k deadline -p randomly -p 'randomly_seed=1'"
+# Extra arguments of the command, for instance: make test ARGS="-k deadline --randomly-seed=1"
 ARGS ?=
 
 # -- for people who look

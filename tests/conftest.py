@@ -29,4 +29,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the seed again at the end of a failed run, where people look."""
     seed = getattr(config.option, "randomly_seed", None)
     if seed is not None and terminalreporter.stats.get("failed"):
-        terminalreporter.write_line(f"repeat this order with: make test ARGS='-p randomly -p no:cacheprovider --randomly-seed={seed}'")
+        terminalreporter.write_line(f"the same order again: make test ARGS=--randomly-seed={seed}")
