@@ -1,0 +1,140 @@
+"""Logs: one JSON line for each event on standard output, which cannot carry a value that a person gave us.
+
+An event has a literal name and typed fields; `redaction.clean` decides by type what passes. What libraries log comes in
+through `foreign_log`, which is as strict. One wide event for each message or batch is the style of the house.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+import orjson
+from opentelemetry.trace import get_current_span
+
+from habeas.chassis.clock import Clock, SystemClock
+from habeas.chassis.redaction import Name, clean
+from habeas.chassis.settings import LogLevel
+
+__all__ = ["LogLevel", "Name", "configure", "event", "is_logged", "level", "set_level"]
+
+_RANK: Final = {LogLevel.DEBUG: 0, LogLevel.INFO: 1, LogLevel.WARNING: 2, LogLevel.ERROR: 3}
+_NAMES_MAX: Final = 4096
+_REFUSED: Final = "log.name_refused"
+
+
+class _Log:
+    """Where events go. Until `configure` ran, only warnings and errors are written, to standard error."""
+
+    def __init__(self) -> None:
+        self.rank = _RANK[LogLevel.WARNING]
+        self.level = LogLevel.WARNING
+        self.clock: Clock = SystemClock()
+        self.service: str | None = None
+        self.instance: int | None = None
+        self.write: Callable[[bytes], object] = _to_standard_error
+
+
+def _to_standard_error(line: bytes) -> None:
+    sys.stderr.write(line.decode())
+
+
+def _to_standard_output(line: bytes) -> None:
+    output = sys.stdout.buffer
+    output.write(line)
+    output.flush()
+
+
+_log = _Log()
+_known_names: set[str] = set()
+
+
+def configure(
+    service: str,
+    *,
+    log_level: LogLevel = LogLevel.INFO,
+    instance: int = 0,
+    clock: Clock | None = None,
+    write: Callable[[bytes], object] = _to_standard_output,
+) -> None:
+    """Log for `service` from now on; `write` takes one whole line at a time.
+
+    Also makes uncaught exceptions end up in the log by class and frames: Python itself would print their messages.
+    """
+    _log.service = Name(service)
+    _log.instance = instance
+    _log.clock = SystemClock() if clock is None else clock
+    _log.write = write
+    set_level(log_level)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+
+
+def set_level(log_level: LogLevel) -> None:
+    """Change, while running, which events are logged: those of `log_level` and the more severe ones."""
+    _log.level = log_level
+    _log.rank = _RANK[log_level]
+
+
+def level() -> LogLevel:
+    """Give the least severe level that is logged."""
+    return _log.level
+
+
+def is_logged(severity: LogLevel) -> bool:
+    """Whether events of this severity are logged now; ask before gathering fields that cost something."""
+    return _RANK[severity] >= _log.rank
+
+
+def event(name: str, /, *, severity: LogLevel = LogLevel.INFO, **fields: object) -> None:
+    """Log one event with its fields; a value whose type may not leave the process becomes `redaction.REDACTED`.
+
+    Never raises because of a field. `name` is a literal; one that could not be a `Name` is logged as log.name_refused.
+    The trace that is going on is told by `trace_id`.
+    """
+    if _RANK[severity] < _log.rank:
+        return
+    now = _log.clock.now()
+    line: dict[str, Any] = {
+        "time": now,
+        "level": severity.value,
+        "event": name if name in _known_names else _check(name),
+        "service": _log.service,
+        "instance": _log.instance,
+    }
+    trace = get_current_span().get_span_context()
+    if trace.is_valid:
+        line["trace_id"] = f"{trace.trace_id:032x}"
+    for key, value in fields.items():
+        if key not in _known_names:
+            key = _check(key)  # noqa: PLW2901 -- the key that is written is the checked one
+        line[key if key not in line else f"field.{key}"] = clean(value)
+    _log.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+
+
+def _check(name: str) -> str:
+    """Let a literal pass and remember it; names that come without end are data, and are not remembered."""
+    try:
+        Name(name)
+    except ValueError:
+        return _REFUSED
+    if len(_known_names) >= _NAMES_MAX:
+        return _REFUSED
+    _known_names.add(name)
+    return str(name)
+
+
+def _uncaught(_kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        return
+    event("process.error_uncaught", severity=LogLevel.ERROR, error=error)
+
+
+def _uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    event("thread.error_uncaught", severity=LogLevel.ERROR, error=arguments.exc_value)
+
+
+def _unraisable(arguments: "sys.UnraisableHookArgs") -> None:
+    event("process.error_unraisable", severity=LogLevel.ERROR, error=arguments.exc_value)
