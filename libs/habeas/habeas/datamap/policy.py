@@ -1,0 +1,334 @@
+"""`policy.yaml`: what a company promises about personal data, as data.
+
+Deadlines, sweeps, erasure plans, the information sheet of an access reply and the record of processing all follow from
+this one file. Every key is told in `docs/policy.md` and in the JSON Schema that `habeas policy schema` prints.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from habeas.contracts.model import CountryCode, Slug
+from habeas.contracts.vocabulary import Right
+from habeas.datamap.durations import Duration, Unit
+from habeas.datamap.explain import misfit, one_of, shown
+from habeas.datamap.retention import CountsFrom, Fixed, RetentionClass, WhileOpen, cutoff, expires_on
+from habeas.datamap.source import ConfigurationError, Located, load_yaml, validate
+
+Acr = Literal["none", "single", "mfa"]
+ACR_ORDER: Final = ("none", "single", "mfa")
+"""How strongly a person was authenticated, weakest first."""
+
+ACR_WITHOUT_WORD: Final[Mapping[Right, Acr]] = {
+    Right.ACCESS: "mfa",
+    Right.PORTABILITY: "mfa",
+    Right.RECTIFICATION: "mfa",
+    Right.ERASURE: "mfa",
+    Right.RESTRICTION: "single",
+    Right.OBJECTION: "single",
+    Right.CONSENT_WITHDRAWAL: "single",
+}
+"""What a right needs where an issuer says nothing: data that would leave or be lost asks for two factors; stopping a
+use must stay as easy as allowing it (Art. 7(3))."""
+
+KEY_BYTES: Final = 32
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+DataKey = Annotated[str, StringConstraints(pattern=r"^(user|system)(\.[a-z][a-z0-9_]*)*$")]
+"""A category of the Fides taxonomy."""
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise misfit(f"{shown(name)} is no time zone", one_of(name, sorted(available_timezones())))
+    return name
+
+
+def _in_days(duration: Duration) -> Duration:
+    if not duration.whole_days or duration.amount == 0:
+        raise misfit(f"`{duration}` can't be counted in dates", "at least one day, such as `30d`")
+    return duration
+
+
+def _a_public_key(text: str) -> str:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise misfit(f"{shown(text)} is no Ed25519 public key", "the 32 bytes of the public key in base64")
+    return text
+
+
+def _named_regime(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise misfit(f"`{name}` stands here twice", "each once", index)
+    return names
+
+
+DayDuration = Annotated[Duration, AfterValidator(_in_days)]
+Names = Annotated[tuple[Slug, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class LawfulBasis(StrEnum):
+    """GDPR Art. 6(1)(a)-(f)."""
+
+    CONSENT = "consent"
+    CONTRACT = "contract"
+    LEGAL_OBLIGATION = "legal_obligation"
+    VITAL_INTERESTS = "vital_interests"
+    PUBLIC_TASK = "public_task"
+    LEGITIMATE_INTEREST = "legitimate_interest"
+
+
+class Source(StrEnum):
+    """Where data came from; a person is told it (Art. 15(1)(g)) and portability rests on it (Art. 20(1))."""
+
+    PERSON = "person"
+    OBSERVED = "observed"
+    DERIVED = "derived"
+    THIRD_PARTY = "third_party"
+
+
+class Portability(StrEnum):
+    """Whether a category goes into a portability export."""
+
+    GIVEN = "given"
+    OBSERVED = "observed"
+    NO = "no"
+
+
+class Safeguard(StrEnum):
+    """What makes a transfer to a third country lawful (Art. 45, 46, 47, 49)."""
+
+    ADEQUACY = "adequacy"
+    SCC = "scc"
+    BCR = "bcr"
+    CODE_OF_CONDUCT = "code_of_conduct"
+    CERTIFICATION = "certification"
+    DEROGATION = "derogation"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Controller(_Part):
+    """Who decides about the data (Art. 4(7)), and in whose time zone days are counted."""
+
+    name: Text = Field(examples=["Example AI GmbH"])
+    country: CountryCode = Field(description="ISO 3166-1, two letters; its public holidays count", examples=["DE"])
+    time_zone: Annotated[str, AfterValidator(_known_zone)] = Field(examples=["Europe/Berlin"])
+    dpo: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] = Field(
+        description="address of the data protection officer", examples=["privacy@example.org"]
+    )
+    authority: Text = Field(description="the supervisory authority to complain to", examples=["name of the authority"])
+    address: Text | None = Field(default=None, description="postal address")
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone in which receipt dates, calendar years and deadlines are read."""
+        return ZoneInfo(self.time_zone)
+
+
+class PolicyHeader(_Part):
+    """Which policy this is, and whose."""
+
+    version: Slug = Field(examples=['"2026-03-20"'])
+    controller: Controller
+
+
+class RegimeChoice(_Part):
+    """A packaged regime that the policy follows, perhaps with a shorter period than the law's."""
+
+    name: Slug = Field(examples=["gdpr"])
+    answer_within: DayDuration | None = Field(default=None, description="stricter than the law", examples=["20d"])
+
+
+class Children(_Part):
+    """Below which age the service is not offered."""
+
+    under: Annotated[int, Field(ge=1, le=21)] = Field(examples=[16])
+
+
+class Category(_Part):
+    """One of the policy's own words for a kind of data."""
+
+    data: Annotated[tuple[DataKey, ...], Field(min_length=1)] = Field(examples=["[user.contact.email]"])
+    source: Source = Field(examples=["person"])
+    portable: Portability = Field(examples=["given"])
+
+    @model_validator(mode="after")
+    def _portable_only_what_the_person_provided(self) -> Self:
+        if self.portable is not Portability.NO and self.source in {Source.DERIVED, Source.THIRD_PARTY}:
+            raise misfit(f"data from `{self.source}` is not provided by the person (Art. 20(1))", "`no`", "portable")
+        return self
+
+
+class Purpose(_Part):
+    """What categories are used for, and on which basis."""
+
+    categories: Names = Field(examples=["[account]"])
+    basis: LawfulBasis = Field(examples=["contract"])
+    interest: Text | None = Field(default=None, description="the legitimate interest, Art. 13(1)(d)")
+    objection: Literal["weighed", "absolute"] | None = Field(
+        default=None, description="absolute for direct marketing, Art. 21(2), else weighed, Art. 21(1)"
+    )
+    law: Text | None = Field(default=None, description="the provision, where the basis is a legal obligation")
+
+    @model_validator(mode="after")
+    def _says_what_its_basis_needs(self) -> Self:
+        if self.basis is LawfulBasis.LEGITIMATE_INTEREST and self.interest is None:
+            raise misfit("a legitimate interest has to be named", '`interest: "…"` beside it', "basis")
+        if self.interest is not None and self.basis is not LawfulBasis.LEGITIMATE_INTEREST:
+            raise misfit(f"an interest means nothing with the basis `{self.basis}`", "nothing here", "interest")
+        open_to_objection = self.basis in {LawfulBasis.LEGITIMATE_INTEREST, LawfulBasis.PUBLIC_TASK}
+        if open_to_objection and self.objection is None:
+            raise misfit("a person may object to this", "`objection: weighed` or `absolute` beside it", "basis")
+        if self.objection is not None and not open_to_objection:
+            raise misfit(f"nobody can object where the basis is `{self.basis}`", "nothing here", "objection")
+        return self
+
+
+class Recipient(_Part):
+    """Somebody who gets data, and how they are told of erasure, rectification and restriction (Art. 19)."""
+
+    role: Literal["processor", "controller", "joint_controller", "authority"] = Field(examples=["processor"])
+    categories: Names = Field(examples=["[account]"])
+    country: CountryCode = Field(examples=["IE"])
+    safeguard: Safeguard | None = Field(default=None, description="for a transfer to a third country, Art. 44-49")
+    told_by: Literal["http", "kafka", "mail", "none"] = Field(examples=["http"])
+    name: Text | None = Field(default=None, description="legal name, where the key isn't enough")
+
+
+class AutomatedDecision(_Part):
+    """A decision without a human in it (Art. 22), as a person must be told of it (Art. 15(1)(h))."""
+
+    name: Slug = Field(examples=["credit-check"])
+    categories: Names = Field(examples=["[usage]"])
+    basis: Literal["contract", "law", "consent"] = Field(description="Art. 22(2)(a)-(c)", examples=["contract"])
+    logic: Text = Field(description="how it decides, for a person to understand")
+    consequences: Text = Field(description="what follows from it for the person")
+    review: Text = Field(description="how a person gets a human to look at it, Art. 22(3)")
+
+
+class AttestationIssuer(_Part):
+    """A platform service that may vouch for who asked."""
+
+    keys: Annotated[Mapping[Slug, Annotated[str, AfterValidator(_a_public_key)]], Field(min_length=1)] = Field(
+        description="key id to Ed25519 public key, 32 bytes in base64"
+    )
+    minimum_acr: Mapping[Right, Acr] = Field(default={}, description="how strong the authentication must be, per right")
+
+    def key(self, key_id: str) -> bytes | None:
+        """Give the public key (32 bytes), or None where the issuer has no key of that id."""
+        text = self.keys.get(key_id)
+        return None if text is None else base64.b64decode(text)
+
+    def suffices(self, right: Right, acr: str) -> bool:
+        """Whether an authentication of strength `acr` is enough for `right`; an unknown strength never is."""
+        if acr not in ACR_ORDER:
+            return False
+        wanted = self.minimum_acr.get(right, ACR_WITHOUT_WORD[right])
+        return ACR_ORDER.index(acr) >= ACR_ORDER.index(wanted)
+
+
+class Policy(_Part):
+    """The whole of `policy.yaml`."""
+
+    policy: PolicyHeader
+    regimes: Annotated[
+        tuple[Annotated[RegimeChoice, BeforeValidator(_named_regime, json_schema_input_type=str | RegimeChoice)], ...],
+        Field(min_length=1),
+    ] = Field(examples=["[gdpr]"])
+    answer_within: DayDuration = Field(description="our own promise; the earlier of it and the law", examples=["30d"])
+    notice_of_changes: DayDuration = Field(description="notice before a material change", examples=["30d"])
+    children: Children = Field(examples=["{under: 16}"])
+    categories: Annotated[Mapping[Slug, Category], Field(min_length=1)]
+    purposes: Annotated[Mapping[Slug, Purpose], Field(min_length=1)]
+    retention: Annotated[Mapping[Slug, RetentionClass], Field(min_length=1)]
+    recipients: Mapping[Slug, Recipient] = {}
+    decisions: tuple[AutomatedDecision, ...] = ()
+    attestation_issuers: Mapping[Slug, AttestationIssuer] = {}
+    data_subjects: tuple[Text, ...] = Field(default=("account holders",), description="Art. 30(1)(c)")
+    security: tuple[Text, ...] = Field(default=(), description="technical and organisational measures, Art. 30(1)(g)")
+
+    @property
+    def controller(self) -> Controller:
+        """Whose policy it is."""
+        return self.policy.controller
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The controller's time zone."""
+        return self.policy.controller.zone
+
+    @property
+    def version(self) -> str:
+        """Which version of the company's policy this is."""
+        return self.policy.version
+
+    def issuer_key(self, issuer: str, key_id: str) -> bytes | None:
+        """Give an issuer's Ed25519 public key (32 bytes), or None when issuer or key isn't registered."""
+        found = self.attestation_issuers.get(issuer)
+        return None if found is None else found.key(key_id)
+
+    def attestation_suffices(self, issuer: str, right: Right, acr: str) -> bool:
+        """Whether what `issuer` attests is strong enough for `right`; nobody unregistered can attest anything."""
+        found = self.attestation_issuers.get(issuer)
+        return found is not None and found.suffices(right, acr)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read and check a policy file. Raises ConfigurationError with every problem that was found."""
+    return check_policy(load_yaml(path))
+
+
+def check_policy(located: Located) -> Policy:
+    """Validate what was read and check it as a whole. Raises ConfigurationError."""
+    # Here, because the checks need the models above.
+    from habeas.datamap.policy_checks import problems_of  # noqa: PLC0415 - a cycle otherwise
+
+    policy = validate(Policy, located)
+    problems = problems_of(policy, located)
+    if problems:
+        raise ConfigurationError(problems)
+    return policy
+
+
+__all__ = [
+    "AttestationIssuer",
+    "AutomatedDecision",
+    "Category",
+    "Children",
+    "Controller",
+    "CountsFrom",
+    "Duration",
+    "Fixed",
+    "LawfulBasis",
+    "Policy",
+    "PolicyHeader",
+    "Portability",
+    "Purpose",
+    "Recipient",
+    "RegimeChoice",
+    "RetentionClass",
+    "Safeguard",
+    "Source",
+    "Unit",
+    "WhileOpen",
+    "check_policy",
+    "cutoff",
+    "expires_on",
+    "load_policy",
+]
