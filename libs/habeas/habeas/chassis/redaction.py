@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from itertools import islice
 from pathlib import PurePath
 from traceback import walk_tb
@@ -38,6 +39,12 @@ class Name(str):
         if not _NAME.fullmatch(literal):
             raise ValueError("a name is a lower-case letter, then up to 80 lower-case letters, digits or _ . - : /")
         return super().__new__(cls, literal)
+
+
+@lru_cache(maxsize=4096)
+def literal(text: str) -> str:
+    """Check once that a literal could be a `Name`, and give it as the plain string that encoders want."""
+    return str(Name(text))
 
 
 @final
