@@ -1,0 +1,111 @@
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.architecture.repository import ROOT, SERVICES
+
+OURS = {"habeas", "habeas-embedded", "habeas-demo", *SERVICES}
+
+
+def settings_of_tools() -> dict[str, Any]:
+    """The tool tables of the root pyproject.toml."""
+    tools: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    return tools
+
+
+def distributions() -> list[dict[str, Any]]:
+    """The project tables of everything that is installed."""
+    paths = sorted(
+        (
+            *ROOT.glob("libs/*/pyproject.toml"),
+            *ROOT.glob("services/*/pyproject.toml"),
+            *ROOT.glob("deploy/*/pyproject.toml"),
+        )
+    )
+    return [tomllib.loads(path.read_text(encoding="utf-8"))["project"] for path in paths]
+
+
+def locked() -> dict[str, str]:
+    """Version of every locked package, by its canonical name."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = (line.split(" ")[0].split("==") for line in lines if re.match(r"[a-zA-Z]", line))
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+def ignored_lines() -> Iterator[str]:
+    """Lines of the root pyproject.toml that switch a rule of ruff off."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lint = text[text.index("[tool.ruff.lint]") : text.index("[tool.ruff.lint.flake8-annotations]")]
+    yield from (line for line in lint.splitlines() if re.match(r'  "[A-Z]+[0-9]*",', line))
+
+
+def test_every_rule_left_out_has_its_reason() -> None:
+    """Each rule of ruff that is switched off says why, in words, on its own line."""
+    lines = list(ignored_lines())
+    assert len(lines) > 10
+    assert not [line for line in lines if not re.search(r"# (the same|[^ ]+( \S+){2,})$", line)]
+
+
+def test_checkers_are_strict() -> None:
+    """Nobody has loosened mypy, ruff, pytest or their warnings."""
+    tools = settings_of_tools()
+    assert tools["mypy"]["strict"] is True
+    assert tools["ruff"]["lint"]["select"] == ["ALL"]
+    assert tools["pytest"]["ini_options"]["filterwarnings"][0] == "error"
+    assert "--strict-markers" in tools["pytest"]["ini_options"]["addopts"]
+
+
+def test_nine_distributions() -> None:
+    """The library, six services, the embedded servers and the demonstration; all of one version."""
+    assert {project["name"] for project in distributions()} == OURS
+    assert len({project["version"] for project in distributions()}) == 1
+
+
+def test_lock_holds_what_distributions_ask_for() -> None:
+    """Every dependency of every distribution is locked, at a version that it allows."""
+    versions = locked()
+    for project in distributions():
+        for wanted in map(Requirement, project["dependencies"]):
+            name = canonicalize_name(wanted.name)
+            if name not in OURS:
+                assert wanted.specifier.contains(versions[name]), (
+                    f"{project['name']}: {wanted}, locked {versions[name]}"
+                )
+
+
+def test_lock_holds_what_requirements_ask_for() -> None:
+    """requirements.lock was written after the last change of requirements.in."""
+    versions = locked()
+    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines())
+    for wanted in (Requirement(line) for line in lines if line):
+        assert wanted.specifier.contains(versions[canonicalize_name(wanted.name)]), str(wanted)
+
+
+def test_lock_has_hashes_and_no_hosts() -> None:
+    """Every package is bound by hashes; where they come from is the machine's affair."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert text.count("==") == len(re.findall(r"==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text))
+    assert not re.search(r"://|--(extra-)?index|--find-links|--trusted-host|-e |@", text)
+
+
+@pytest.mark.parametrize("verb", ["bench", "check", "clean", "demo", "fmt", "install", "lock", "test", "up"])
+def test_bare_make_lists_the_verb(verb: str) -> None:
+    """Who types `make` alone is told each verb with what it does, and nothing is done."""
+    listed = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert re.search(rf"^\s*make {verb}\s+\w+", listed.stdout, re.MULTILINE)
+
+
+def test_every_verb_is_listed() -> None:
+    """No verb of the Makefile is hidden from the list."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.findall(r"^\.PHONY: (\S+)$", text, re.MULTILINE))
+    told = set(re.findall(r"^([a-z][a-z0-9-]*):.*## \S", text, re.MULTILINE))
+    assert phony == told
