@@ -1,7 +1,7 @@
 """`policy.yaml`: what a company promises about personal data, as data.
 
 Deadlines, sweeps, erasure plans, the information sheet of an access reply and the record of processing all follow from
-this one file. Every key is told in `docs/policy.md` and in the JSON Schema that `habeas policy schema` prints.
+this one file. The JSON Schema that `habeas policy schema` prints tells every key.
 """
 
 import base64
