@@ -1,0 +1,258 @@
+"""One real Apache Kafka 4.3 node (KRaft: broker and controller in one process) on loopback."""
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from habeas_embedded.errors import ServerFailed
+from habeas_embedded.jars import KAFKA_VERSION, ensure_jars, jars_key, kafka_jars
+from habeas_embedded.java import Java, find_java
+from habeas_embedded.ports import LOOPBACK, answers, free_port
+from habeas_embedded.processes import Child, end_of_log
+from habeas_embedded.runs import Run
+from habeas_embedded.waiting import until
+
+__all__ = ["KafkaServer", "kafka_answers", "kafka_cache"]
+
+_START_LIMIT_S: Final = 60.0
+_STOP_LIMIT_S: Final = 15.0
+_ARCHIVE_LIMIT_S: Final = 45.0  # a stop that also writes the class archive takes seconds longer
+_TOOL_LIMIT_S: Final = 60.0
+_START_TRIES: Final = 3
+_LOGGING: Final = "kafka-log4j2.properties"
+
+_PROPERTIES: Final = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+controller.listener.names=CONTROLLER
+log.dirs={data}
+
+# A killed node may not register again while its old session lives; 2 s instead of 9 s. Right for one node only.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+group.initial.rebalance.delay.ms=0
+
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=2
+
+# Trimmed and compacted records leave the disk within seconds, so that tests can look for them there.
+log.initial.task.delay.ms=500
+log.retention.check.interval.ms=1000
+log.segment.delete.delay.ms=100
+log.cleaner.backoff.ms=1000
+log.cleaner.dedupe.buffer.size=8388608
+
+num.network.threads=2
+num.io.threads=4
+"""
+
+
+def kafka_cache(cache: Path) -> Path:
+    """Give the directory in the cache that belongs to this version of Kafka; made when absent."""
+    directory = cache / f"kafka-{KAFKA_VERSION}"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+class KafkaServer:
+    """A Kafka node of one run.
+
+    Its addresses stay the same over stop, kill and start. The first start on a machine fetches the jars and, at its stop,
+    writes an archive of loaded classes into the cache, with which later starts take less than half the time.
+    """
+
+    name = "kafka"
+
+    def __init__(self, run: Run, cache: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        self._run = run
+        self._cache = kafka_cache(cache)
+        self._say = say
+        self._port = 0
+        self._controller_port = 0
+        self._child: Child | None = None
+        self._archive: Path | None = None  # being written by the running node
+        self.directory = run.directory / "kafka"
+        self.log = run.logs / "kafka.log"
+
+    @property
+    def bootstrap(self) -> str:
+        """The address for clients, host:port."""
+        return f"{LOOPBACK}:{self._port}"
+
+    @property
+    def data_directory(self) -> Path:
+        """Where partitions are on disk."""
+        return self.directory / "data"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.alive
+
+    async def start(self) -> None:
+        """Start the node and wait until a client can speak with it; raises ServerFailed, JarsUnavailable, JavaMissing."""
+        java = await asyncio.to_thread(find_java, self._cache)
+        jars = await asyncio.to_thread(ensure_jars, self._cache / "jars", self._say)
+        base = await asyncio.to_thread(_base_archive, java, self._cache)
+        await asyncio.to_thread(self._prepare, java, jars)
+        tries = _START_TRIES if self._port == 0 else 1  # a later start must come back at the same address
+        for left in reversed(range(tries)):
+            if tries > 1 or self._port == 0:
+                self._port, self._controller_port = free_port(), free_port()
+            self._configure()
+            self._child = self._make_child(java, jars, base)
+            self._child.spawn()
+            self._run.remember(self._child)
+            if await until(self._ready_or_ended, _START_LIMIT_S) and self.alive:
+                return
+            await self.kill()
+            if left == 0:
+                raise ServerFailed(f"Kafka did not start; its log {self.log} ends with:\n{end_of_log(self.log)}")
+
+    async def stop(self) -> None:
+        """Stop in order, or after a limit at once."""
+        child = self._child
+        if child is None or not child.alive:
+            return
+        await child.stop(_STOP_LIMIT_S if self._archive is None else _ARCHIVE_LIMIT_S)
+        self._run.forget(child)
+        if self._archive is not None:
+            written = self._half_written(self._archive)
+            if written.is_file():
+                written.replace(self._archive)
+            self._archive = None
+
+    async def kill(self) -> None:
+        """End the node as a crash would."""
+        if self._child is not None:
+            await self._child.kill()
+            self._run.forget(self._child)
+            self._archive = None
+
+    def _half_written(self, archive: Path) -> Path:
+        return archive.with_suffix(f".{self._run.name}")
+
+    async def _ready_or_ended(self) -> bool:
+        if not self.alive:
+            return True
+        return answers(LOOPBACK, self._port) and await kafka_answers(self.bootstrap)
+
+    def _prepare(self, java: Java, jars: tuple[Path, ...]) -> None:
+        """Give the node a formatted storage directory, from the cache, unless it kept one from an earlier run."""
+        if (self.data_directory / "meta.properties").is_file():
+            return
+        template = self._cache / f"storage-{hashlib.sha256(_PROPERTIES.encode()).hexdigest()[:12]}"
+        if not template.is_dir():
+            _format(java, jars, template)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(template, self.data_directory)
+        meta = self.data_directory / "meta.properties"
+        text = meta.read_text()
+        for key in ("cluster.id", "directory.id"):  # two clusters with one id would take each other's clients
+            text = re.sub(rf"^{re.escape(key)}=.*$", f"{key}={_kafka_id()}", text, flags=re.MULTILINE)
+        meta.write_text(text)
+
+    def _configure(self) -> None:
+        text = _PROPERTIES.format(
+            host=LOOPBACK, port=self._port, controller_port=self._controller_port, data=self.data_directory
+        )
+        (self.directory / "server.properties").write_text(text)
+        (self.directory / _LOGGING).write_bytes(files("habeas_embedded").joinpath(_LOGGING).read_bytes())
+
+    def _make_child(self, java: Java, jars: tuple[Path, ...], base: Path | None) -> Child:
+        temporary = self.directory / "tmp"
+        temporary.mkdir(exist_ok=True)
+        archive = self._cache / f"classes-{java.key}-{jars_key(kafka_jars())}.jsa"
+        if archive.is_file():
+            self._archive = None
+            sharing = [f"-XX:SharedArchiveFile={archive if base is None else f'{base}{os.pathsep}{archive}'}"]
+        else:
+            self._archive = archive
+            sharing = [f"-XX:ArchiveClassesAtExit={self._half_written(archive)}"]
+            sharing += [] if base is None else [f"-XX:SharedArchiveFile={base}"]
+        argv = (
+            *(str(java.path), "-Xms128m", "-Xmx768m", "-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData"),
+            *("-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xlog:disable", "-Xlog:all=error:stderr", *sharing),
+            *(f"-Djava.io.tmpdir={temporary}", "-Djava.awt.headless=true"),
+            *(f"-Dlog4j2.configurationFile={self.directory / _LOGGING}", f"-Dhabeas.kafka.log={self.log}"),
+            *("-cp", _class_path(jars), "kafka.Kafka", str(self.directory / "server.properties")),
+        )
+        return Child("kafka", argv, self._run.logs / "kafka.out")
+
+
+async def kafka_answers(bootstrap: str) -> bool:
+    """Say whether a client gets an answer that names at least one broker."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2000)
+    try:
+        await admin.start()
+        return bool((await admin.describe_cluster())["brokers"])
+    except (KafkaError, OSError, TimeoutError):
+        return False
+    finally:
+        await admin.close()
+
+
+def _class_path(jars: tuple[Path, ...]) -> str:
+    return os.pathsep.join(str(jar) for jar in jars)
+
+
+def _kafka_id() -> str:
+    """Give a random id in Kafka's form: 16 bytes in URL-safe base64 that does not begin like an option."""
+    while (made := secrets.token_urlsafe(16)).startswith("-"):
+        pass
+    return made
+
+
+def _base_archive(java: Java, cache: Path) -> Path | None:
+    """Give the archive of the JDK's own classes for a Java that was built without one, made once."""
+    if java.has_base_archive:
+        return None
+    archive = cache / f"jdk-{java.key}.jsa"
+    if not archive.is_file():
+        part = archive.with_suffix(f".{os.getpid()}")
+        dump = [str(java.path), "-Xshare:dump", f"-XX:SharedArchiveFile={part}"]
+        subprocess.run(dump, capture_output=True, timeout=_TOOL_LIMIT_S, check=False)
+        if not part.is_file():
+            return None  # Kafka starts without, only more slowly
+        part.replace(archive)
+    return archive
+
+
+def _format(java: Java, jars: tuple[Path, ...], template: Path) -> None:
+    """Format a storage directory with Kafka's own tool, once for the cache; raises ServerFailed."""
+    part = template.with_name(f"{template.name}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    properties = part.with_suffix(".properties")
+    properties.write_text(_PROPERTIES.format(host=LOOPBACK, port=9092, controller_port=9093, data=part))
+    tool = [str(java.path), "-cp", _class_path(jars), "kafka.tools.StorageTool", "format"]
+    tool += ["--cluster-id", _kafka_id(), "--config", str(properties)]
+    try:
+        subprocess.run(tool, capture_output=True, text=True, timeout=_TOOL_LIMIT_S, check=True)
+    except subprocess.CalledProcessError as error:
+        raise ServerFailed(f"kafka.tools.StorageTool failed:\n{error.stdout}{error.stderr}") from error
+    finally:
+        properties.unlink()
+    try:
+        part.replace(template)
+    except OSError:  # another process was first
+        shutil.rmtree(part, ignore_errors=True)

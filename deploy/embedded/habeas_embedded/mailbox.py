@@ -1,0 +1,111 @@
+"""What lies between the SMTP sink and those who look at its mail: the directory's layout, and how to make the sink misbehave."""
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import SMTP as SMTP_POLICY
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from habeas_embedded.waiting import until
+
+__all__ = ["AfterDot", "Faults", "Mail", "Mailbox", "message_hash", "recipient_hash"]
+
+FAULTS_FILE: Final = "faults.json"
+MAIL_DIRECTORY: Final = "new"
+
+AfterDot = Literal["deliver", "refuse", "drop", "deliver_and_drop"]
+
+
+class Faults(BaseModel):
+    """How the sink misbehaves; the default is not at all.
+
+    `after_dot` is what happens when the whole mail has arrived: `refuse` answers 451, `drop` cuts the connection and loses
+    the mail, `deliver_and_drop` cuts it after delivery, so that the sender cannot know. With `times` it happens to so many
+    mails and then no more. `delay_s` is waited before every answer to a whole mail. Recipients are named by
+    `recipient_hash`, as no file but the mails themselves names a person.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    refuse_all: bool = False
+    refuse_recipients: frozenset[str] = Field(frozenset(), description="values of recipient_hash")
+    refuse_code: Literal[450, 550] = Field(550, description="450 asks to try again later, 550 refuses for good")
+    delay_s: float = Field(0.0, ge=0, le=600)
+    after_dot: AfterDot = "deliver"
+    times: int | None = Field(None, ge=1)
+
+
+class Mail(NamedTuple):
+    """One delivered mail."""
+
+    path: Path
+    message: EmailMessage
+
+    @property
+    def message_id(self) -> str:
+        """The Message-ID with its angle brackets, empty when there is none."""
+        return str(self.message.get("Message-ID", "")).strip()
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """The envelope's recipients, which need not be those in To."""
+        return tuple(str(value).strip() for value in self.message.get_all("Delivered-To", []))
+
+
+class Mailbox:
+    """The sink's directory, as tests and people see it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def mails(self) -> tuple[Mail, ...]:
+        """Give all delivered mails in the order of delivery."""
+        return tuple(_read(path) for path in sorted((self.directory / MAIL_DIRECTORY).glob("*.eml")))
+
+    def count(self) -> int:
+        """Count delivered mails without reading them."""
+        return sum(1 for _ in (self.directory / MAIL_DIRECTORY).glob("*.eml"))
+
+    def find(self, message_id: str) -> tuple[Mail, ...]:
+        """Give the mails with this Message-ID (angle brackets included): more than one was delivered more than once."""
+        pattern = f"*-{message_hash(message_id)}.eml"
+        return tuple(_read(path) for path in sorted((self.directory / MAIL_DIRECTORY).glob(pattern)))
+
+    def misbehave(self, faults: Faults) -> None:
+        """Make the sink misbehave from its next command on; a new call starts the count of `times` anew."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        new = self.directory / f"{FAULTS_FILE}.{secrets.token_hex(4)}"
+        new.write_text(faults.model_dump_json(), encoding="utf-8")
+        new.replace(self.directory / FAULTS_FILE)
+
+    def behave(self) -> None:
+        """End all misbehaviour."""
+        (self.directory / FAULTS_FILE).unlink(missing_ok=True)
+
+    async def wait_for(self, count: int, limit_s: float) -> tuple[Mail, ...]:
+        """Wait until at least `count` mails were delivered and give them; raises TimeoutError after `limit_s`."""
+        if not await until(lambda: self.count() >= count, limit_s):
+            raise TimeoutError(f"{self.count()} of {count} mails were delivered within {limit_s} s")
+        return self.mails()
+
+    def __iter__(self) -> Iterator[Mail]:
+        return iter(self.mails())
+
+
+def recipient_hash(address: str) -> str:
+    """Name a recipient without naming it: SHA-256 of the address in small letters, in hex."""
+    return hashlib.sha256(address.strip().lower().encode()).hexdigest()
+
+
+def message_hash(message_id: str) -> str:
+    """Give the part of a mail's file name that tells its Message-ID."""
+    return hashlib.sha256(message_id.strip().encode()).hexdigest()[:32]
+
+
+def _read(path: Path) -> Mail:
+    return Mail(path, BytesParser(EmailMessage, policy=SMTP_POLICY).parsebytes(path.read_bytes()))

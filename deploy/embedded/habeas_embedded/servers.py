@@ -1,0 +1,261 @@
+"""The three servers that a fleet needs, together: given by environment variable, by a Docker engine, or embedded.
+
+`python -m habeas_embedded.servers --name dev` starts them, writes their addresses as one JSON object to standard output
+and to `.habeas/run/dev/addresses.json`, and stops them at SIGTERM or Ctrl-C.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Final, Protocol, Self, TypeVar
+
+from habeas_embedded.errors import EmbeddedError
+from habeas_embedded.kafka import KafkaServer
+from habeas_embedded.mailbox import Mailbox
+from habeas_embedded.places import cache_directory
+from habeas_embedded.postgres import PostgresServer
+from habeas_embedded.runs import Run
+from habeas_embedded.smtp import SmtpServer
+
+__all__ = ["ALL_SERVERS", "Server", "Servers", "main"]
+
+ALL_SERVERS: Final = ("kafka", "postgres", "smtp")
+
+_GIVEN: Final = MappingProxyType(
+    {
+        "kafka": "HABEAS_KAFKA_BOOTSTRAP",
+        "postgres": "HABEAS_ADMIN_DATABASE_DSN",
+        "smtp": "NOTIFICATION_MAILER_SMTP_HOST",
+    }
+)
+_SMTP_PORT: Final = 25
+
+S = TypeVar("S")
+
+
+class Server(Protocol):
+    """One server of ours, which tests may stop, kill and start again; its address stays the same."""
+
+    name: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+
+    async def start(self) -> None:
+        """Start and wait until it answers."""
+
+    async def stop(self) -> None:
+        """Stop in order, within a limit."""
+
+    async def kill(self) -> None:
+        """End as a crash would."""
+
+
+class Servers:
+    """Kafka, PostgreSQL and an SMTP sink of one run; an async context manager that starts and stops them.
+
+    A server given by environment variable is used as it is and never started or stopped. `only` limits what is started,
+    as an integration test needs PostgreSQL alone. Without `keep_data` every start begins with empty servers. `ephemeral`
+    runs leave nothing on disk. Start and stop from the main thread, as on Linux the servers end with the thread that started them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        only: Iterable[str] = ALL_SERVERS,
+        keep_data: bool = False,
+        ephemeral: bool = False,
+        durable: bool = True,
+        env: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.name = name
+        self.wanted = frozenset(only)
+        if unknown := self.wanted - set(ALL_SERVERS):
+            raise ValueError(f"no such server: {', '.join(sorted(unknown))}")
+        self._keep_data = keep_data
+        self._ephemeral = ephemeral
+        self._durable = durable
+        self._env = dict(os.environ if env is None else env)
+        self._say = say
+        self._run: Run | None = None
+        self._kafka: KafkaServer | None = None
+        self._postgres: PostgresServer | None = None
+        self._smtp: SmtpServer | None = None
+
+    async def start(self) -> None:
+        """Start all in parallel and wait until each answers; when one fails, all are stopped and its error is raised."""
+        if self._run is not None:
+            raise RuntimeError("the servers run already")
+        run = Run(self.name, ephemeral=self._ephemeral, fresh=not self._keep_data)
+        self._run = run
+        if run.mended:
+            self._say(f"stopped what a killed run left behind: {', '.join(run.mended)}")
+        cache = cache_directory()
+        own = {name for name in self.wanted if not self._env.get(_GIVEN[name])}
+        if "kafka" in own:
+            self._kafka = KafkaServer(run, cache, self._say)
+        if "postgres" in own:
+            self._postgres = PostgresServer(run, cache, self._say, durable=self._durable)
+        if "smtp" in own:
+            self._smtp = SmtpServer(run)
+        outcomes = await asyncio.gather(*(server.start() for server in self._own()), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures:
+            await self.stop()
+            raise failures[0]
+        self._write_addresses()
+
+    async def stop(self) -> None:
+        """Stop all that we started, each within its limit; doing it again does nothing."""
+        if self._run is None:
+            return
+        await asyncio.gather(*(server.stop() for server in self._own()))
+        self._run.close()
+        self._run = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def run(self) -> Run:
+        """The run directory that is held while the servers run."""
+        if self._run is None:
+            raise RuntimeError("the servers do not run")
+        return self._run
+
+    @property
+    def kafka(self) -> KafkaServer:
+        """Our own Kafka; raises RuntimeError where Kafka was given, as it is not ours to stop."""
+        return _ours(self._kafka, "kafka")
+
+    @property
+    def postgres(self) -> PostgresServer:
+        """Our own PostgreSQL; raises RuntimeError where PostgreSQL was given."""
+        return _ours(self._postgres, "postgres")
+
+    @property
+    def smtp(self) -> SmtpServer:
+        """Our own SMTP sink; raises RuntimeError where an SMTP server was given."""
+        return _ours(self._smtp, "smtp")
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """Kafka's address, host:port."""
+        return self._env.get(_GIVEN["kafka"]) or self.kafka.bootstrap
+
+    @property
+    def postgres_admin_dsn(self) -> str:
+        """The DSN of a role that may create databases and roles."""
+        return self._env.get(_GIVEN["postgres"]) or self.postgres.admin_dsn
+
+    @property
+    def smtp_host(self) -> str:
+        """The host that takes mail."""
+        return self._env.get(_GIVEN["smtp"]) or self.smtp.host
+
+    @property
+    def smtp_port(self) -> int:
+        """The port that takes mail."""
+        if self._env.get(_GIVEN["smtp"]):
+            return int(self._env.get("NOTIFICATION_MAILER_SMTP_PORT") or _SMTP_PORT)
+        return self.smtp.port
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The mails that the sink has delivered; raises RuntimeError where an SMTP server was given."""
+        return self.smtp.mailbox
+
+    @property
+    def mail_dir(self) -> Path:
+        """The sink's directory."""
+        return self.mailbox.directory
+
+    def addresses(self) -> dict[str, str | int]:
+        """Give all addresses by name, for people and programs; holds the password of the database."""
+        found: dict[str, str | int] = {"run_dir": str(self.run.directory)}
+        if "kafka" in self.wanted:
+            found["kafka_bootstrap"] = self.kafka_bootstrap
+        if "postgres" in self.wanted:
+            found["postgres_admin_dsn"] = self.postgres_admin_dsn
+        if "smtp" in self.wanted:
+            found |= {"smtp_host": self.smtp_host, "smtp_port": self.smtp_port}
+        for server in self._own():
+            match server:
+                case KafkaServer() | PostgresServer():
+                    found[f"{server.name}_data_dir"] = str(server.data_directory)
+                case SmtpServer():
+                    found["mail_dir"] = str(self.mail_dir)
+                case _:
+                    pass
+        return found
+
+    def _own(self) -> list[Server]:
+        return [server for server in (self._kafka, self._postgres, self._smtp) if server is not None]
+
+    def _write_addresses(self) -> None:
+        path = self.run.directory / "addresses.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(self.addresses(), indent=1))
+
+
+def _ours(server: S | None, name: str) -> S:
+    if server is None:
+        raise RuntimeError(f"{name} was not started by us: it is given, not wanted, or not started yet")
+    return server
+
+
+async def _until_told(servers: Servers) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with servers:
+        sys.stdout.write(json.dumps(servers.addresses()) + "\n")
+        sys.stdout.flush()
+        await ended.wait()
+
+
+def main() -> int:
+    """Run the servers until SIGTERM; gives the exit code."""
+    parser = argparse.ArgumentParser(description="Kafka, PostgreSQL and an SMTP sink on loopback, until SIGTERM")
+    parser.add_argument(
+        "--name", default="dev", help="name of the run; runs of different names do not disturb each other"
+    )
+    parser.add_argument("--only", nargs="+", choices=ALL_SERVERS, default=ALL_SERVERS)
+    parser.add_argument("--keep-data", action="store_true", help="go on with what the last run of this name left")
+    given = parser.parse_args()
+    servers = Servers(given.name, only=given.only, keep_data=given.keep_data, say=_tell)
+    try:
+        asyncio.run(_until_told(servers))
+    except EmbeddedError as error:
+        _tell(str(error))
+        return 1
+    return 0
+
+
+def _tell(text: str) -> None:
+    """Tell a person something, apart from the addresses on standard output."""
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
