@@ -43,7 +43,7 @@ ignored; a key under `habeas:` that nobody knows is an error.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from habeas.contracts.vocabulary import KeepGround
 
@@ -127,16 +127,19 @@ OnErasure = Annotated[
 
 
 class DatasetNotes(_Notes):
-    """`habeas:` on a dataset: which store it is and where a person begins in it."""
+    """`habeas:` on a dataset: which store it is and where a person begins in it.
+
+    Without `root` it is the only collection that has an identity field.
+    """
 
     store: StoreName
     connection: EnvironmentName
     schema_name: SqlName = Field(default="public", alias="schema")
-    root: SqlName
+    root: SqlName | None = None
 
 
 class CollectionNotes(_Notes):
-    """`habeas:` on a collection."""
+    """`habeas:` on a collection. Whether the keys fit together is judged in `habeas.datamap.loading`."""
 
     category: str | None = None
     retention: str | None = None
@@ -147,24 +150,6 @@ class CollectionNotes(_Notes):
     personal: bool = True
     export: Export = Export.SHOWN
     path: SqlName | None = None
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> "CollectionNotes":
-        if not self.personal:
-            if self.reason is None:
-                raise ValueError("personal: false needs a reason beside it")
-            if self.on_erasure is not None:
-                raise ValueError("a table that holds no person's data (personal: false) has no on_erasure")
-            return self
-        if self.on_erasure is None:
-            raise ValueError("on_erasure is missing: delete, anonymise, {keep: GROUND, until: CLASS} or none")
-        if self.on_erasure is Action.NONE and self.reason is None:
-            raise ValueError("on_erasure: none needs a reason beside it")
-        if isinstance(self.on_erasure, Keep) and self.on_erasure.until is None and self.retention is None:
-            raise ValueError("kept rows need an end: write until (or retention) with a class of policy.yaml")
-        if (self.partitioned or self.age) and self.retention is None:
-            raise ValueError("age and partitioned mean nothing without retention")
-        return self
 
 
 class FieldNotes(_Notes):

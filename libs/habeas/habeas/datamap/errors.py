@@ -1,0 +1,81 @@
+"""What can go wrong with a store while it runs.
+
+::
+
+    StoreError
+    ├── StoreUnavailable   no answer, too slow, too busy, locked: later it may work
+    ├── StoreRefused       it answered no: a permission, a constraint, a row-level rule
+    ├── SchemaMismatch     the live schema and the data map differ: nothing was touched
+    └── NotErased          rows are still there after the erasure
+
+Each names stores, tables and counts, never a value: the driver's own messages quote rows, so they are dropped.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from habeas.contracts.vocabulary import StuckReason
+from habeas.datamap.source import Problem
+
+
+class Unavailability(StrEnum):
+    """Why a store gave no answer."""
+
+    NO_CONNECTION = "no_connection"
+    LOGIN_REFUSED = "login_refused"
+    TOO_SLOW = "too_slow"
+    BUSY = "busy"
+    CLOSED = "closed"
+
+
+class StoreError(Exception):
+    """A store did not do what was asked; the transaction, where there was one, is rolled back unless said otherwise."""
+
+    because: StuckReason
+
+    def __init__(self, store: str, message: str, table: str | None = None) -> None:
+        self.store = store
+        self.table = table
+        super().__init__(message)
+
+
+class StoreUnavailable(StoreError):
+    """The store gave no answer; to be tried again."""
+
+    because = StuckReason.STORE_UNAVAILABLE
+
+    def __init__(self, store: str, reason: Unavailability, table: str | None = None) -> None:
+        self.reason = reason
+        super().__init__(store, f"store {store} is unavailable: {reason}", table)
+
+
+class StoreRefused(StoreError):
+    """The store answered that it will not; somebody must look. `code` is the SQLSTATE (PostgreSQL, appendix A)."""
+
+    because = StuckReason.STORE_REFUSED
+
+    def __init__(self, store: str, table: str | None, code: str) -> None:
+        self.code = code
+        super().__init__(store, f"store {store} refused (table {table or 'unknown'}, SQLSTATE {code})", table)
+
+
+class SchemaMismatch(StoreError):
+    """The live schema and the data map differ, so nothing is erased or exported before somebody has looked."""
+
+    because = StuckReason.SCHEMA_MISMATCH
+
+    def __init__(self, store: str, problems: Sequence[Problem], table: str | None = None) -> None:
+        self.problems = tuple(problems)
+        listed = "\n".join(str(problem) for problem in problems)
+        super().__init__(store, f"store {store} differs from its data map\n{listed}".rstrip(), table)
+
+
+class NotErased(StoreError):
+    """Reading again found rows that should be gone. `committed`: the erasure of the others stands; it may be run again."""
+
+    because = StuckReason.NOT_ERASED
+
+    def __init__(self, store: str, table: str, rows: int, *, committed: bool) -> None:
+        self.rows = rows
+        self.committed = committed
+        super().__init__(store, f"store {store}: {rows} rows of {table} are still there", table)

@@ -1,0 +1,217 @@
+"""From a store's map and its live schema to its plan."""
+
+from collections.abc import Iterable, Iterator
+
+from habeas.contracts.vocabulary import TableResult
+from habeas.datamap.datamap import Column, Kept, StoreMap, Table
+from habeas.datamap.dataset import Action, Export, Portable
+from habeas.datamap.live import LiveSchema
+from habeas.datamap.paths import Edge, ReferenceCycleError, SubjectPath, children_first
+from habeas.datamap.planner.plan import AgeKind, ContactPlan, ExportPlan, PlanError, StorePlan, TablePlan
+from habeas.datamap.planner.purge import purge_rules
+from habeas.datamap.planner.sql import ID_TYPES, Reach, any_of, conditions, ids, literal, quoted, words
+from habeas.datamap.source import Problem
+
+
+def compile_store(store: StoreMap, live: LiveSchema) -> StorePlan:
+    """Make the plan of one store; the same input gives the same statements.
+
+    Types, keys and the foreign keys that the database enforces come from `live`, everything else from the map. Raises
+    PlanError for a cycle of references, and for an identity or age of a type that cannot be compared.
+    """
+    compiler = _Compiler(store, live)
+    plan = compiler.plan()
+    if compiler.problems:
+        raise PlanError(compiler.problems)
+    return plan
+
+
+def erasure_order(store: StoreMap, live: LiveSchema) -> tuple[str, ...]:
+    """Every mapped table, children first, by the references of the map and of the database; raises PlanError."""
+    enforced = [
+        Edge(key.table, column, key.to_table, to_column)
+        for key in live.foreign_keys
+        for column, to_column in zip(key.columns, key.to_columns, strict=True)
+    ]
+    try:
+        return children_first(store.tables, [*store.edges, *enforced])
+    except ReferenceCycleError as error:
+        what = f"references go in a circle: {error}"
+        write = "a table of that circle as `on_erasure: anonymise`, with the reference set to null"
+        raise PlanError([store.tables[error.tables[0]].place.problem(what, write)]) from None
+
+
+class _Compiler:
+    """One pass over a store; collects problems and goes on, so that all of them are told."""
+
+    def __init__(self, store: StoreMap, live: LiveSchema) -> None:
+        self.store = store
+        self.live = live
+        self.problems: list[Problem] = []
+
+    def plan(self) -> StorePlan:
+        root = self.store.tables[self.store.root]
+        reach = self._reach(root, SubjectPath(root.name, (), self.store.identity))
+        order = [self.store.tables[name] for name in erasure_order(self.store, self.live)]
+        rules = list(purge_rules(self.store, self.live, order, self.problems))
+        return StorePlan(
+            store=self.store.name,
+            schema=self.store.schema,
+            identity_type=reach.subject_type,
+            contact=self._contact(reach),
+            exists=words("SELECT", account_id(reach), "FROM", reach.own, conditions(reach.is_one_of())),
+            lock=words(
+                "SELECT", account_id(reach), "FROM", reach.own, conditions(reach.is_one_of()),
+                "ORDER BY", reach.subject, "FOR UPDATE",
+            ),
+            tables=tuple(self._table(table) for table in order if table.path is not None),
+            purges=tuple(rules),
+            fingerprint=self.live.fingerprint,
+        )  # fmt: skip
+
+    def _reach(self, table: Table, path: SubjectPath) -> Reach:
+        holder = path.tables[-1]
+        kind = self.live.type_of(holder, path.subject_column) or ""
+        if kind not in ID_TYPES:
+            what = (
+                f"`{holder}.{path.subject_column}` has the type `{kind or 'unknown'}`, which can't hold an account id"
+            )
+            self.problems.append(table.place.problem(what, "a column of type text, uuid or integer"))
+        return Reach.of(self.store.schema, path, kind)
+
+    def _contact(self, reach: Reach) -> ContactPlan:
+        contacts = self.store.contacts()
+        columns = [words(quoted("t0", column) + "::text", "AS", quoted(part)) for part, column in contacts.items()]
+        listed = ", ".join([account_id(reach), *columns])
+        return ContactPlan(words("SELECT", listed, "FROM", reach.own, conditions(reach.is_one_of())), tuple(contacts))
+
+    def _table(self, table: Table) -> TablePlan:
+        assert table.path is not None, "only tables with a path are planned"  # noqa: S101 - the caller's filter, for mypy
+        reach = self._reach(table, table.path)
+        kept = table.erasure if isinstance(table.erasure, Kept) else None
+        erase, verify = _erase(table, reach)
+        mentions, unmentioned = self._mentions(table)
+        newest = self._newest(table) if kept else None
+        return TablePlan(
+            table=table.name,
+            category=table.category or next((c.category for c in table.columns if c.category), ""),
+            result=_result(table),
+            direct=reach.joins == (),
+            locate=self._locate(table, reach, newest),
+            erase=erase,
+            verify=verify,
+            mentions=mentions,
+            unmentioned=unmentioned,
+            ground=kept.ground if kept else None,
+            until=kept.until if kept else None,
+            newest=newest,
+            export=self._export(table, reach, (Portable.GIVEN, Portable.OBSERVED, Portable.NO)),
+            portable=self._export(table, reach, (Portable.GIVEN, Portable.OBSERVED)),
+        )
+
+    def _newest(self, table: Table) -> AgeKind | None:
+        if table.age is None or table.age.table != table.name:
+            return None
+        kind = self.live.type_of(table.age.table, table.age.column)
+        return AgeKind(kind) if kind in set(AgeKind) else None
+
+    def _locate(self, table: Table, reach: Reach, newest: AgeKind | None) -> str:
+        counted = [account_id(reach), "count(*) AS rows"]
+        if newest is not None and table.age is not None:
+            counted.append(words(f"max({quoted('t0', table.age.column)})", "AS newest"))
+        where = conditions(reach.on, reach.is_one_of())
+        return words("SELECT", ", ".join(counted), "FROM", reach.tables, where, "GROUP BY", reach.subject)
+
+    def _export(self, table: Table, reach: Reach, portable: Iterable[Portable]) -> ExportPlan | None:
+        """None where the table has nothing that may be shown or named in this kind of export."""
+        wanted = [column for column in table.columns if column.portable in set(portable)]
+        shown = [column.name for column in wanted if column.export is Export.SHOWN]
+        named = tuple(column.name for column in wanted if column.export is Export.NAMED_ONLY)
+        if not shown and not named:
+            return None
+        fields = ", ".join(words(self._value(table.name, name), "AS", quoted(name)) for name in shown)
+        line = "'{}'::text" if not shown else "row_to_json(shown)::text"
+        lateral = f", LATERAL (SELECT {fields}) AS shown" if shown else ""
+        source = words("FROM", reach.tables + lateral, conditions(reach.on, reach.is_one_of()))
+        return ExportPlan(
+            table=table.name,
+            category=table.category or next((c.category for c in table.columns if c.category), ""),
+            sql=words("SELECT", account_id(reach) + ",", line, "AS line", source),
+            copy=words("SELECT", line, "AS line", source),
+            columns=tuple(shown),
+            named=named,
+        )
+
+    def _value(self, table: str, column: str) -> str:
+        """A column for JSON; type json is stored as it was written, with line breaks that would break a line in two."""
+        name = quoted("t0", column)
+        return f"{name}::jsonb" if self.live.type_of(table, column) == "json" else name
+
+    def _mentions(self, table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        changed: list[str] = []
+        left: list[str] = []
+        for column in table.mentions:
+            reach = self._reach(table, SubjectPath(table.name, (), column.name))
+            changed.append(
+                words(
+                    "UPDATE", reach.own, "SET", assigned([column]), conditions(reach.is_one_of()),
+                )
+            )  # fmt: skip
+            left.append(words("SELECT count(*) FROM", reach.own, conditions(reach.is_one_of())))
+        return tuple(changed), tuple(left)
+
+
+def account_id(reach: Reach) -> str:
+    """The account id in a list of columns, always as text."""
+    return words(reach.subject + "::text", "AS account_id")
+
+
+def assigned(columns: Iterable[Column]) -> str:
+    """Assignments of an anonymisation."""
+    return ", ".join(words(quoted(column.name), "=", literal(column.constant)) for column in columns)
+
+
+def _still_there(columns: Iterable[Column]) -> Iterator[str]:
+    """Conditions that hold for a row which is not anonymised yet; `IS NOT NULL` because some types have no equality."""
+    for column in columns:
+        name = quoted("t0", column.name)
+        if column.constant is None:
+            yield words(name, "IS NOT NULL")
+        else:
+            yield words(name, "IS DISTINCT FROM", literal(column.constant))
+
+
+def _result(table: Table) -> TableResult | None:
+    if isinstance(table.erasure, Kept):
+        return TableResult.KEPT
+    return {Action.DELETE: TableResult.ERASED, Action.ANONYMISE: TableResult.ANONYMISED}.get(table.erasure)
+
+
+def _counted(changing: str) -> str:
+    return words(
+        "WITH gone AS (", changing, ")", "SELECT account_id, count(*) AS rows FROM gone GROUP BY account_id",
+    )  # fmt: skip
+
+
+def _erase(table: Table, reach: Reach) -> tuple[str | None, str | None]:
+    """The statement that erases (or None) and the one that finds what is left (or None)."""
+    if table.erasure is Action.DELETE:
+        using = words("USING", ", ".join(reach.others)) if reach.others else ""
+        where = conditions(reach.on, reach.is_one_of())
+        delete = words("DELETE FROM", reach.own, using, where, "RETURNING", account_id(reach))
+        return _counted(delete), _count(reach, ())
+    if not table.blanked:
+        return None, None
+    still = any_of(list(_still_there(table.blanked)))
+    # The account ids come as a table, because an UPDATE that blanks the id could not give the old one back.
+    asked = words(f"unnest({ids('$1', reach.subject_type)})", "AS asked (account_id)")
+    update = words(
+        "UPDATE", reach.own, "SET", assigned(table.blanked), "FROM", ", ".join([asked, *reach.others]),
+        conditions(reach.on, words(reach.subject, "= asked.account_id"), still),
+        "RETURNING asked.account_id::text AS account_id",
+    )  # fmt: skip
+    return _counted(update), _count(reach, [still])
+
+
+def _count(reach: Reach, also: Iterable[str]) -> str:
+    return words("SELECT count(*) FROM", reach.tables, conditions(reach.on, reach.is_one_of(), also))

@@ -1,0 +1,122 @@
+"""What the planner makes: statements with what they mean. `$1` is always an array of account ids as text, unless said."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from habeas.contracts.vocabulary import KeepGround, TableResult
+from habeas.datamap.dataset import Contact
+from habeas.datamap.source import Problem
+
+
+class PlanError(Exception):
+    """A store's map cannot be compiled for its live schema; `problems` says where and why."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class AgeKind(StrEnum):
+    """How the database holds the time from which a retention runs."""
+
+    INSTANT = "timestamp with time zone"
+    UTC = "timestamp without time zone"
+    DAY = "date"
+
+
+@dataclass(frozen=True)
+class ContactPlan:
+    """`account_id` and one column for each of `parts`, for accounts that exist."""
+
+    sql: str
+    parts: tuple[Contact, ...]
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What a person is shown of one table.
+
+    `sql` gives (`account_id` text, `line` text): one JSON object per row, made by the database, with `columns` as keys.
+    `copy` is the same without account id. `named` are columns that are said to exist and never read.
+    """
+
+    table: str
+    category: str
+    sql: str
+    copy: str
+    columns: tuple[str, ...]
+    named: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """One table in an erasure.
+
+    `locate` counts (`account_id`, `rows`, and `newest` where rows may be kept). `erase` deletes or overwrites and gives
+    (`account_id`, `rows`); None where rows simply stay. `verify` counts what should not be there any more, None where
+    nothing changes. `mentions` overwrite this person's id in rows of others, `unmentioned` counts what is left of it.
+    """
+
+    table: str
+    category: str
+    result: TableResult | None
+    direct: bool
+    locate: str
+    erase: str | None
+    verify: str | None
+    mentions: tuple[str, ...] = ()
+    unmentioned: tuple[str, ...] = ()
+    ground: KeepGround | None = None
+    until: str | None = None
+    newest: AgeKind | None = None
+    export: ExportPlan | None = None
+    portable: ExportPlan | None = None
+
+
+@dataclass(frozen=True)
+class PartitionPlan:
+    """How to drop whole partitions of a table.
+
+    `bounds` lists (`name`, `bound`) of its partitions; `held` tells whether rows of the accounts in `$3` lie in
+    `[$1, $2)`; None where rows lead to nobody.
+    """
+
+    schema: str
+    table: str
+    bounds: str
+    held: str | None
+
+
+@dataclass(frozen=True)
+class PurgeRule:
+    """Rows of one table that go once they are older than a retention class allows.
+
+    `delete` removes at most `$2` rows with an age before `$1`, except those of accounts in `$3`, and those that other
+    rows still refer to; it gives their number. `oldest` is the least age of all rows left.
+    """
+
+    store: str
+    table: str
+    category: str
+    retention: str
+    age: str
+    kind: AgeKind
+    delete: str
+    oldest: str
+    partitions: PartitionPlan | None
+
+
+@dataclass(frozen=True)
+class StorePlan:
+    """Every statement for one store. `tables` and `purges` stand children first."""
+
+    store: str
+    schema: str
+    identity_type: str
+    contact: ContactPlan
+    exists: str
+    lock: str
+    tables: tuple[TablePlan, ...]
+    purges: tuple[PurgeRule, ...]
+    fingerprint: str

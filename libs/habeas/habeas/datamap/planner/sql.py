@@ -1,0 +1,108 @@
+"""Building blocks of SQL: quoted identifiers, literals, and the FROM and WHERE by which a table reaches a person.
+
+Only names and constants of the data map are ever written into a statement; what comes with a request is a parameter.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from habeas.datamap.dataset import Constant
+from habeas.datamap.paths import Join, SubjectPath
+
+TEXT_TYPES: Final = frozenset({"text", "character varying", "character", "citext"})
+ID_TYPES: Final = TEXT_TYPES | {"uuid", "bigint", "integer", "smallint"}
+"""Types in which an account id may be held."""
+
+
+def quoted(*names: str) -> str:
+    """A name, or several joined by dots, as SQL identifiers (PostgreSQL 4.1.1: double quotes, doubled inside)."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def literal(constant: Constant) -> str:
+    """A constant of the data map as SQL; text relies on standard_conforming_strings, which the connector sets."""
+    if constant is None:
+        return "NULL"
+    if isinstance(constant, bool):
+        return "TRUE" if constant else "FALSE"
+    if isinstance(constant, int | float):
+        return repr(constant)
+    return "'" + constant.replace("\x00", "").replace("'", "''") + "'"
+
+
+def words(*parts: str) -> str:
+    """Parts of a statement, joined by single blanks; empty ones left out."""
+    return " ".join(part for part in parts if part)
+
+
+def alias(index: int) -> str:
+    """Name of the table `index` joins away: t0 is the table itself."""
+    return f"t{index}"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How one statement gets from t0 to the account id in `subject`; `subject_type` is that column's own type."""
+
+    schema: str
+    table: str
+    joins: tuple[Join, ...]
+    subject_column: str
+    subject_type: str
+
+    @classmethod
+    def of(cls, schema: str, path: SubjectPath, subject_type: str) -> "Reach":
+        """Give the reach along a path of the map."""
+        return cls(schema, path.table, path.joins, path.subject_column, subject_type)
+
+    @property
+    def own(self) -> str:
+        """The table itself, as t0."""
+        return words(quoted(self.schema, self.table), "AS", alias(0))
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Joined tables, nearest first, as t1, t2, …."""
+        return tuple(words(quoted(self.schema, join.table), "AS", alias(at)) for at, join in enumerate(self.joins, 1))
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """Conditions of the joins."""
+        return tuple(
+            words(quoted(alias(at), join.column), "=", quoted(alias(at + 1), join.to_column))
+            for at, join in enumerate(self.joins)
+        )
+
+    @property
+    def subject(self) -> str:
+        """The column that holds the account id."""
+        return quoted(alias(len(self.joins)), self.subject_column)
+
+    @property
+    def tables(self) -> str:
+        """All tables, for FROM; their conditions stand in `on`."""
+        return ", ".join((self.own, *self.others))
+
+    def is_one_of(self, parameter: str = "$1") -> str:
+        """Condition that the account id is in the array of texts given as parameter."""
+        return words(self.subject, "=", f"ANY({ids(parameter, self.subject_type)})")
+
+
+def ids(parameter: str, kind: str) -> str:
+    """An array of account ids as a parameter; always sent as text, cast to the column's type so that its index serves."""
+    return f"{parameter}::text[]" if kind in TEXT_TYPES else f"{parameter}::text[]::{kind}[]"
+
+
+def conditions(*parts: str | Iterable[str]) -> str:
+    """A WHERE clause of everything given, joined by AND; empty for nothing."""
+    flat: list[str] = []
+    for part in parts:
+        flat += [part] if isinstance(part, str) else list(part)
+    flat = [each for each in flat if each]
+    return words("WHERE", " AND ".join(flat)) if flat else ""
+
+
+def any_of(parts: Sequence[str]) -> str:
+    """Parts joined by OR, in brackets."""
+    return "(" + " OR ".join(parts) + ")"
