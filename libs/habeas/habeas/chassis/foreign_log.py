@@ -10,17 +10,26 @@ import builtins
 import logging
 import re
 import sys
+from collections.abc import Callable
 from functools import cache
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 import aiokafka.errors
 from typing_extensions import override
 
-from habeas.chassis import log
-from habeas.chassis.clock import Clock, SystemClock
+from habeas.chassis.clock import Clock
 from habeas.chassis.redaction import REDACTED, Words, place
 from habeas.chassis.settings import LogLevel
+
+
+class Say(Protocol):
+    """Writes one event; this is `log.event`."""
+
+    def __call__(self, name: str, /, *, severity: LogLevel | None = None, **fields: object) -> None:
+        """Write it."""
+        ...
+
 
 _LIBRARIES: Final = ("aiokafka", "asyncio", "asyncpg", "faststream", "opentelemetry", "psycopg", "uvicorn", "yoyo")
 _BURST: Final = 3
@@ -31,14 +40,14 @@ _LOGGER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,100}")
 _CAPITALISED: Final = re.compile(r"\b[A-Z][A-Za-z]{2,60}\b")
 
 
-def adopt(clock: Clock | None = None) -> None:
-    """Take over the log of every library in the process; what is logged then follows `log.set_level`.
+def adopt(say: Say, is_logged: Callable[[LogLevel], bool], clock: Clock) -> None:
+    """Take over the log of every library in the process: `say` writes an event when `is_logged` lets its severity.
 
     Idempotent. Loggers of libraries lose the handlers that they made themselves, so that nothing is written past this
     one; FastStream makes its own at each start unless it is given a logger: give it `logging.getLogger("faststream")`.
     """
     root = logging.getLogger()
-    root.handlers = [Foreign(SystemClock() if clock is None else clock)]
+    root.handlers = [Foreign(say, is_logged, clock)]
     root.setLevel(logging.INFO)
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _LIBRARIES]
     for name in (*_LIBRARIES, *names):
@@ -53,15 +62,17 @@ class Foreign(logging.Handler):
     Information from libraries is only logged while our own level is debug; warnings and errors follow our level.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, say: Say, is_logged: Callable[[LogLevel], bool], clock: Clock) -> None:
         super().__init__()
+        self._say = say
+        self._is_logged = is_logged
         self._clock = clock
         self._repeats: dict[tuple[str, str], _Repeats] = {}
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
         severity = _severity(record.levelno)
-        if not log.is_logged(severity) or (severity is LogLevel.INFO and not log.is_logged(LogLevel.DEBUG)):
+        if not self._is_logged(severity) or (severity is LogLevel.INFO and not self._is_logged(LogLevel.DEBUG)):
             return
         origin = place(record.pathname, record.lineno, record.funcName)
         left_out = self._left_out(record.name, origin)
@@ -74,7 +85,7 @@ class Foreign(logging.Handler):
             fields["left_out"] = left_out
         if record.exc_info is not None:
             fields["error"] = record.exc_info[1]
-        log.event("library.said", severity=severity, **fields)
+        self._say("library.said", severity=severity, **fields)
 
     def _left_out(self, logger: str, origin: str) -> int | None:
         """Give how many were left out since the last one was let through, or None to leave this one out too."""

@@ -13,11 +13,12 @@ from typing import Any, Final
 import orjson
 from opentelemetry.trace import get_current_span
 
+from habeas.chassis import foreign_log
 from habeas.chassis.clock import Clock, SystemClock
 from habeas.chassis.redaction import Name, clean
 from habeas.chassis.settings import LogLevel
 
-__all__ = ["LogLevel", "Name", "configure", "event", "is_logged", "level", "set_level"]
+__all__ = ["LogLevel", "Name", "configure", "enabled_for_messages", "event", "is_logged", "level", "set_level"]
 
 _RANK: Final = {LogLevel.DEBUG: 0, LogLevel.INFO: 1, LogLevel.WARNING: 2, LogLevel.ERROR: 3}
 _NAMES_MAX: Final = 4096
@@ -52,21 +53,23 @@ _known_names: set[str] = set()
 
 def configure(
     service: str,
-    *,
     log_level: LogLevel = LogLevel.INFO,
+    *,
     instance: int = 0,
     clock: Clock | None = None,
     write: Callable[[bytes], object] = _to_standard_output,
 ) -> None:
     """Log for `service` from now on; `write` takes one whole line at a time.
 
-    Also makes uncaught exceptions end up in the log by class and frames: Python itself would print their messages.
+    Also takes over what libraries log (`foreign_log`), and makes uncaught exceptions end up in the log by class and
+    frames: Python itself would print their messages. Idempotent.
     """
     _log.service = Name(service)
     _log.instance = instance
     _log.clock = SystemClock() if clock is None else clock
     _log.write = write
     set_level(log_level)
+    foreign_log.adopt(event, is_logged, _log.clock)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable
@@ -88,12 +91,21 @@ def is_logged(severity: LogLevel) -> bool:
     return _RANK[severity] >= _log.rank
 
 
-def event(name: str, /, *, severity: LogLevel = LogLevel.INFO, **fields: object) -> None:
+def enabled_for_messages() -> bool:
+    """Whether the one line for each message, at level info, is logged now."""
+    return is_logged(LogLevel.INFO)
+
+
+def event(name: str, /, *, severity: LogLevel | None = None, **fields: object) -> None:
     """Log one event with its fields; a value whose type may not leave the process becomes `redaction.REDACTED`.
 
     Never raises because of a field. `name` is a literal; one that could not be a `Name` is logged as log.name_refused.
-    The trace that is going on is told by `trace_id`.
+    Without a severity it is information, or a warning when a field is an exception. The trace that is going on is told
+    by `trace_id`.
     """
+    if severity is None:
+        failed = any(isinstance(value, BaseException) for value in fields.values())
+        severity = LogLevel.WARNING if failed else LogLevel.INFO
     if _RANK[severity] < _log.rank:
         return
     now = _log.clock.now()

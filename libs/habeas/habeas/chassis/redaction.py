@@ -20,7 +20,7 @@ Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | Non
 
 REDACTED: Final = "‹redacted›"  # noqa: RUF001 -- marks that cannot be confused with a value in quotes
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9_.\-:/]{0,80}")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_.\-:/ ]{0,80}")
 _MEMBERS_MAX: Final = 50
 _FRAMES_MAX: Final = 20
 _CAUSES_MAX: Final = 4
@@ -37,8 +37,16 @@ class Name(str):
     def __new__(cls, literal: str) -> "Name":
         """Make a name, or raise ValueError when the text could not be one; the text is not repeated in the error."""
         if not _NAME.fullmatch(literal):
-            raise ValueError("a name is a lower-case letter, then up to 80 lower-case letters, digits or _ . - : /")
+            raise ValueError(
+                "a name is a lower-case letter, then up to 80 lower-case letters, digits, blanks or _ . - : /"
+            )
         return super().__new__(cls, literal)
+
+
+@lru_cache(maxsize=4096)
+def named(text: str) -> Name:
+    """Make a `Name` as its constructor does, and remember it: for words that come from the program again and again."""
+    return Name(text)
 
 
 @lru_cache(maxsize=4096)

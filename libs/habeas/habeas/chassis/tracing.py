@@ -4,12 +4,13 @@ Attributes pass through `redaction.clean` as log fields do. A trace that is not 
 not made. Without an endpoint or a directory for spans nothing is traced at all.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import Token
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Final, Self, TypeAlias, final
+from typing import Final, Protocol, Self, TypeAlias, final
+from uuid import UUID
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
@@ -22,9 +23,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import (
     INVALID_SPAN,
     Link,
-    NonRecordingSpan,
     Span,
-    SpanContext,
     SpanKind,
     Status,
     StatusCode,
@@ -32,9 +31,10 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from habeas.chassis.redaction import REDACTED, Json, Name, class_name, clean, literal
+from habeas.chassis.redaction import REDACTED, Json, Name, class_name, clean, literal, named
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.span_file import JsonlSpanExporter
+from habeas.chassis.trace_context import extract, inject, write
 
 __all__ = [
     "Attributes",
@@ -43,10 +43,13 @@ __all__ = [
     "configure",
     "current",
     "extract",
+    "finished",
     "inject",
-    "shut_down",
+    "shutdown",
     "span",
     "span_from_times",
+    "start_hop",
+    "start_messages",
 ]
 
 Attributes: TypeAlias = Mapping[str, object]
@@ -58,12 +61,6 @@ _EXPORT_TIMEOUT_S: Final = 10
 _LINKS_MAX: Final = 128
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-
-# W3C Trace Context, section 3.2: lower-case hexadecimal; a later version may append fields after a dash.
-_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[ -~]{0,256})?")
-_VERSION_NOW: Final = "00"
-_VERSION_INVALID: Final = "ff"
-_NOTHING: Final = Context()
 
 
 class _Tracing:
@@ -102,38 +99,16 @@ def configure(service: str, settings: ChassisSettings) -> None:
             export_timeout_millis=_EXPORT_TIMEOUT_S * 1_000,
         )
     )
-    shut_down()
+    shutdown()
     _tracing.provider = provider
     _tracing.tracer = provider.get_tracer("habeas.chassis")
 
 
-def shut_down() -> None:
+def shutdown() -> None:
     """Send what is queued and stop tracing. Idempotent; blocks for some seconds at most."""
     provider, _tracing.provider, _tracing.tracer = _tracing.provider, None, None
     if provider is not None:
         provider.shutdown()
-
-
-def extract(traceparent: str | None) -> Context:
-    """Read a W3C `traceparent` strictly; what is missing or wrong gives an empty context, in which a new trace starts."""
-    match = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
-    if match is None:
-        return _NOTHING
-    version, trace_id, span_id, flags, rest = match.groups()
-    if version == _VERSION_INVALID or (version == _VERSION_NOW and rest is not None):
-        return _NOTHING
-    span_context = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=_flags(int(flags, 16)))
-    if not span_context.is_valid:
-        return _NOTHING
-    return trace.set_span_in_context(NonRecordingSpan(span_context), _NOTHING)
-
-
-def inject(context: Context | None = None) -> str | None:
-    """Write the context, or the current one, as a W3C `traceparent` of version 00; None where no trace goes on."""
-    span_context = trace.get_current_span(context).get_span_context()
-    if not span_context.is_valid:
-        return None
-    return f"00-{span_context.trace_id:032x}-{span_context.span_id:016x}-{span_context.trace_flags & 1:02x}"
 
 
 def current() -> Context:
@@ -145,7 +120,8 @@ def current() -> Context:
 class span:  # noqa: N801 -- used like a function, `with span("…"):`; a class costs less than a generator
     """Make a span for the time of a `with` block and let the context in it go on; gives the span's context.
 
-    `name` and the keys of `attributes` are literals; `parent` None means the current context, an empty one a new trace.
+    `name` and the keys of `attributes` are literals; `parent` is a context or a
+    `traceparent`; None means the current context, an empty one a new trace.
     An exception that leaves the block marks the span as failed by its class, and goes on. Spans of a trace that is not
     kept are not made: the block runs in the parent's context.
     """
@@ -155,14 +131,14 @@ class span:  # noqa: N801 -- used like a function, `with span("…"):`; a class 
     def __init__(
         self,
         name: str,
-        parent: Context | None = None,
+        parent: Context | str | None = None,
         *,
         kind: SpanKind = SpanKind.INTERNAL,
         links: Sequence[Context] = (),
         attributes: Attributes | None = None,
     ) -> None:
         self._name = name
-        self._parent = parent
+        self._parent = extract(parent) if isinstance(parent, str) else parent
         self._kind = kind
         self._links = links
         self._attributes = attributes
@@ -199,11 +175,10 @@ class span:  # noqa: N801 -- used like a function, `with span("…"):`; a class 
             contexts.detach(self._token)
         if self._span is not INVALID_SPAN:
             if error is not None:
-                self._span.set_attribute("error.type", class_name(error))
-                self._span.set_status(Status(StatusCode.ERROR))
+                _fail(self._span, error)
             self._span.end()
 
-    def set(self, key: str, value: object) -> None:
+    def set_attribute(self, key: str, value: object) -> None:
         """Add an attribute, cleaned as the others."""
         if self._span.is_recording():
             self._span.set_attribute(literal(key), _attribute(clean(value)))
@@ -211,7 +186,7 @@ class span:  # noqa: N801 -- used like a function, `with span("…"):`; a class 
 
 def span_from_times(
     name: str,
-    parent: Context,
+    parent: Context | str | None,
     start: datetime,
     end: datetime,
     *,
@@ -224,15 +199,135 @@ def span_from_times(
     For hops that no block of code encloses: through Kafka, or the wait in an inbox. An `end` before `start`, as clocks of
     two machines can give it, is moved to `start`. Where the trace is not kept the parent is given back.
     """
+    above = parent if isinstance(parent, Context) else extract(parent)
+    made = _start(name, above, start, kind, attributes, links)
+    if made is None:
+        return above
+    made.end(_nanoseconds(max(start, end)))
+    return trace.set_span_in_context(made, above)
+
+
+@final
+class Hop:
+    """The way of one message from the transaction that emitted it to Kafka's acknowledgement."""
+
+    __slots__ = ("_span", "traceparent")
+
+    def __init__(self, span_of_hop: Span) -> None:
+        self._span = span_of_hop
+        self.traceparent = write(span_of_hop.get_span_context())
+
+    def end(self) -> None:
+        """Kafka has acknowledged the message."""
+        self._span.end()
+
+
+def start_hop(topic: str, traceparent: str | None, emitted_at: datetime) -> Hop | None:
+    """Start the span of a message that goes out, back when it was emitted; None where its trace is not kept."""
+    made = _start("kafka.publish", extract(traceparent), emitted_at, SpanKind.PRODUCER, {"topic": named(topic)})
+    return None if made is None else Hop(made)
+
+
+class Received(Protocol):
+    """What the spans of a message tell about it."""
+
+    @property
+    def inbox_id(self) -> int:
+        """Its row."""
+        ...
+
+    @property
+    def event_id(self) -> UUID:
+        """Its id, the same wherever it goes."""
+        ...
+
+    @property
+    def type(self) -> str:
+        """The type of its event, as the catalogue writes it."""
+        ...
+
+    @property
+    def traceparent(self) -> str | None:
+        """What came with it."""
+        ...
+
+    @property
+    def received_at(self) -> datetime:
+        """When it was stored."""
+        ...
+
+    @property
+    def attempts(self) -> int:
+        """How often it was tried before."""
+        ...
+
+
+@final
+class MessageSpans:
+    """One open span for each message of a batch whose trace is kept; `traces` has what its effects pass on, by row."""
+
+    __slots__ = ("spans", "traces")
+
+    def __init__(self, spans: Sequence[Span], traces: Mapping[int, str | None]) -> None:
+        self.spans = spans
+        self.traces = traces
+
+
+def start_messages(messages: Sequence[Received], now: datetime) -> MessageSpans:
+    """Record how long each message waited in the inbox, until `now`, and start the span of its handling."""
+    spans: list[Span] = []
+    traces: dict[int, str | None] = {}
+    for message in messages:
+        traces[message.inbox_id] = message.traceparent
+        if _tracing.tracer is None:
+            continue
+        above = span_from_times("inbox.wait", message.traceparent, message.received_at, now, kind=SpanKind.CONSUMER)
+        attributes = {"type": named(message.type), "event_id": message.event_id, "attempts": message.attempts}
+        made = _start("message.handle", above, now, SpanKind.CONSUMER, attributes)
+        if made is not None:
+            spans.append(made)
+            traces[message.inbox_id] = write(made.get_span_context())
+        elif message.traceparent is None:
+            traces[message.inbox_id] = inject(above)  # the decision not to keep the trace goes along with it
+    return MessageSpans(spans, traces)
+
+
+@contextmanager
+def finished(spans: MessageSpans) -> Iterator[None]:
+    """End the spans of a batch with the block; one that raises marks them all as failed, by the error's class."""
+    try:
+        yield
+    except BaseException as error:
+        for each in spans.spans:
+            _fail(each, error)
+        raise
+    finally:
+        for each in spans.spans:
+            each.end()
+
+
+def _start(
+    name: str,
+    parent: Context,
+    start: datetime,
+    kind: SpanKind,
+    attributes: Attributes | None,
+    links: Sequence[Context] = (),
+) -> Span | None:
+    """Start a span at a time of our own clock, or give None where the trace is not kept."""
     tracer = _tracing.tracer
     above = trace.get_current_span(parent).get_span_context()
     if tracer is None or (above.is_valid and not above.trace_flags & TraceFlags.SAMPLED):
-        return parent
+        return None
     made = tracer.start_span(
         literal(name), parent, kind, _clean(attributes), _links(links), _nanoseconds(start), record_exception=False
     )
-    made.end(_nanoseconds(max(start, end)))
-    return trace.set_span_in_context(made, parent)
+    return made if made.is_recording() else None
+
+
+def _fail(failed: Span, error: BaseException) -> None:
+    failed.set_attribute("error.type", class_name(error))
+    failed.set_status(Status(StatusCode.ERROR))
 
 
 def _exporter(service: str, settings: ChassisSettings) -> SpanExporter | None:
@@ -242,10 +337,6 @@ def _exporter(service: str, settings: ChassisSettings) -> SpanExporter | None:
         settings.traces_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return JsonlSpanExporter(settings.traces_dir / f"{Name(service)}.jsonl")
     return None
-
-
-def _flags(flags: int) -> TraceFlags:
-    return TraceFlags(flags & TraceFlags.SAMPLED)
 
 
 def _links(links: Sequence[Context]) -> list[Link]:
@@ -270,3 +361,46 @@ def _attribute(value: Json) -> AttributeValue:
 
 def _nanoseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND * 1_000
+
+
+@final
+class OpenSpan:
+    """A span that no block of code encloses: started before what it covers is known to succeed, ended afterwards."""
+
+    __slots__ = ("_span", "context")
+
+    def __init__(self, context: Context, made: Span) -> None:
+        self.context = context
+        self._span = made
+
+    def end(self, *, failed: bool = False) -> None:
+        """End the span now; ending it twice changes nothing."""
+        if failed:
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()
+
+
+def open_span(
+    name: str,
+    parent: Context,
+    *,
+    start: datetime | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    attributes: Attributes | None = None,
+) -> OpenSpan | None:
+    """Start a span to be ended by the caller; None where the trace is not kept."""
+    tracer = _tracing.tracer
+    above = trace.get_current_span(parent).get_span_context()
+    if tracer is None or (above.is_valid and not above.trace_flags & TraceFlags.SAMPLED):
+        return None
+    made = tracer.start_span(
+        literal(name),
+        parent,
+        kind,
+        _clean(attributes),
+        start_time=None if start is None else _nanoseconds(start),
+        record_exception=False,
+    )
+    if not made.is_recording():
+        return None
+    return OpenSpan(trace.set_span_in_context(made, parent), made)
