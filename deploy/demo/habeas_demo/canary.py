@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, quote_plus
 
+import cramjam
 from ahocorasick_rs import BytesAhoCorasick
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
+from aiokafka.errors import KafkaError
 
 from habeas_demo.people import Person
 
@@ -150,7 +152,7 @@ class Canary:
                 self._scan_file(path, scan)
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError, RuntimeError, EOFError, zlib.error):
+            except (OSError, ValueError, EOFError, zlib.error, KafkaError, cramjam.DecompressionError):
                 scan.unreadable.append(path)
         return scan
 

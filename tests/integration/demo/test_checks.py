@@ -1,0 +1,185 @@
+import datetime as dt
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from habeas_demo.checks import Check, Witness
+from habeas_demo.generator import Connection
+from habeas_demo.people import Person
+from tests.integration.demo.conftest import Platform
+
+AS_OF = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# What a perfect erasure and a perfect sweep do, written by hand.
+ERASE = """
+    DELETE FROM task_contents WHERE step_id IN
+        (SELECT s.id FROM task_steps s JOIN tasks t ON t.id = s.task_id WHERE t.account_id = ANY ($1));
+    DELETE FROM task_steps WHERE task_id IN (SELECT id FROM tasks WHERE account_id = ANY ($1));
+    DELETE FROM ticket_messages WHERE ticket_id IN (SELECT id FROM support_tickets WHERE account_id = ANY ($1));
+    DELETE FROM tasks WHERE account_id = ANY ($1);
+    DELETE FROM support_tickets WHERE account_id = ANY ($1);
+    DELETE FROM sessions WHERE account_id = ANY ($1);
+    DELETE FROM api_keys WHERE account_id = ANY ($1);
+    DELETE FROM provider_keys WHERE account_id = ANY ($1);
+    DELETE FROM execution_logs WHERE account_id = ANY ($1);
+    DELETE FROM cookie_consents WHERE account_id = ANY ($1);
+    DELETE FROM quality_scores WHERE account_id = ANY ($1);
+    UPDATE invoices SET account_id = NULL, billing_name = NULL, billing_address = NULL WHERE account_id = ANY ($1);
+    UPDATE credit_ledger SET account_id = NULL WHERE account_id = ANY ($1);
+    DELETE FROM accounts WHERE id = ANY ($1)
+"""
+CUT = "timestamptz '2026-08-26 00:00:00+00'"  # 24 November minus 90 days: 24 in November, 31 in October, 30 in September, 5 left
+SWEEP = f"""
+    DELETE FROM task_contents WHERE created_at < {CUT};
+    DELETE FROM task_steps WHERE finished_at < {CUT};
+    DELETE FROM tasks WHERE finished_at < {CUT};
+    DELETE FROM execution_logs WHERE logged_at < {CUT};
+    DELETE FROM invoices WHERE issued_on <= '2015-12-31';
+    DELETE FROM credit_ledger WHERE booked_on <= '2015-12-31'
+"""
+CLOSED = f"SELECT array_agg(id) FROM accounts WHERE closed_at < {CUT}"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def conn(platform: Platform) -> AsyncIterator[Connection]:
+    """Give the owner's connection to the copy."""
+    conn = await asyncpg.connect(platform.dsn)
+    yield conn
+    await conn.close()
+
+
+def some(platform: Platform, number: int) -> list[Person]:
+    """Open accounts, one of them with books older than ten years."""
+    return [person for person in platform.loaded.people if person.closed_at is None][:number]
+
+
+async def erase(conn: Connection, ids: list[str]) -> None:
+    """Erase as the data map says."""
+    for statement in ERASE.split(";"):
+        await conn.execute(statement, ids)
+
+
+async def sweep(conn: Connection) -> None:
+    """Purge as the policy says."""
+    for day in await conn.fetch("SELECT generate_series(date '2026-07-27', date '2026-08-25', '1 day')::date AS day"):
+        await conn.execute(f"DROP TABLE execution_logs_{day['day']:%Y_%m_%d}")
+    closed = await conn.fetchval(CLOSED)
+    await conn.execute(SWEEP)
+    for statement in ERASE.split(";"):
+        if "billing_name" not in statement:
+            await conn.execute(statement, closed)
+
+
+def failed(checks: list[Check]) -> set[str]:
+    """Names of what is not as it should be."""
+    return {check.name for check in checks if not check.passed}
+
+
+async def test_perfect_work_passes(platform: Platform, conn: Connection) -> None:
+    """An erasure and a sweep done by hand pass every check, and none of the checks looks at nothing."""
+    ids = [person.account_id for person in some(platform, 10)]
+    witness = await Witness.open(platform.dsn, AS_OF)
+    await erase(conn, ids)
+    await sweep(conn)
+    checks = await witness.check_platform(ids)
+    await witness.close()
+    assert failed(checks) == set(), [check for check in checks if not check.passed]
+    assert len(checks) >= 40
+
+
+async def test_nothing_done_fails(platform: Platform) -> None:
+    """Without any work, everything about erasure and retention is false, and others are untouched."""
+    ids = [person.account_id for person in some(platform, 10)]
+    witness = await Witness.open(platform.dsn, AS_OF)
+    names = failed(await witness.check_platform(ids))
+    await witness.close()
+    assert {name.split(" · ")[0] for name in names} == {"erased", "kept without the person", "retention"}
+    assert "retention · days of the log" in names
+    assert len([name for name in names if name.startswith("erased")]) == 12
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        ("UPDATE accounts SET name = 'x' WHERE id = $1", "others untouched · accounts"),
+        ("DELETE FROM quality_scores WHERE account_id = $1", "others untouched · quality_scores"),
+        ("UPDATE invoices SET billing_address = NULL WHERE account_id = $1", "others untouched · invoices"),
+        ("UPDATE invoices SET account_id = NULL WHERE account_id = $1", "others untouched · invoices"),
+        ("UPDATE invoices SET gross = gross + 1 WHERE account_id = $1", "others untouched · invoices"),
+        ("DELETE FROM credit_ledger WHERE account_id = $1", "others untouched · credit_ledger"),
+        ("UPDATE execution_logs SET latency_ms = 1 WHERE account_id = $1", "others untouched · execution_logs"),
+    ],
+)
+async def test_damage_to_others_is_seen(platform: Platform, conn: Connection, damage: str, name: str) -> None:
+    """Whatever happens to somebody who asked for nothing is found, in the table where it happened."""
+    people = some(platform, 11)
+    ids = [person.account_id for person in people[:10]]
+    witness = await Witness.open(platform.dsn, None)
+    await erase(conn, ids)
+    await conn.execute(damage, people[10].account_id)
+    assert failed(await witness.check_platform(ids)) == {name}
+    await witness.close()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "name"),
+    [
+        ("UPDATE invoices SET billing_name = 'x' WHERE id = $1::uuid", "kept without the person · invoices"),
+        ("UPDATE invoices SET gross = 0 WHERE id = $1::uuid", "kept without the person · invoices"),
+        ("DELETE FROM invoices WHERE id = $1::uuid", "kept without the person · invoices"),
+    ],
+)
+async def test_broken_books_are_seen(platform: Platform, conn: Connection, mistake: str, name: str) -> None:
+    """A kept row that still names the person, has another amount, or is gone, is found."""
+    ids = [person.account_id for person in some(platform, 3)]
+    witness = await Witness.open(platform.dsn, None)
+    invoice = await conn.fetchval("SELECT id::text FROM invoices WHERE account_id = ANY ($1) LIMIT 1", ids)
+    await erase(conn, ids)
+    await conn.execute(mistake, invoice)
+    assert failed(await witness.check_platform(ids)) == {name}
+    await witness.close()
+
+
+async def test_resurrection_is_seen(platform: Platform, conn: Connection) -> None:
+    """A row that arrives after the erasure for an erased person is found."""
+    ids = [person.account_id for person in some(platform, 3)]
+    witness = await Witness.open(platform.dsn, None)
+    await erase(conn, ids)
+    await conn.execute(
+        "INSERT INTO execution_logs SELECT gen_random_uuid(), $2, $1, NULL, NULL, 'gpt-small', 'ok', 1, 1, 1, '::1', 'x'",
+        ids[0],
+        AS_OF,
+    )
+    assert failed(await witness.check_platform(ids)) == {"erased · execution_logs", "others untouched · execution_logs"}
+    await witness.close()
+
+
+async def test_early_purge_is_seen(platform: Platform, conn: Connection) -> None:
+    """A row that is a microsecond too young is not retention's, and a whole day dropped too early is found."""
+    ids = [person.account_id for person in some(platform, 10)]
+    witness = await Witness.open(platform.dsn, AS_OF)
+    await erase(conn, ids)
+    await sweep(conn)
+    await conn.execute("DROP TABLE execution_logs_2026_08_26")
+    names = failed(await witness.check_platform(ids))
+    assert names == {"others untouched · execution_logs", "retention · days of the log"}
+    await witness.close()
+
+
+async def test_rows_are_counted_per_person(platform: Platform, conn: Connection) -> None:
+    """What a person held in each table is counted with and without what retention takes."""
+    person = some(platform, 4)[3]
+    assert person.old_customer
+    witness = await Witness.open(platform.dsn, AS_OF)
+    held = (await witness.count_rows([person.account_id]))[person.account_id]
+    await witness.close()
+    invoices = await conn.fetch("SELECT issued_on FROM invoices WHERE account_id = $1", person.account_id)
+    assert held["invoices"].all == len(invoices)
+    assert (
+        held["invoices"].staying == len([row for row in invoices if row["issued_on"].year > 2015]) == len(invoices) - 1
+    )
+    assert held["task_contents"].all == 16
+    assert 0 < held["execution_logs"].staying < held["execution_logs"].all == 20
