@@ -88,8 +88,13 @@ bench-pipeline: install ## one benchmark: events and erasures through the fleet
 	$(BIN)/python -m tests.bench pipeline $(ARGS)
 
 .PHONY: lock
-lock: install ## write requirements.lock from requirements.in (ARGS=--upgrade for newer versions)
+lock: install ## write requirements.lock and deploy/requirements.lock anew (ARGS=--upgrade for newer versions)
 	$(BIN)/pip-compile $(LOCK_OPTIONS) $(ARGS) --output-file requirements.lock requirements.in
+	$(BIN)/pip-compile $(LOCK_OPTIONS) $(ARGS) --constraint requirements.lock --no-annotate --output-file deploy/requirements.lock deploy/requirements.in
+
+.PHONY: compose-env
+compose-env: install ## write .env with random passwords, and a key ring, for docker-compose.yml (kept when there)
+	@$(BIN)/python deploy/compose_env.py
 
 .PHONY: clean
 clean: ## remove .venv, caches, build outputs and the local fleet's data

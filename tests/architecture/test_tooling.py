@@ -31,9 +31,9 @@ def distributions() -> list[dict[str, Any]]:
     return [tomllib.loads(path.read_text(encoding="utf-8"))["project"] for path in paths]
 
 
-def locked() -> dict[str, str]:
+def locked(path: str = "requirements.lock") -> dict[str, str]:
     """Version of every locked package, by its canonical name."""
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
     pins = (line.split(" ")[0].split("==") for line in lines if re.match(r"[a-zA-Z]", line))
     return {canonicalize_name(name): version for name, version in pins}
 
@@ -82,14 +82,16 @@ def test_lock_holds_what_distributions_ask_for() -> None:
 def test_lock_holds_what_requirements_ask_for() -> None:
     """requirements.lock was written after the last change of requirements.in."""
     versions = locked()
-    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines())
-    for wanted in (Requirement(line) for line in lines if line):
+    text = "".join((ROOT / path).read_text(encoding="utf-8") for path in ("requirements.in", "deploy/requirements.in"))
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    for wanted in (Requirement(line) for line in lines if line and not line.startswith("-r ")):
         assert wanted.specifier.contains(versions[canonicalize_name(wanted.name)]), str(wanted)
 
 
-def test_lock_has_hashes_and_no_hosts() -> None:
+@pytest.mark.parametrize("path", ["requirements.lock", "deploy/requirements.lock"])
+def test_lock_has_hashes_and_no_hosts(path: str) -> None:
     """Every package is bound by hashes; where they come from is the machine's affair."""
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    text = (ROOT / path).read_text(encoding="utf-8")
     assert text.count("==") == len(re.findall(r"==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text))
     assert not re.search(r"://|--(extra-)?index|--find-links|--trusted-host|-e |@", text)
 
