@@ -62,6 +62,11 @@ class Witness:
         """Connect as somebody who may read everything, and note what is there now."""
         conn = await asyncpg.connect(dsn)
         await conn.execute("SET idle_session_timeout = 0")
+        return await cls.begin(conn, ticked_as_of)
+
+    @classmethod
+    async def begin(cls, conn: Connection, ticked_as_of: dt.datetime | None) -> Self:
+        """Note what this connection sees now."""
         witness = cls(conn, ticked_as_of)
         await witness._note("before_rows")
         witness._digests = {name: await conn.fetchval(query) for name, query in PERSONLESS.items()}

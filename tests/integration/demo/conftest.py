@@ -1,9 +1,8 @@
-"""A real PostgreSQL with one loaded platform as template; every test gets a copy of its own."""
+"""A real PostgreSQL with one loaded platform; what a test does there is rolled back."""
 
 import datetime as dt
 import os
 from collections.abc import AsyncIterator
-from itertools import count
 from typing import NamedTuple
 
 import asyncpg
@@ -16,7 +15,6 @@ from habeas_embedded.postgres import PostgresServer
 from habeas_embedded.runs import Run
 
 NOW = dt.datetime(2026, 11, 24, 9, 12, tzinfo=dt.UTC)
-_numbers = count()
 
 
 class Platform(NamedTuple):
@@ -27,13 +25,13 @@ class Platform(NamedTuple):
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def template_platform() -> AsyncIterator[Platform]:
-    """Start PostgreSQL once and load 100 people into a database that tests copy."""
+async def platform() -> AsyncIterator[Platform]:
+    """Start PostgreSQL once and load 100 people."""
     run = Run(f"demo-tests-{os.getpid()}", ephemeral=True)
     server = PostgresServer(run, cache_directory(), durable=False)
     await server.start()
     try:
-        dsn = await _create(server.admin_dsn, "platform_template", "template1")
+        dsn = await _create(server.admin_dsn, "platform")
         conn = await asyncpg.connect(dsn)
         await create_platform(conn)
         loaded = await load_platform(conn, seed=7, now=NOW, size=Size(accounts=100))
@@ -45,16 +43,9 @@ async def template_platform() -> AsyncIterator[Platform]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def platform(template_platform: Platform) -> Platform:
-    """Give a fresh copy of the loaded platform."""
-    admin = template_platform.dsn.rsplit("/", 1)[0] + "/postgres"
-    return Platform(await _create(admin, f"platform_{next(_numbers)}", "platform_template"), template_platform.loaded)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def shared(template_platform: Platform) -> AsyncIterator[Connection]:
-    """Give a connection to the platform that all copies are made from; what a test does there is rolled back."""
-    conn = await asyncpg.connect(template_platform.dsn)
+async def conn(platform: Platform) -> AsyncIterator[Connection]:
+    """Give the owner's connection to the platform; what a test does on it is rolled back."""
+    conn = await asyncpg.connect(platform.dsn)
     transaction = conn.transaction()
     await transaction.start()
     yield conn
@@ -62,8 +53,8 @@ async def shared(template_platform: Platform) -> AsyncIterator[Connection]:
     await conn.close()
 
 
-async def _create(admin_dsn: str, name: str, template: str) -> str:
+async def _create(admin_dsn: str, name: str) -> str:
     conn = await asyncpg.connect(admin_dsn)
-    await conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    await conn.execute(f"CREATE DATABASE {name}")
     await conn.close()
     return f"{admin_dsn.rsplit('/', 1)[0]}/{name}"

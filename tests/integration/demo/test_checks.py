@@ -1,9 +1,6 @@
 import datetime as dt
-from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
-import pytest_asyncio
 
 from habeas_demo.checks import Check, Witness
 from habeas_demo.generator import Connection
@@ -43,14 +40,6 @@ SWEEP = f"""
 CLOSED = f"SELECT array_agg(id) FROM accounts WHERE closed_at < {CUT}"
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def conn(platform: Platform) -> AsyncIterator[Connection]:
-    """Give the owner's connection to the copy."""
-    conn = await asyncpg.connect(platform.dsn)
-    yield conn
-    await conn.close()
-
-
 def some(platform: Platform, number: int) -> list[Person]:
     """Open accounts, one of them with books older than ten years."""
     return [person for person in platform.loaded.people if person.closed_at is None][:number]
@@ -81,21 +70,19 @@ def failed(checks: list[Check]) -> set[str]:
 async def test_perfect_work_passes(platform: Platform, conn: Connection) -> None:
     """An erasure and a sweep done by hand pass every check, and none of the checks looks at nothing."""
     ids = [person.account_id for person in some(platform, 10)]
-    witness = await Witness.open(platform.dsn, AS_OF)
+    witness = await Witness.begin(conn, AS_OF)
     await erase(conn, ids)
     await sweep(conn)
     checks = await witness.check_platform(ids)
-    await witness.close()
     assert failed(checks) == set(), [check for check in checks if not check.passed]
     assert len(checks) >= 40
 
 
-async def test_nothing_done_fails(platform: Platform) -> None:
+async def test_nothing_done_fails(platform: Platform, conn: Connection) -> None:
     """Without any work, everything about erasure and retention is false, and others are untouched."""
     ids = [person.account_id for person in some(platform, 10)]
-    witness = await Witness.open(platform.dsn, AS_OF)
+    witness = await Witness.begin(conn, AS_OF)
     names = failed(await witness.check_platform(ids))
-    await witness.close()
     assert {name.split(" · ")[0] for name in names} == {"erased", "kept without the person", "retention"}
     assert "retention · days of the log" in names
     assert len([name for name in names if name.startswith("erased")]) == 12
@@ -117,11 +104,10 @@ async def test_damage_to_others_is_seen(platform: Platform, conn: Connection, da
     """Whatever happens to somebody who asked for nothing is found, in the table where it happened."""
     people = some(platform, 11)
     ids = [person.account_id for person in people[:10]]
-    witness = await Witness.open(platform.dsn, None)
+    witness = await Witness.begin(conn, None)
     await erase(conn, ids)
     await conn.execute(damage, people[10].account_id)
     assert failed(await witness.check_platform(ids)) == {name}
-    await witness.close()
 
 
 @pytest.mark.parametrize(
@@ -135,18 +121,17 @@ async def test_damage_to_others_is_seen(platform: Platform, conn: Connection, da
 async def test_broken_books_are_seen(platform: Platform, conn: Connection, mistake: str, name: str) -> None:
     """A kept row that still names the person, has another amount, or is gone, is found."""
     ids = [person.account_id for person in some(platform, 3)]
-    witness = await Witness.open(platform.dsn, None)
+    witness = await Witness.begin(conn, None)
     invoice = await conn.fetchval("SELECT id::text FROM invoices WHERE account_id = ANY ($1) LIMIT 1", ids)
     await erase(conn, ids)
     await conn.execute(mistake, invoice)
     assert failed(await witness.check_platform(ids)) == {name}
-    await witness.close()
 
 
 async def test_resurrection_is_seen(platform: Platform, conn: Connection) -> None:
     """A row that arrives after the erasure for an erased person is found."""
     ids = [person.account_id for person in some(platform, 3)]
-    witness = await Witness.open(platform.dsn, None)
+    witness = await Witness.begin(conn, None)
     await erase(conn, ids)
     await conn.execute(
         "INSERT INTO execution_logs SELECT gen_random_uuid(), $2, $1, NULL, NULL, 'gpt-small', 'ok', 1, 1, 1, '::1', 'x'",
@@ -154,28 +139,25 @@ async def test_resurrection_is_seen(platform: Platform, conn: Connection) -> Non
         AS_OF,
     )
     assert failed(await witness.check_platform(ids)) == {"erased · execution_logs", "others untouched · execution_logs"}
-    await witness.close()
 
 
 async def test_early_purge_is_seen(platform: Platform, conn: Connection) -> None:
     """A row that is a microsecond too young is not retention's, and a whole day dropped too early is found."""
     ids = [person.account_id for person in some(platform, 10)]
-    witness = await Witness.open(platform.dsn, AS_OF)
+    witness = await Witness.begin(conn, AS_OF)
     await erase(conn, ids)
     await sweep(conn)
     await conn.execute("DROP TABLE execution_logs_2026_08_26")
     names = failed(await witness.check_platform(ids))
     assert names == {"others untouched · execution_logs", "retention · days of the log"}
-    await witness.close()
 
 
 async def test_rows_are_counted_per_person(platform: Platform, conn: Connection) -> None:
     """What a person held in each table is counted with and without what retention takes."""
     person = some(platform, 4)[3]
     assert person.old_customer
-    witness = await Witness.open(platform.dsn, AS_OF)
+    witness = await Witness.begin(conn, AS_OF)
     held = (await witness.count_rows([person.account_id]))[person.account_id]
-    await witness.close()
     invoices = await conn.fetch("SELECT issued_on FROM invoices WHERE account_id = $1", person.account_id)
     assert held["invoices"].all == len(invoices)
     assert (
