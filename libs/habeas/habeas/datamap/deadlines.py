@@ -4,6 +4,7 @@ Two dates come out. `due_on` is what we work towards: no weekend or holiday move
 court would use. `legal_limit_on` is the last day that the law allows, after rolling on to the next working day.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -168,10 +169,13 @@ def add_business_days(day: date, count: int) -> date:
 
 @lru_cache(maxsize=1024)
 def _holidays_of(country: str, year: int) -> frozenset[date]:
-    try:
-        return frozenset(holidays.country_holidays(country, years=year))
-    except NotImplementedError:
-        return frozenset()
+    with warnings.catch_warnings():
+        # For years beyond its tables the library warns and leaves movable feasts out: an earlier date, which is safe.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return frozenset(holidays.country_holidays(country, years=year))
+        except NotImplementedError:
+            return frozenset()
 
 
 __all__ = [

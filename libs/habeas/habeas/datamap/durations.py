@@ -23,7 +23,7 @@ AMOUNT_MAX: Final = 99_999
 DAYS_MAX: Final = 73_050
 """Two hundred years: more is a slip of the finger, and would run out of the calendar."""
 
-_PATTERN: Final = re.compile(r"(\d{1,5}) ?(h|hours?|d|days?|w|weeks?|mo|months?|y|years?)")
+_PATTERN: Final = re.compile(r"([0-9]{1,5}) ?(h|hours?|d|days?|w|weeks?|mo|months?|y|years?)")
 
 
 class Unit(StrEnum):
@@ -58,7 +58,7 @@ class Duration:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `30d`, `30 days`, `6mo`, `10y`. Raises ValueError with the forms that are allowed."""
-        match = _PATTERN.fullmatch(text.strip().lower())
+        match = _PATTERN.fullmatch(text)
         if match is None:
             raise ValueError(f"{shown(text)} is no duration; write {FORM}")
         duration = cls(int(match[1]), _UNITS[match[2][0]])

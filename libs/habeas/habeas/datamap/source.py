@@ -98,14 +98,14 @@ def load_yaml(path: Path) -> Located:
     """
     path = Path(path)
     text = _read(path)
-    loader = _Loader(text)
+    loader = _loader(path, text)
     try:
         root = loader.get_single_node()
         if root is None:
             return Located(path, None, {(): 1})
         reading = _Reading(path, loader)
         value = reading.value_of(root, ())
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
         raise ConfigurationError([_syntax_problem(path, error)]) from error
     except RecursionError as error:
         what = "the file is nested too deeply"
@@ -148,16 +148,23 @@ def _read(path: Path) -> str:
         raise ConfigurationError([Problem(path, line, "", "this line is no UTF-8", "the file in UTF-8")]) from error
 
 
-def _syntax_problem(path: Path, error: yaml.YAMLError) -> Problem:
-    if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
-        words = ", ".join(part for part in (error.context, error.problem) if part)
-        if error.context == "expected a single document in the stream":
-            write = "one document in a file, without a second `---`"
-        else:
-            write = "valid YAML: spaces and no tabs for depth, `key: value`, and quotes around a text with `: ` or `#`"
-        return Problem(path, mark.line + 1 if mark else 1, "", f"this is no YAML ({words})", write)
-    return Problem(path, 1, "", f"this is no YAML ({error})", "a text file without control characters")
+def _loader(path: Path, text: str) -> _Loader:
+    try:
+        return _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"this line holds the character U+{ord(text[error.position]):04X}, which no YAML may"
+        raise ConfigurationError([Problem(path, line, "", what, "the line without it")]) from error
+
+
+def _syntax_problem(path: Path, error: yaml.MarkedYAMLError) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    words = ", ".join(part for part in (error.context, error.problem) if part)
+    if error.context == "expected a single document in the stream":
+        write = "one document in a file, without a second `---`"
+    else:
+        write = "valid YAML: spaces and no tabs for depth, `key: value`, and quotes around a text with `: ` or `#`"
+    return Problem(path, mark.line + 1 if mark else 1, "", f"this is no YAML ({words})", write)
 
 
 class _Reading:
