@@ -158,7 +158,9 @@ def encode_fact(fact: AuditFact, at: datetime) -> str:
             message = "commitment must be 64 hexadecimal digits"
             raise BadEntry(message)
     stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
-    commitments = ",".join(f"{CommitmentLabel(label)}:{fact.commitments[label]}" for label in sorted(fact.commitments)) or "-"
+    commitments = (
+        ",".join(f"{CommitmentLabel(label)}:{fact.commitments[label]}" for label in sorted(fact.commitments)) or "-"
+    )
     return (
         f"time={stamp} action={Action(fact.action)} request={fact.request.hex if fact.request else '-'}"
         f" subject={fact.subject or '-'} outcome={AuditOutcome(fact.outcome) if fact.outcome else '-'}"
@@ -205,7 +207,10 @@ def parse_entry(line: bytes) -> AuditEntry:
                 None if count == "-" else int(count),
                 {}
                 if commitments == "-"
-                else {CommitmentLabel(label): value for label, _, value in (part.partition(":") for part in commitments.split(","))},
+                else {
+                    CommitmentLabel(label): value
+                    for label, _, value in (part.partition(":") for part in commitments.split(","))
+                },
             ),
         )
     except ValueError:

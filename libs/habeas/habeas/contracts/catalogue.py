@@ -27,3 +27,6 @@ EVENTS: tuple[type[Event], ...] = (
 )
 
 BY_TYPE: Mapping[str, type[Event]] = MappingProxyType({event.type: event for event in EVENTS})
+
+ROLLED = "topic.rolled"
+"""The type of a marker without content that makes Kafka close a segment; every consumer passes over it."""

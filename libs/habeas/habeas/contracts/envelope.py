@@ -1,7 +1,7 @@
 """CloudEvents 1.0 in Kafka's binary mode: ``ce_`` headers around a JSON value (CloudEvents Kafka protocol binding, section 3.2)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -23,6 +23,10 @@ class Envelope:
     at: datetime
     subject: str
     traceparent: str | None = None
+
+    def within(self, traceparent: str | None) -> "Envelope":
+        """Give the same event with another trace parent: that of the hop that carries it."""
+        return replace(self, traceparent=traceparent)
 
 
 class BadEnvelope(ValueError):

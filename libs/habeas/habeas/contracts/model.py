@@ -82,6 +82,7 @@ class Event(Model):
 
 
 __all__ = [
+    "UUID",
     "ConfigName",
     "CountryCode",
     "Event",
@@ -92,6 +93,5 @@ __all__ = [
     "OpaqueId",
     "SealedText",
     "Slug",
-    "UUID",
     "date",
 ]

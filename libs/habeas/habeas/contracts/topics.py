@@ -41,7 +41,14 @@ class Topic:
 _SHORT_SEGMENTS = {"segment.ms": "1000", "file.delete.delay.ms": "100"}
 
 DSR_REQUESTS = Topic(
-    "platform.dsr-requests.v1", "platform", 4, 7 * DAY_MS, strict=True, sensitive=True, ordered=False, extra=_SHORT_SEGMENTS
+    "platform.dsr-requests.v1",
+    "platform",
+    4,
+    7 * DAY_MS,
+    strict=True,
+    sensitive=True,
+    ordered=False,
+    extra=_SHORT_SEGMENTS,
 )
 RETENTION_TICKS = Topic("platform.retention-ticks.v1", "platform", 1, 7 * DAY_MS, strict=True, ordered=False)
 POLICY_CHANGES = Topic("platform.policy-changes.v1", "platform", 1, 90 * DAY_MS, strict=True, ordered=False)

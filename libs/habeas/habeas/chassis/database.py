@@ -1,0 +1,218 @@
+"""PostgreSQL as services see it: named transactions that carry state, events and audit entries together.
+
+Only this module commits. A transaction collects events and audit entries, writes them to the outbox as its last statements and
+commits all at once: no state change without its messages, no message without its state change.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+import asyncpg
+from opentelemetry.trace import SpanKind
+
+from habeas.chassis import cause, metrics, outbox, tracing
+from habeas.chassis.clock import Clock
+from habeas.chassis.errors import Invariant
+from habeas.chassis.redaction import Name
+from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.trace_context import extract
+from habeas.contracts.audit import AuditFact
+from habeas.contracts.model import Event
+
+T = TypeVar("T")
+
+TRANSIENT: Final = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+"""Failures of the database or the way to it: the same unit of work may succeed unchanged, so no message is blamed."""
+
+_ATTEMPTS_MAX: Final = 5
+_LINKS_MAX: Final = 32
+_BACKOFF_FIRST_S: Final = 0.02
+
+
+class Transaction:
+    """One unit of work. Made by ``Database.transaction`` only; a handler cannot commit it."""
+
+    def __init__(
+        self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]", name: str, now: datetime
+    ) -> None:
+        self.name = name
+        self.now = now
+        self.statements = 0
+        self._connection = connection
+        self._comment = f"/* {name} */ "
+        self.pending = outbox.Pending()
+        self.causes: list[str] = []
+
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Run one statement and give its rows."""
+        self.statements += 1
+        return await self._connection.fetch(self._comment + sql, *args)
+
+    async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None:
+        """Run one statement and give its first row."""
+        self.statements += 1
+        return await self._connection.fetchrow(self._comment + sql, *args)
+
+    async def fetchval(self, sql: str, *args: object) -> Any:  # noqa: ANN401 -- a column of any type
+        """Run one statement and give the first column of its first row."""
+        self.statements += 1
+        return await self._connection.fetchval(self._comment + sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> str:
+        """Run one statement and give its command tag, such as ``UPDATE 3``."""
+        self.statements += 1
+        return await self._connection.execute(self._comment + sql, *args)
+
+    async def execute_exactly(self, count: int, sql: str, *args: object) -> None:
+        """Run one statement that must change exactly ``count`` rows; anything else is an ``Invariant``."""
+        tag = await self.execute(sql, *args)
+        changed = int(tag.rpartition(" ")[2])
+        if changed != count:
+            message = f"{self.name}: a statement changed {changed} rows where {count} were meant"
+            raise Invariant(message)
+
+    async def copy(
+        self, table: str, *, schema: str, columns: Sequence[str], records: Iterable[Sequence[object]]
+    ) -> None:
+        """Write many rows by COPY."""
+        self.statements += 1
+        await self._connection.copy_records_to_table(table, schema_name=schema, columns=list(columns), records=records)
+
+    def emit(self, *events: Event, trace: str | None = None) -> None:
+        """Publish events if and when this transaction commits.
+
+        ``trace`` is the W3C trace parent of the cause; without it, the message that is being handled is the cause.
+        """
+        origin = trace if trace is not None else cause.current()
+        self.pending.events.extend((event, origin) for event in events)
+
+    def record(self, *facts: AuditFact) -> None:
+        """Put facts into the audit log if and when this transaction commits."""
+        self.pending.facts.extend(facts)
+
+
+class Database:
+    """The service's slice of PostgreSQL. One connection per unit of work, every wait bounded."""
+
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", schema: str, clock: Clock, settings: ChassisSettings
+    ) -> None:
+        self.schema = schema
+        self.clock = clock
+        self.pool = pool
+        self._acquire_timeout_s = settings.connect_timeout_s
+        self._on_commit: list[Callable[[outbox.Pending], None]] = []
+
+    @classmethod
+    async def open(cls, settings: ChassisSettings, schema: str, clock: Clock) -> "Database":
+        """Open the pool. Raises what asyncpg raises when the server is not there; callers wait and try again."""
+        pool = await asyncpg.create_pool(
+            settings.database_dsn.get_secret_value(),
+            min_size=settings.pool_connections_min,
+            max_size=settings.pool_connections_max,
+            command_timeout=settings.statement_timeout_ms / 1000 + 1,
+            timeout=settings.connect_timeout_s,
+            max_inactive_connection_lifetime=300,
+            statement_cache_size=256,
+            server_settings={
+                "application_name": schema,
+                "search_path": schema,
+                "statement_timeout": str(settings.statement_timeout_ms),
+                "lock_timeout": str(settings.lock_timeout_ms),
+                "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
+                "jit": "off",
+            },
+        )
+        return cls(pool, schema, clock, settings)
+
+    def on_commit(self, callback: Callable[[outbox.Pending], None]) -> None:
+        """Call back after every commit with what it holds for the outbox, so that relay and sweeps wake at once."""
+        self._on_commit.append(callback)
+
+    @asynccontextmanager
+    async def transaction(self, name: str) -> AsyncIterator[Transaction]:
+        """Open a named transaction (kebab-case); it commits when the block ends, rolls back when it raises.
+
+        A block that was cancelled while committing may have committed: whoever runs it again must be idempotent.
+        """
+        label = _label(name)
+        started = self.clock.monotonic()
+        async with self.pool.acquire(timeout=self._acquire_timeout_s) as connection, connection.transaction():
+            tx = Transaction(connection, name, self.clock.now())
+            yield tx
+            await outbox.write(tx, self.clock)
+        metrics.TRANSACTION_DURATION_S.observe(self.clock.monotonic() - started, transaction=label)
+        metrics.TRANSACTION_STATEMENTS.add(tx.statements, transaction=label)
+        causes = [*tx.causes, *(trace for _, trace in tx.pending.events if trace is not None)]
+        _trace_transaction(name, causes, tx.now, self.clock.now(), tx.statements)
+        for callback in self._on_commit:
+            callback(tx.pending)
+
+    async def run(self, name: str, unit: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run a whole unit of work, again after a serialisation failure, a deadlock or a lost connection, a few times at most."""
+        for attempt in range(_ATTEMPTS_MAX):
+            try:
+                async with self.transaction(name) as tx:
+                    return await unit(tx)
+            except TRANSIENT:
+                if attempt == _ATTEMPTS_MAX - 1:
+                    raise
+                await asyncio.sleep(random.uniform(0, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311 -- jitter
+        message = "the loop above returns or raises"
+        raise Invariant(message)
+
+    async def ping(self) -> bool:
+        """Answer whether the server answers, within two seconds."""
+        try:
+            async with self.pool.acquire(timeout=1) as connection:
+                return bool(await connection.fetchval("SELECT true", timeout=1))
+        except TRANSIENT:
+            return False
+
+    async def close(self) -> None:
+        """Close the pool, by force after five seconds."""
+        try:
+            await asyncio.wait_for(self.pool.close(), 5)
+        except TimeoutError:
+            self.pool.terminate()
+
+
+@lru_cache(maxsize=1024)
+def _label(name: str) -> Name:
+    return Name(name)
+
+
+def _trace_transaction(name: str, causes: Sequence[str], started: datetime, ended: datetime, statements: int) -> None:
+    """Record a committed transaction under its first cause, with links to the others; without a cause there is no trace."""
+    if not causes:
+        return
+    first, *others = dict.fromkeys(causes)
+    tracing.span_from_times(
+        "transaction/" + name,
+        extract(first),
+        started,
+        ended,
+        kind=SpanKind.CLIENT,
+        links=[extract(other) for other in others[:_LINKS_MAX]],
+        attributes={"db.system": Name("postgresql"), "db.statements": statements},
+    )

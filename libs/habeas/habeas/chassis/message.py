@@ -1,0 +1,242 @@
+"""Messages between the wire and a handler: raw Kafka records in, typed events or a reason to park out.
+
+Nothing here raises for bad input. A record that cannot even be named gets an id made from its place in the log, so that it can be
+stored, seen and resolved like any other.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import asyncpg
+from aiokafka import ConsumerRecord
+from pydantic import ValidationError
+
+from habeas.chassis.ids import name_based
+from habeas.chassis.outbox import lane_of
+from habeas.contracts.catalogue import BY_TYPE, ROLLED
+from habeas.contracts.envelope import BadEnvelope, decode_headers
+from habeas.contracts.model import Event
+from habeas.contracts.topics import Topic
+from habeas.contracts.vocabulary import ParkReason
+
+_PLACE_NAMESPACE: Final = UUID("5b2f9c52-6a4c-5d0e-9b1a-3a5f5b1f0c11")
+_PRINTABLE_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,79}")
+_UNREADABLE: Final = "unreadable"
+_REASONS: Final[Mapping[str, ParkReason]] = {
+    "json_invalid": ParkReason.NOT_JSON,
+    "missing": ParkReason.MISSING_FIELD,
+    "extra_forbidden": ParkReason.UNKNOWN_FIELD,
+}
+
+
+class Protection(Protocol):
+    """Seals what a sensitive topic carries while it lies in the inbox."""
+
+    def seal(self, value: bytes, aad: bytes) -> bytes:
+        """Encrypt, bound to ``aad``."""
+        ...
+
+    def open(self, value: bytes, aad: bytes) -> bytes:
+        """Decrypt; raises when anything was altered."""
+        ...
+
+    def fingerprint(self, value: bytes) -> bytes:
+        """Give a keyed digest that tells equal from different and nothing else."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """Why a message is parked; ``field`` names the part, never its value."""
+
+    reason: ParkReason
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One record as it goes into the inbox."""
+
+    event_id: UUID
+    topic: str
+    partition: int
+    offset: int
+    type: str
+    key: bytes
+    lane: int
+    event_at: datetime
+    traceparent: str | None
+    value: bytes
+    digest: bytes
+    defect: Defect | None
+
+    def columns(self) -> tuple[object, ...]:
+        """Give the values in the order of ``store.STORE_RECORDS``."""
+        return (
+            self.event_id,
+            self.topic,
+            self.partition,
+            self.offset,
+            self.type,
+            self.key,
+            self.lane,
+            self.event_at,
+            self.traceparent,
+            self.value,
+            self.digest,
+            "parked" if self.defect else "pending",
+            self.defect.reason if self.defect else None,
+            self.defect.field if self.defect else None,
+        )
+
+
+def take(
+    record: "ConsumerRecord[bytes, bytes]", topic: Topic, wanted: frozenset[str], protection: Protection
+) -> Stored | None:
+    """Turn one record into what the inbox stores; None for a known type that this service does not handle.
+
+    A record with broken headers is stored as parked, under an id made from its place in the log.
+    """
+    key = record.key or b""
+    value = record.value or b""
+    try:
+        envelope = decode_headers(record.headers)
+    except BadEnvelope as error:
+        return _stored(record, topic, protection, key, value, defect=Defect(error.reason, error.field))
+    if envelope.type == ROLLED:
+        return None
+    if envelope.type not in BY_TYPE:
+        return _stored(record, topic, protection, key, value, defect=Defect(ParkReason.UNKNOWN_TYPE, "ce_type"))
+    if envelope.type not in wanted:
+        return None
+    sealed_key, sealed, digest = _protected(topic, protection, key, value, envelope.event_id)
+    return Stored(
+        envelope.event_id,
+        topic.name,
+        record.partition,
+        record.offset,
+        envelope.type,
+        sealed_key,
+        lane_of(sealed_key),
+        envelope.at,
+        envelope.traceparent,
+        sealed,
+        digest,
+        None,
+    )
+
+
+def relabel(stored: Stored, record: "ConsumerRecord[bytes, bytes]", topic: Topic, protection: Protection) -> Stored:
+    """Give a record that repeats another message's id with other content an id of its own, parked."""
+    defect = Defect(ParkReason.ID_CONFLICT, "ce_id")
+    return _stored(record, topic, protection, record.key or b"", record.value or b"", defect=defect, kind=stored.type)
+
+
+def _stored(
+    record: "ConsumerRecord[bytes, bytes]",
+    topic: Topic,
+    protection: Protection,
+    key: bytes,
+    value: bytes,
+    *,
+    defect: Defect,
+    kind: str = _UNREADABLE,
+) -> Stored:
+    event_id = name_based(_PLACE_NAMESPACE, topic.name, record.partition, record.offset)
+    sealed_key, sealed, digest = _protected(topic, protection, key, value, event_id)
+    at = datetime.fromtimestamp(max(record.timestamp, 0) / 1000, UTC)
+    return Stored(
+        event_id,
+        topic.name,
+        record.partition,
+        record.offset,
+        kind,
+        sealed_key,
+        lane_of(sealed_key),
+        at,
+        None,
+        sealed,
+        digest,
+        defect,
+    )
+
+
+def _protected(
+    topic: Topic, protection: Protection, key: bytes, value: bytes, event_id: UUID
+) -> tuple[bytes, bytes, bytes]:
+    if topic.sensitive:
+        return (
+            protection.fingerprint(key),
+            protection.seal(value, event_id.bytes),
+            protection.fingerprint(key + b"\0" + value),
+        )
+    return key, value, hashlib.sha256(key + b"\0" + value).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One claimed inbox row with its event."""
+
+    inbox_id: int
+    event_id: UUID
+    topic: Topic
+    type: str
+    key: bytes
+    traceparent: str | None
+    received_at: datetime
+    attempts: int
+    value: bytes
+    event: Event
+
+
+def read(
+    row: asyncpg.Record, topics: Mapping[str, Topic], protection: Protection, now: datetime, tolerance: timedelta
+) -> Message | Defect:
+    """Parse one claimed row; a defect names the field that is wrong.
+
+    Checks, in order: time not ahead of the clock by more than ``tolerance``, UTF-8, JSON, the model's fields, and that the record key
+    is the one that the event's own fields give.
+    """
+    topic = topics[row["topic"]]
+    kind = BY_TYPE[row["type"]]
+    if row["event_at"] > now + tolerance:
+        return Defect(ParkReason.FROM_THE_FUTURE, "ce_time")
+    value = protection.open(row["value"], row["event_id"].bytes) if topic.sensitive else row["value"]
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return Defect(ParkReason.NOT_UTF8, "value")
+    if kind.topic is not topic:
+        return Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+    try:
+        event = kind.decode(value)
+    except ValidationError as error:
+        return _defect(error)
+    key = event.key().encode()
+    if (protection.fingerprint(key) if topic.sensitive else key) != row["key"]:
+        return Defect(ParkReason.WRONG_KEY, kind.key_field)
+    return Message(
+        row["inbox_id"],
+        row["event_id"],
+        topic,
+        row["type"],
+        row["key"],
+        row["traceparent"],
+        row["received_at"],
+        row["attempts"],
+        value,
+        event,
+    )
+
+
+def _defect(error: ValidationError) -> Defect:
+    """Name the first fault; a field name that a stranger chose is shown only when it looks like one."""
+    first: Any = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    reason = _REASONS.get(first["type"], ParkReason.WRONG_VALUE)
+    path = ".".join(str(part) for part in first["loc"]) or "value"
+    return Defect(reason, path if _PRINTABLE_FIELD.fullmatch(path) else "(unprintable name)")

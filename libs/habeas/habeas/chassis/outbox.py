@@ -1,0 +1,55 @@
+"""The outbox: events and audit facts, written as the last statements of the transaction that causes them."""
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from habeas.chassis import store
+from habeas.chassis.clock import Clock
+from habeas.chassis.errors import Invariant
+from habeas.chassis.ids import uuid7
+from habeas.contracts.audit import AuditFact, encode_fact
+from habeas.contracts.model import Event
+
+if TYPE_CHECKING:
+    from habeas.chassis.database import Transaction
+
+LANES: Final = 16
+AUDIT_LANE: Final = 16
+VALUE_BYTES_MAX: Final = 900_000
+
+
+@dataclass(slots=True)
+class Pending:
+    """What one transaction will publish; an event goes with the trace parent of its cause."""
+
+    events: list[tuple[Event, str | None]] = field(default_factory=list)
+    facts: list[AuditFact] = field(default_factory=list)
+
+
+def lane_of(key: bytes) -> int:
+    """Give the lane of a key, the same in every process and version."""
+    return zlib.crc32(key) % LANES
+
+
+async def write(tx: "Transaction", clock: Clock) -> None:
+    """Write what the transaction emitted and recorded: one statement for events, one for facts, none for nothing.
+
+    Row ids ascend in the order of emission. With the aggregate's row locked before, id order is commit order per key.
+    """
+    pending = tx.pending
+    if pending.events:
+        rows = [_row(event, trace, clock) for event, trace in pending.events]
+        await tx.execute(store.ADD_EVENTS, tx.now.date(), tx.now, *map(list, zip(*rows, strict=True)))
+    if pending.facts:
+        ids = [uuid7(clock) for _ in pending.facts]
+        await tx.execute(store.ADD_FACTS, tx.now, ids, [encode_fact(fact, tx.now) for fact in pending.facts])
+
+
+def _row(event: Event, trace: str | None, clock: Clock) -> tuple[object, ...]:
+    value = event.encode()
+    if len(value) > VALUE_BYTES_MAX:
+        message = f"an event of type {event.type} has {len(value)} bytes, more than a record may hold"
+        raise Invariant(message)
+    key = event.key()
+    return uuid7(clock), lane_of(key.encode()), event.topic.name, key, event.type, event.subject(), trace, value

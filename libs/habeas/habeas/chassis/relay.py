@@ -1,0 +1,140 @@
+"""The relay: takes what transactions left in the outbox to Kafka, in order, until it is acknowledged.
+
+It needs no cursor: a row is unpublished until it is marked, so a transaction that commits late is simply found on the next pass.
+A crash between the acknowledgement and the mark sends rows twice; consumers drop the copies by event id.
+"""
+
+import asyncio
+from typing import Final
+
+from habeas.chassis import log, metrics, store, tracing
+from habeas.chassis.database import TRANSIENT, Database, Transaction
+from habeas.chassis.errors import Invariant
+from habeas.chassis.lanes import Lanes
+from habeas.chassis.outbox import Pending
+from habeas.chassis.producer import Producer, PublishFailed, Record
+from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.worker import wait_any
+from habeas.contracts import audit, topics
+from habeas.contracts.envelope import Envelope, encode_headers
+
+_PUBLISH_TIMEOUT_S: Final = 30.0
+_AUDIT_TYPE: Final = "audit.entry"
+
+
+class Relay:
+    """Publishes the events of the held lanes, and the service's audit entries where this replica holds the audit lane."""
+
+    def __init__(
+        self, service: str, database: Database, lanes: Lanes, producer: Producer, settings: ChassisSettings
+    ) -> None:
+        self.wake = asyncio.Event()
+        self._service = service
+        self._producer_name = audit.Producer(service)
+        self._database = database
+        self._lanes = lanes
+        self._producer = producer
+        self._settings = settings
+
+    def note(self, pending: Pending) -> None:
+        """Wake up when a commit left something to publish."""
+        if pending.events or pending.facts:
+            self.wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Publish until told to stop; while Kafka or the database is away, keep trying."""
+        while not stopping.is_set():
+            self.wake.clear()
+            try:
+                sent = await self.step()
+            except (PublishFailed, *TRANSIENT) as error:
+                log.event("relay.trouble", error=error)
+                await wait_any(stopping, stopping, self._settings.poll_interval_s)
+                continue
+            if sent == 0:
+                await wait_any(self.wake, stopping, self._settings.poll_interval_s)
+
+    async def step(self) -> int:
+        """Publish one batch of events and one of audit entries; gives how many records were acknowledged."""
+        events, facts = await asyncio.gather(self._publish_events(), self._publish_facts())
+        return events + facts
+
+    async def _publish_events(self) -> int:
+        lanes, _ = self._lanes.of_messages()
+        if not lanes:
+            return 0
+
+        async def find(tx: Transaction) -> list[store.Row]:
+            return await tx.fetch(store.FIND_UNPUBLISHED, lanes, self._settings.relay_batch_rows_max)
+
+        rows = await self._database.run("relay-find", find)
+        if not rows:
+            return 0
+        hops = [tracing.start_hop(row["topic"], row["traceparent"], row["created_at"]) for row in rows]
+        await self._producer.publish(
+            [self._record(row, hop) for row, hop in zip(rows, hops, strict=True)], _PUBLISH_TIMEOUT_S
+        )
+        for hop in hops:
+            if hop is not None:
+                hop.end()
+
+        async def mark(tx: Transaction) -> None:
+            days = [row["created_on"] for row in rows]
+            await tx.execute(store.MARK_PUBLISHED, tx.now, days, [row["outbox_id"] for row in rows])
+
+        await self._database.run("relay-mark", mark)
+        metrics.RELAY_PUBLISHED_MESSAGES.add(len(rows))
+        return len(rows)
+
+    def _record(self, row: store.Row, hop: tracing.Hop | None) -> Record:
+        envelope = Envelope(
+            row["event_id"], row["type"], self._service, row["created_at"], row["subject"], hop.traceparent
+        )
+        return Record(row["topic"], row["key"].encode(), row["value"], encode_headers(envelope))
+
+    async def _publish_facts(self) -> int:
+        """Sequence facts, then publish lines. A line is made once and kept: after any crash the same bytes go out again."""
+        if not self._lanes.has_audit():
+            return 0
+        await self._database.run("relay-sequence", self._sequence)
+
+        async def find(tx: Transaction) -> list[store.Row]:
+            return await tx.fetch(store.FIND_UNPUBLISHED_FACTS, self._settings.relay_batch_rows_max)
+
+        rows = await self._database.run("relay-find", find)
+        if not rows:
+            return 0
+        records = []
+        for row in rows:
+            envelope = Envelope(row["event_id"], _AUDIT_TYPE, self._service, row["created_at"], self._service)
+            key = f"{self._service}/{row['seq']}".encode()
+            records.append(Record(topics.AUDIT_ENTRIES.name, key, row["line"], encode_headers(envelope), partition=0))
+        await self._producer.publish(records, _PUBLISH_TIMEOUT_S)
+
+        async def mark(tx: Transaction) -> None:
+            await tx.execute(store.MARK_FACTS_PUBLISHED, tx.now, [row["seq"] for row in rows])
+
+        await self._database.run("relay-mark", mark)
+        return len(rows)
+
+    async def _sequence(self, tx: Transaction) -> None:
+        """Give every waiting fact its number and link. The head row's lock makes sequences gapless whatever commits late."""
+        facts = await tx.fetch(store.FIND_UNSEQUENCED, self._settings.relay_batch_rows_max)
+        if not facts:
+            return
+        head = await tx.fetchrow(store.LOCK_AUDIT_HEAD)
+        if head is None:
+            message = "the audit head is gone; the log cannot be continued"
+            raise Invariant(message)
+        # Read again under the lock: another relay may have numbered these facts meanwhile.
+        facts = await tx.fetch(store.FIND_UNSEQUENCED, self._settings.relay_batch_rows_max)
+        seq, link = head["seq"], head["hash"]
+        numbered: list[tuple[int, int, bytes]] = []
+        for fact in facts:
+            seq += 1
+            line = audit.encode_entry(self._producer_name, head["epoch"], seq, link, fact["tail"])
+            link = audit.entry_hash(line)
+            numbered.append((fact["audit_id"], seq, line))
+        if numbered:
+            await tx.execute_exactly(len(numbered), store.SEQUENCE_FACTS, *map(list, zip(*numbered, strict=True)))
+            await tx.execute_exactly(1, store.MOVE_AUDIT_HEAD, head["epoch"], seq, link)

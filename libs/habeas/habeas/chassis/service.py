@@ -1,0 +1,373 @@
+"""A service: what it reacts to, and how its process starts, runs and stops.
+
+Start in any order: it waits, bounded, for database, schema, Kafka and topics, then for its own preparations; what stays missing ends the
+start with the reason. Stop in bounded time: consuming ends first, the batch in progress is finished, the outbox gets a last pass, lanes are
+given back. A deadline behind everything ends the process even where a library hangs.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from habeas.chassis import kafka, log, metrics, migrations, store, tracing
+from habeas.chassis.batch import Batch
+from habeas.chassis.clock import Clock, SystemClock
+from habeas.chassis.consumer import Consumer, Records
+from habeas.chassis.database import TRANSIENT, Database, Transaction
+from habeas.chassis.errors import Invariant
+from habeas.chassis.follow import Follower
+from habeas.chassis.health import Health
+from habeas.chassis.ids import uuid7
+from habeas.chassis.lanes import Lanes
+from habeas.chassis.message import Protection
+from habeas.chassis.producer import Producer
+from habeas.chassis.redaction import Name
+from habeas.chassis.relay import Relay
+from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.sweep import Sweep, Swept
+from habeas.chassis.trim import Trimmer, sensitive
+from habeas.chassis.watchdog import Deadman, Watchdog
+from habeas.chassis.worker import Handler, Worker, wait_any
+from habeas.contracts.model import Event
+from habeas.contracts.topics import Topic
+
+E = TypeVar("E", bound=Event)
+P = ParamSpec("P")
+
+_EXIT_OVERDUE: Final = 75
+_EXIT_FAILED: Final = 70
+_PARTITION_DAYS_AHEAD: Final = 7
+_HOUSEKEEPING_S: Final = 3600.0
+_GAUGES_S: Final = 2.0
+_DROP_ROWS_MAX: Final = 10_000
+_OUTBOX_KEPT: Final = timedelta(days=14)  # longer than any topic keeps records, so that a lost Kafka can be refilled
+_INBOX_KEPT: Final = timedelta(days=21)  # longer than the outbox, so that no replay finds its copies forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """Everything that exists only while the process runs."""
+
+    database: Database
+    lanes: Lanes
+    relay: Relay
+    producer: Producer
+    worker: Worker
+    consumer: Consumer | None
+
+
+class Service:
+    """One service, wired by hand: ``on``, ``every``, ``follow`` and ``prepare`` say all that it reacts to; ``run`` runs it."""
+
+    def __init__(
+        self, name: str, settings: ChassisSettings, *, protection: Protection, clock: Clock | None = None
+    ) -> None:
+        self.name = name
+        self.schema = name.replace("-", "_")
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock(offset_s=settings.clock_offset_s)
+        self.handlers: dict[str, Handler] = {}
+        self.topics: dict[str, Topic] = {}
+        self.stopping = asyncio.Event()
+        self._protection = protection
+        self._sweeps: list[Sweep] = []
+        self._sweepers: list[Callable[[Database], Sweep]] = []
+        self._followers: list[Callable[[Database], Follower]] = []
+        self._preparations: list[Callable[[Database], Awaitable[None]]] = []
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._failure: BaseException | None = None
+
+    def on(
+        self,
+        event: type[E],
+        handler: Callable[Concatenate[Batch[E], Transaction, P], Awaitable[None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Handle events of one type, once each, in order per key."""
+
+        async def handle(batch: Batch[Any], tx: Transaction) -> None:
+            await handler(batch, tx, *args, **kwargs)
+
+        self.handlers[event.type] = handle
+        self.topics[event.topic.name] = event.topic
+
+    def every(
+        self,
+        seconds: float,
+        sweep: Callable[Concatenate[Database, P], Awaitable[Swept]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Run a sweep on start, then at least this often; handled messages wake it before."""
+
+        def build(database: Database) -> Sweep:
+            return Sweep(sweep.__name__, seconds, lambda: sweep(database, *args, **kwargs), self.clock)
+
+        self._sweepers.append(build)
+
+    def follow(self, build: Callable[[Database], Follower]) -> None:
+        """Read one partition strictly in order, with a position that the handler keeps."""
+        self._followers.append(build)
+
+    def prepare(self, check: Callable[[Database], Awaitable[None]]) -> None:
+        """Run before anything is consumed; an error ends the start."""
+        self._preparations.append(check)
+
+    def close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Run after everything has stopped, such as the closing of a store's pool."""
+        self._closers.append(closer)
+
+    async def run(self) -> int:
+        """Run until SIGTERM or SIGINT, or until an invariant breaks; gives the process's exit code."""
+        log.configure(self.name, self.settings.log_level)
+        tracing.configure(self.name, self.settings)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        watchdog = Watchdog(loop, self.settings.watchdog_s)
+        watchdog.start()
+        health = Health(self.settings.health_host, self.settings.health_port)
+        await health.serve()
+        try:
+            return await self._run(health)
+        finally:
+            await health.stop()
+            watchdog.stop()
+            tracing.shutdown()
+
+    async def _run(self, health: Health) -> int:
+        started = self.clock.monotonic()
+        database = await self._await_database()
+        if database is None:
+            return _EXIT_FAILED if not self.stopping.is_set() else 0
+        try:
+            if not await self._prepared(database):
+                return _EXIT_FAILED if not self.stopping.is_set() else 0
+            running = self._assemble(database)
+            self._register(health, running)
+            tasks = await self._start(running)
+            log.event("service.started", seconds=round(self.clock.monotonic() - started, 3))
+            await self.stopping.wait()
+            threading.Thread(target=_end_overdue, args=(self.settings.stop_timeout_s,), daemon=True).start()
+            await self._stop(running, tasks)
+        finally:
+            for closer in self._closers:
+                await closer()
+            await database.close()
+        if self._failure is not None:
+            log.event("service.failed", error=self._failure)
+            return _EXIT_FAILED
+        log.event("service.stopped")
+        return 0
+
+    async def _await_database(self) -> Database | None:
+        """Wait until the database answers and has the service's schema at the version that this program needs."""
+
+        async def ready() -> Database:
+            database = await Database.open(self.settings, self.schema, self.clock)
+            try:
+                await migrations.check_schema(database.pool, self.schema, migrations.expected(self.name))
+            except BaseException:
+                await database.close()
+                raise
+            return database
+
+        return await self._await("database", ready, (*TRANSIENT, migrations.SchemaNotReady))
+
+    async def _prepared(self, database: Database) -> bool:
+        async def topics_there() -> bool:
+            missing = await kafka.missing_topics(self.settings, self.topics)
+            if missing:
+                raise kafka.TopicsMissing(missing)
+            return True
+
+        if not await self._await("kafka", topics_there, (kafka.KafkaError, kafka.TopicsMissing, OSError, TimeoutError)):
+            return False
+        for check in self._preparations:
+            await check(database)
+        return True
+
+    async def _await(
+        self, what: str, attempt: Callable[[], Coroutine[Any, Any, Any]], trouble: tuple[type[BaseException], ...]
+    ) -> Any:  # noqa: ANN401 -- what the attempt gives
+        deadline = self.clock.monotonic() + self.settings.start_timeout_s
+        while not self.stopping.is_set():
+            try:
+                return await attempt()
+            except trouble as error:
+                if self.clock.monotonic() > deadline:
+                    log.event("service.start_gave_up", waiting_for=Name(what), error=error)
+                    return None
+                log.event("service.waiting", waiting_for=Name(what), error=error)
+                await wait_any(self.stopping, self.stopping, 0.2)
+        return None
+
+    def _assemble(self, database: Database) -> _Running:
+        settings = self.settings
+        lanes = Lanes(database, uuid7(self.clock), settings.instance, settings.lease_s)
+        producer = Producer(settings, f"{self.name}-{settings.instance}-relay")
+        relay = Relay(self.name, database, lanes, producer, settings)
+        worker = Worker(database, lanes, self.handlers, self.topics, self._protection, settings, self._handled)
+        consumer = None
+        if self.topics:
+            consumer = Consumer(
+                self.name, self.topics, frozenset(self.handlers), database, self._protection, settings, worker.wake.set
+            )
+        self._sweeps = [build(database) for build in self._sweepers]
+        database.on_commit(relay.note)
+        return _Running(database, lanes, relay, producer, worker, consumer)
+
+    def _handled(self, by: Sweep | None = None) -> None:
+        """Something was done that sweeps may have been waiting for."""
+        for sweep in self._sweeps:
+            if sweep is not by:
+                sweep.wake.set()
+
+    async def _start(self, running: _Running) -> list["asyncio.Task[None]"]:
+        settings = self.settings
+        await running.lanes.balance()
+        await self._keep_house(running.database)
+        jobs: list[Coroutine[Any, Any, None]] = [
+            running.lanes.keep(self.stopping),
+            running.relay.run(self.stopping),
+            running.worker.run(self.stopping),
+            self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database)),
+            self._every(_GAUGES_S, lambda: self._gauge(running)),
+            Deadman(self._kafka_answers, self.settings.kafka_unreachable_s, every_s=5.0, exit_code=69).run(
+                self.stopping
+            ),
+            *(sweep.run(self.stopping, self._handled) for sweep in self._sweeps),
+            *(
+                build(running.database).run(settings, f"{self.name}-{settings.instance}-follower", self.stopping)
+                for build in self._followers
+            ),
+        ]
+        if running.consumer is not None:
+            await running.consumer.broker.start()
+            names = sensitive(self.topics)
+            if names:
+                trimmer = Trimmer(
+                    self.name,
+                    names,
+                    running.consumer,
+                    Producer(settings, f"{self.name}-{settings.instance}-trimmer"),
+                    self.clock,
+                    settings,
+                    roll_after_s=1.2,
+                )
+                running.consumer.seen = trimmer.see
+                jobs.append(trimmer.run(self.stopping))
+        return [asyncio.create_task(self._guard(job)) for job in jobs]
+
+    async def _guard(self, job: Coroutine[Any, Any, None]) -> None:
+        """A job that raises ends the process: everything it could live with, it has handled itself."""
+        try:
+            await job
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- the reason is kept and told at the end
+            self._failure = self._failure or error
+            self.stopping.set()
+
+    async def _stop(self, running: _Running, tasks: list["asyncio.Task[None]"]) -> None:
+        """Stop in the order in which work flows; every step is bounded."""
+        part_s = self.settings.stop_timeout_s / 4
+        if running.consumer is not None:
+            running.consumer.stopping.set()
+            await _bounded(running.consumer.broker.stop(), part_s)
+        _, late = await asyncio.wait(tasks, timeout=part_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1)
+        await _bounded(self._drain(running.relay), part_s / 2)
+        await _bounded(running.producer.stop(), part_s / 2)
+        await _bounded(running.lanes.leave(), part_s / 2)
+
+    async def _drain(self, relay: Relay) -> None:
+        while await relay.step():
+            pass
+
+    async def _keep_house(self, database: Database) -> None:
+        """Make tomorrow's partitions, drop what is kept long enough; bounded, so that a pass never holds anything up."""
+
+        async def keep(tx: Transaction) -> None:
+            await tx.execute(store.MAKE_PARTITIONS, tx.now.date(), _PARTITION_DAYS_AHEAD)
+            await tx.execute(store.DROP_PARTITIONS, (tx.now - _OUTBOX_KEPT).date())
+            await tx.execute(store.DROP_HANDLED, tx.now - _INBOX_KEPT, _DROP_ROWS_MAX)
+
+        await database.run("housekeeping", keep)
+
+    async def _gauge(self, running: _Running) -> None:
+        async def count(tx: Transaction) -> None:
+            inbox = await tx.fetchrow(store.COUNT_INBOX)
+            outbox = await tx.fetchrow(store.COUNT_OUTBOX)
+            if inbox is None or outbox is None:
+                message = "an aggregate gives one row"
+                raise Invariant(message)
+            metrics.INBOX_PENDING_ROWS.set(inbox["pending"])
+            metrics.INBOX_PARKED_ROWS.set(inbox["parked"])
+            metrics.INBOX_OLDEST_AGE_S.set(_age_s(tx.now, inbox["oldest_pending_at"]))
+            metrics.OUTBOX_UNPUBLISHED_ROWS.set(outbox["unpublished"])
+            metrics.OUTBOX_OLDEST_AGE_S.set(_age_s(tx.now, outbox["oldest_unpublished_at"]))
+
+        await running.database.run("gauges", count)
+        metrics.LANE_HELD_LANES.set(len(running.lanes.held))
+
+    async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
+        while not self.stopping.is_set():
+            try:
+                await job()
+            except TRANSIENT as error:
+                log.event("service.database_trouble", error=error)
+            await wait_any(self.stopping, self.stopping, seconds)
+
+    async def _kafka_answers(self) -> bool:
+        try:
+            await kafka.missing_topics(self.settings, ())
+        except (kafka.KafkaError, OSError, TimeoutError):
+            return False
+        return True
+
+    def _register(self, health: Health, running: _Running) -> None:
+        async def assigned() -> bool:
+            consumer = running.consumer.subscriber.consumer if running.consumer else None
+            return running.consumer is None or (consumer is not None and bool(consumer.assignment()))
+
+        async def leased() -> bool:
+            return bool(running.lanes.held)
+
+        async def not_halted() -> bool:
+            return not running.worker.halted
+
+        health.ready("database", running.database.ping)
+        health.ready("lanes", leased)
+        health.ready("consumer", assigned)
+        health.ready("worker", not_halted)
+
+
+async def _bounded(step: Awaitable[Any], limit_s: float) -> None:
+    try:
+        async with asyncio.timeout(limit_s):
+            await step
+    except Exception as error:  # noqa: BLE001 -- a stop goes on whatever a step says; the next start mends what was left
+        log.event("service.stop_step_failed", error=error)
+
+
+def _end_overdue(limit_s: float) -> None:
+    """End the process when the stop takes too long; nothing is lost by it, everything is in the database."""
+    threading.Event().wait(limit_s)
+    os._exit(_EXIT_OVERDUE)
+
+
+def _age_s(now: Any, then: Any) -> float:  # noqa: ANN401 -- datetime or null from an aggregate
+    return 0.0 if then is None else max(0.0, float((now - then).total_seconds()))
+
+
+__all__ = ["Records", "Service", "Swept"]

@@ -1,0 +1,153 @@
+"""Every SQL statement of the delivery core. Names are unqualified: ``search_path`` is the service's schema."""
+
+from typing import Final, TypeAlias
+
+import asyncpg
+
+Row: TypeAlias = asyncpg.Record
+
+ADD_EVENTS: Final = """
+    INSERT INTO outbox (created_on, created_at, event_id, lane, topic, key, type, subject, traceparent, value)
+    SELECT $1::date, $2::timestamptz, n.event_id, n.lane, n.topic, n.key, n.type, n.subject, n.traceparent, n.value
+      FROM unnest($3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bytea[])
+           WITH ORDINALITY AS n (event_id, lane, topic, key, type, subject, traceparent, value, position)
+     ORDER BY n.position
+"""
+
+ADD_FACTS: Final = """
+    INSERT INTO audit_outbox (created_at, event_id, tail)
+    SELECT $1::timestamptz, n.event_id, n.tail
+      FROM unnest($2::uuid[], $3::text[]) WITH ORDINALITY AS n (event_id, tail, position)
+     ORDER BY n.position
+"""
+
+FIND_UNPUBLISHED: Final = """
+    SELECT created_on, outbox_id, event_id, topic, key, type, subject, traceparent, value, created_at
+      FROM outbox
+     WHERE published_at IS NULL AND lane = ANY($1::smallint[])
+     ORDER BY outbox_id
+     LIMIT $2
+"""
+
+MARK_PUBLISHED: Final = """
+    UPDATE outbox AS o
+       SET published_at = $1
+      FROM unnest($2::date[], $3::bigint[]) AS n (created_on, outbox_id)
+     WHERE o.created_on = n.created_on AND o.outbox_id = n.outbox_id
+"""
+
+LOCK_AUDIT_HEAD: Final = "SELECT epoch, seq, hash FROM audit_head ORDER BY epoch DESC LIMIT 1 FOR UPDATE"
+
+FIND_UNSEQUENCED: Final = """
+    SELECT audit_id, tail FROM audit_outbox WHERE seq IS NULL ORDER BY audit_id LIMIT $1
+"""
+
+SEQUENCE_FACTS: Final = """
+    UPDATE audit_outbox AS a
+       SET seq = n.seq, line = n.line
+      FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS n (audit_id, seq, line)
+     WHERE a.audit_id = n.audit_id
+"""
+
+MOVE_AUDIT_HEAD: Final = "UPDATE audit_head SET seq = $2, hash = $3 WHERE epoch = $1"
+
+FIND_UNPUBLISHED_FACTS: Final = """
+    SELECT seq, event_id, line, created_at FROM audit_outbox
+     WHERE published_at IS NULL AND seq IS NOT NULL ORDER BY seq LIMIT $1
+"""
+
+MARK_FACTS_PUBLISHED: Final = "UPDATE audit_outbox SET published_at = $1 WHERE seq = ANY($2::bigint[])"
+
+STORE_RECORDS: Final = """
+    INSERT INTO inbox (received_at, next_attempt_at, event_id, topic, partition, record_offset, type, key, lane, event_at,
+                       traceparent, value, digest, state, reason, field)
+    SELECT $1::timestamptz, $1, n.*
+      FROM unnest($2::uuid[], $3::text[], $4::integer[], $5::bigint[], $6::text[], $7::bytea[], $8::smallint[], $9::timestamptz[],
+                  $10::text[], $11::bytea[], $12::bytea[], $13::text[], $14::text[], $15::text[]) AS n
+    ON CONFLICT (event_id) DO NOTHING
+    RETURNING event_id
+"""
+
+FIND_DIGESTS: Final = "SELECT event_id, digest FROM inbox WHERE event_id = ANY($1::uuid[])"
+
+# A row of a held lane is due when its time has come and no earlier message of its key stands in the way. The share lock on the
+# lanes is the fence: whoever wants to take a lane over waits until this transaction ends, and a changed token finds no lane here.
+CLAIM: Final = """
+    WITH held AS MATERIALIZED (
+        SELECT l.lane
+          FROM lanes AS l JOIN unnest($2::smallint[], $3::bigint[]) AS mine (lane, token) USING (lane, token)
+         WHERE l.holder = $1
+           FOR SHARE OF l)
+    SELECT i.inbox_id, i.event_id, i.topic, i.type, i.key, i.event_at, i.traceparent, i.value, i.received_at, i.attempts
+      FROM inbox AS i
+     WHERE i.state = 'pending' AND i.next_attempt_at <= $4 AND i.lane IN (SELECT lane FROM held)
+       AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id)
+     ORDER BY i.inbox_id
+     LIMIT $5
+"""
+
+MARK_HANDLED: Final = """
+    UPDATE inbox SET state = 'handled', handled_at = $1, value = NULL, blocks = false, reason = NULL, field = NULL
+     WHERE inbox_id = ANY($2::bigint[])
+"""
+
+MARK_PARKED: Final = """
+    UPDATE inbox AS i
+       SET state = 'parked', handled_at = $1, reason = n.reason, field = n.field, blocks = n.blocks
+      FROM unnest($2::bigint[], $3::text[], $4::text[], $5::boolean[]) AS n (inbox_id, reason, field, blocks)
+     WHERE i.inbox_id = n.inbox_id
+"""
+
+MARK_WAITING: Final = """
+    UPDATE inbox AS i
+       SET attempts = i.attempts + 1, next_attempt_at = n.next_attempt_at, reason = n.reason, blocks = true
+      FROM unnest($1::bigint[], $2::timestamptz[], $3::text[]) AS n (inbox_id, next_attempt_at, reason)
+     WHERE i.inbox_id = n.inbox_id
+"""
+
+DROP_HANDLED: Final = """
+    DELETE FROM inbox WHERE inbox_id IN (
+        SELECT inbox_id FROM inbox WHERE state IN ('handled', 'resolved') AND handled_at < $1 ORDER BY handled_at LIMIT $2)
+"""
+
+COUNT_INBOX: Final = """
+    SELECT count(*) FILTER (WHERE state = 'pending') AS pending, count(*) FILTER (WHERE state = 'parked') AS parked,
+           min(received_at) FILTER (WHERE state = 'pending') AS oldest_pending_at
+      FROM inbox WHERE state IN ('pending', 'parked')
+"""
+
+COUNT_OUTBOX: Final = """
+    SELECT e.rows + a.rows AS unpublished, LEAST(e.oldest_at, a.oldest_at) AS oldest_unpublished_at
+      FROM (SELECT count(*) AS rows, min(created_at) AS oldest_at FROM outbox WHERE published_at IS NULL) AS e,
+           (SELECT count(*) AS rows, min(created_at) AS oldest_at FROM audit_outbox WHERE published_at IS NULL) AS a
+"""
+
+MAKE_PARTITIONS: Final = "SELECT outbox_make_partitions($1, $2)"
+DROP_PARTITIONS: Final = "SELECT outbox_drop_partitions($1)"
+
+# Leases run on the database's clock, the only one that all replicas share.
+HEARTBEAT: Final = """
+    INSERT INTO replicas (holder, instance, expires_at) VALUES ($1, $2, now() + $3::interval)
+    ON CONFLICT (holder) DO UPDATE SET expires_at = EXCLUDED.expires_at
+"""
+
+FORGET_DEAD_REPLICAS: Final = "DELETE FROM replicas WHERE expires_at < now() - interval '1 minute'"
+
+COUNT_REPLICAS: Final = "SELECT count(*) FROM replicas WHERE expires_at >= now()"
+
+RENEW_LANES: Final = """
+    UPDATE lanes SET expires_at = now() + $2::interval WHERE holder = $1 RETURNING lane, token
+"""
+
+TAKE_LANES: Final = """
+    UPDATE lanes SET holder = $1, token = token + 1, expires_at = now() + $2::interval
+     WHERE lane IN (SELECT lane FROM lanes WHERE expires_at < now() OR holder IS NULL
+                     ORDER BY lane LIMIT $3 FOR UPDATE SKIP LOCKED)
+    RETURNING lane, token
+"""
+
+RELEASE_LANES: Final = """
+    UPDATE lanes SET holder = NULL, token = token + 1, expires_at = '-infinity' WHERE holder = $1 AND lane = ANY($2::smallint[])
+"""
+
+LEAVE: Final = "DELETE FROM replicas WHERE holder = $1"

@@ -1,0 +1,102 @@
+"""Trimming: what a sensitive topic carried leaves Kafka's disks once it lies sealed in the inbox.
+
+Records name accounts in clear, since platforms write them. Kafka deletes by segment, and the newest segment is never deleted however
+empty its readable part is. So after the last sensitive record a marker without content is written, which makes Kafka start a new segment,
+and then the partition's start is moved past everything that was stored; the old segment goes with the next check.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiokafka.errors import KafkaError
+
+from habeas.chassis import kafka, log
+from habeas.chassis.clock import Clock
+from habeas.chassis.consumer import Consumer, Records
+from habeas.chassis.ids import uuid7
+from habeas.chassis.producer import Producer, PublishFailed, Record
+from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.worker import wait_any
+from habeas.contracts.catalogue import ROLLED
+from habeas.contracts.envelope import Envelope, encode_headers
+from habeas.contracts.topics import Topic
+
+_EVERY_S: Final = 1.0
+_PUBLISH_TIMEOUT_S: Final = 10.0
+_MARKER_TYPE: Final = ROLLED.encode()
+
+
+@dataclass(slots=True)
+class _Partition:
+    last_sensitive_at: float | None
+    trimmed_to: int = -1
+
+
+@dataclass(slots=True)
+class Trimmer:
+    """Keeps the sensitive topics of one service empty of what was taken."""
+
+    service: str
+    topics: frozenset[str]
+    consumer: Consumer
+    producer: Producer
+    clock: Clock
+    settings: ChassisSettings
+    roll_after_s: float
+    _partitions: dict[kafka.TopicPartition, _Partition] = field(default_factory=dict)
+
+    def see(self, records: Records) -> None:
+        """Note which partitions now hold something that must go."""
+        now = self.clock.monotonic()
+        for record in records:
+            if record.topic in self.topics and ("ce_type", _MARKER_TYPE) not in record.headers:
+                partition = kafka.TopicPartition(record.topic, record.partition)
+                self._partitions.setdefault(partition, _Partition(now)).last_sensitive_at = now
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Trim until told to stop; while Kafka is away, keep trying."""
+        while not stopping.is_set():
+            try:
+                await self.step()
+            except (KafkaError, PublishFailed, OSError, TimeoutError) as error:
+                log.event("trimmer.trouble", error=error)
+            await wait_any(stopping, stopping, _EVERY_S)
+
+    async def step(self) -> None:
+        """Write markers where a segment is old enough to be closed, then move the starts forward to the committed offsets."""
+        consumer = self.consumer.subscriber.consumer
+        if consumer is None:
+            return
+        mine = [partition for partition in consumer.assignment() if partition.topic in self.topics]
+        now = self.clock.monotonic()
+        for partition in mine:
+            # After a start nobody knows what the newest segment holds: treat it as if it had just been written.
+            self._partitions.setdefault(partition, _Partition(now))
+        due = [
+            partition
+            for partition in mine
+            if (at := self._partitions[partition].last_sensitive_at) is not None and now - at >= self.roll_after_s
+        ]
+        if due:
+            await self.producer.publish([self._marker(partition) for partition in due], _PUBLISH_TIMEOUT_S)
+            for partition in due:
+                self._partitions[partition].last_sensitive_at = None
+        offsets: dict[kafka.TopicPartition, int] = {}
+        for partition in mine:
+            committed = await consumer.committed(partition)
+            if committed is not None and committed > self._partitions[partition].trimmed_to:
+                offsets[partition] = committed
+        if offsets:
+            await kafka.trim(self.settings, offsets)
+            for partition, offset in offsets.items():
+                self._partitions[partition].trimmed_to = offset
+
+    def _marker(self, partition: kafka.TopicPartition) -> Record:
+        envelope = Envelope(uuid7(self.clock), ROLLED, self.service, self.clock.now(), self.service)
+        return Record(partition.topic, b"", b"{}", encode_headers(envelope), partition.partition)
+
+
+def sensitive(topics: dict[str, Topic]) -> frozenset[str]:
+    """Give the names of the topics that must be trimmed."""
+    return frozenset(name for name, topic in topics.items() if topic.sensitive)

@@ -1,0 +1,8 @@
+"""The process entry of request-intake."""
+
+from habeas.chassis.process import main
+from request_intake.app import build
+from request_intake.settings import Settings
+
+if __name__ == "__main__":
+    main(Settings.load, build)

@@ -1,0 +1,205 @@
+"""The message edge of request-intake: what is loaded, decided and saved for each event."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from habeas.chassis.batch import Batch
+from habeas.chassis.clock import Clock
+from habeas.chassis.database import Transaction
+from habeas.chassis.ids import uuid7
+from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
+from habeas.contracts.export_builder import ExportCompleted, ExportStuck
+from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
+from habeas.contracts.platform import RequestSubmitted
+from habeas.contracts.vocabulary import MailKind, ParkReason, StuckReason
+from habeas.datamap.deadlines import choose_regimes, compute
+from habeas.datamap.policy import Policy
+from habeas.kit import BadAttestation, verify
+from habeas.sealing import Fingerprinter, KeyStore, Place, SubjectKeys, seal_text
+from request_intake import lifecycle, store
+from request_intake.lifecycle import Decision, Request, State
+
+E = TypeVar("E", ErasureCompleted, ErasureStuck, ExportCompleted, ExportStuck, MailSent, MailRefused, MailUncertain)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What taking a submission needs besides the database."""
+
+    policy: Policy
+    keys: KeyStore
+    fingerprinter: Fingerprinter
+    clock: Clock
+    tolerance: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What was found out about one submission before it becomes a request."""
+
+    fingerprint: bytes
+    digest: bytes
+    is_verified: bool
+    traceparent: str | None
+
+
+async def on_request_submitted(batch: Batch[RequestSubmitted], tx: Transaction, desk: Desk) -> None:
+    """Store each submission as a request with its deadline.
+
+    Runs once per event. The same request id with the same content is taken once; with other content it is parked.
+    """
+    known = await store.find_submissions(tx, [submission.request_id for submission in batch])
+    taken: dict[UUID, _Taken] = {}
+    for submission in batch:
+        one = _take(submission, batch, tx, desk)
+        before = (
+            taken[submission.request_id].digest if submission.request_id in taken else known.get(submission.request_id)
+        )
+        if before is None:
+            if not batch.is_rejected:
+                taken[submission.request_id] = one
+        elif before != one.digest:
+            batch.reject(ParkReason.ID_CONFLICT, "request_id")
+    subjects = await store.resolve_subjects(tx, {one.fingerprint: uuid7(desk.clock) for one in taken.values()})
+    keys = await desk.keys.create(tx, set(subjects.values()), tx.now)
+    requests: dict[UUID, Request] = {}
+    for submission in batch:
+        if submission.request_id in known or submission.request_id in requests:
+            continue
+        one = taken[submission.request_id]
+        request = _request(submission, keys[subjects[one.fingerprint]], one, desk)
+        requests[request.request_id] = request
+        tx.record(lifecycle.receive(request))
+    await store.add_requests(tx, list(requests.values()))
+
+
+def _take(submission: RequestSubmitted, batch: Batch[RequestSubmitted], tx: Transaction, desk: Desk) -> _Taken:
+    """Look at one submission by itself; what is wrong with it parks it."""
+    if submission.received_at > tx.now + desk.tolerance:
+        batch.reject(ParkReason.FROM_THE_FUTURE, "received_at")
+    elif submission.regime is not None and submission.regime not in {each.name for each in desk.policy.regimes}:
+        batch.reject(ParkReason.WRONG_VALUE, "regime")
+    return _Taken(
+        desk.fingerprinter.fingerprint("account", submission.account_id),
+        hashlib.sha256(batch.value).digest(),
+        not batch.is_rejected and _is_verified(submission, batch, desk.policy),
+        batch.trace,
+    )
+
+
+async def on_erasure_completed(batch: Batch[ErasureCompleted], tx: Transaction, keys: KeyStore) -> None:
+    """Take the outcome, close the subject and forget its keys."""
+    prints = await store.find_fingerprints(tx, {event.subject_id for event in batch})
+
+    def decide(request: Request, event: ErasureCompleted) -> Decision:
+        return lifecycle.take_erasure(request, event, prints[event.subject_id].hex(), tx.now)
+
+    await _advance(batch, tx, decide)
+    keys.forget({event.subject_id for event in batch})
+    await store.close_subjects(tx, {event.subject_id for event in batch})
+
+
+async def on_erasure_stuck(batch: Batch[ErasureStuck], tx: Transaction) -> None:
+    """Keep the request open with the reason."""
+    await _advance(batch, tx, lambda request, event: lifecycle.take_stuck(request, event.reason))
+
+
+async def on_export_completed(batch: Batch[ExportCompleted], tx: Transaction) -> None:
+    """Take the export as the answer."""
+    await _advance(batch, tx, lambda request, event: lifecycle.take_export(request, event, tx.now))
+
+
+async def on_export_stuck(batch: Batch[ExportStuck], tx: Transaction) -> None:
+    """Keep the request open with the reason."""
+    await _advance(batch, tx, lambda request, event: lifecycle.take_stuck(request, event.reason))
+
+
+async def on_mail_sent(batch: Batch[MailSent], tx: Transaction) -> None:
+    """The outcome mail is out: the request is done. Acknowledgements change nothing."""
+    await _advance(batch, tx, lambda request, event: _answered(request, event, tx))
+
+
+async def on_mail_refused(batch: Batch[MailRefused], tx: Transaction) -> None:
+    """Keep the request open: the person has not been answered."""
+    await _advance(batch, tx, lambda request, event: _unanswered(request, event.kind, StuckReason.MAIL_REFUSED))
+
+
+async def on_mail_uncertain(batch: Batch[MailUncertain], tx: Transaction) -> None:
+    """Keep the request open: nobody knows whether the person has been answered."""
+    await _advance(batch, tx, lambda request, event: _unanswered(request, event.kind, StuckReason.MAIL_UNCERTAIN))
+
+
+def _answered(request: Request, event: MailSent, tx: Transaction) -> Decision:
+    return lifecycle.take_answered(request, tx.now) if event.kind is MailKind.OUTCOME else Decision(request)
+
+
+def _unanswered(request: Request, kind: MailKind, reason: StuckReason) -> Decision:
+    return lifecycle.take_unanswered(request, reason) if kind is MailKind.OUTCOME else Decision(request)
+
+
+async def _advance(batch: Batch[E], tx: Transaction, decide: Callable[[Request, E], Decision]) -> None:
+    """Lock the requests of the batch, decide for each event in order, save what changed in one statement."""
+    requests = await store.lock_requests(tx, [event.request_id for event in batch])
+    changed: dict[UUID, Request] = {}
+    for event in batch:
+        before = batch.require(requests, event.request_id, unknown="request_id")
+        decision = decide(before, event)
+        if decision.request is not before:
+            requests[before.request_id] = changed[before.request_id] = decision.request
+        tx.emit(*decision.events)
+        tx.record(*decision.facts)
+    await store.save_requests(tx, list(changed.values()))
+
+
+def _is_verified(submission: RequestSubmitted, batch: Batch[RequestSubmitted], policy: Policy) -> bool:
+    """Answer whether the attestation is good and strong enough; park the submission when it is false."""
+    attestation = submission.attestation
+    if attestation is None:
+        return False
+    key = policy.issuer_key(attestation.issuer, attestation.key_id)
+    if key is None:
+        batch.reject(ParkReason.UNKNOWN_ISSUER, "attestation.key_id")
+        return False
+    try:
+        verify(batch.value, Ed25519PublicKey.from_public_bytes(key))
+    except BadAttestation:
+        batch.reject(ParkReason.BAD_SIGNATURE, "attestation.signature")
+        return False
+    return policy.attestation_suffices(attestation.issuer, submission.right, attestation.acr)
+
+
+def _request(submission: RequestSubmitted, keys: SubjectKeys, taken: "_Taken", desk: Desk) -> Request:
+    """Make the request that a submission asks for, with its deadline; what names the person is sealed."""
+    regimes = choose_regimes(desk.policy, submission.country, submission.regime)
+    deadlines = compute(desk.policy, regimes, submission.received_at)
+    request_id = submission.request_id
+    details = submission.details
+    categories = getattr(details, "categories", None)
+    return Request(
+        request_id=request_id,
+        subject_id=keys.data.subject_id,
+        right=submission.right,
+        state=State.RECEIVED,
+        regime=deadlines.regime,
+        law_version=deadlines.law_version,
+        channel=submission.channel,
+        language=submission.language,
+        received_at=submission.received_at,
+        due_on=deadlines.due_on,
+        legal_limit_on=deadlines.legal_limit_on,
+        is_verified=taken.is_verified,
+        account=seal_text(keys.data, Place("request", request_id, "account"), submission.account_id),
+        details=None
+        if details is None
+        else seal_text(keys.data, Place("request", request_id, "details"), details.model_dump_json()),
+        categories=categories,
+        subject_ref=keys.case.reference(request_id.bytes).hex(),
+        submission_digest=taken.digest,
+        traceparent=taken.traceparent,
+    )

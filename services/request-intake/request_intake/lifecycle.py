@@ -1,0 +1,278 @@
+"""The life of a request, decided without I/O, clock or randomness."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from habeas.chassis.lifecycle import row, table
+from habeas.contracts.audit import Action, AuditFact, AuditOutcome
+from habeas.contracts.erasure_executor import ErasureCompleted
+from habeas.contracts.export_builder import ExportCompleted
+from habeas.contracts.model import Event
+from habeas.contracts.outcomes import CategoryOutcome, TableOutcome
+from habeas.contracts.request_intake import (
+    RequestAccepted,
+    RequestCompleted,
+    RequestFulfilled,
+    RequestIdentityRequested,
+    RequestVerified,
+    SubjectFlagged,
+)
+from habeas.contracts.vocabulary import Outcome, Right, StuckReason, TableResult
+
+
+class State(StrEnum):
+    """Where a request stands."""
+
+    RECEIVED = "received"  # stored; nobody was told yet
+    AWAITING_IDENTITY = "awaiting_identity"  # the attestation is missing or too weak for the right
+    AWAITING_DECISION = "awaiting_decision"  # a person has to act; the machine must not
+    IN_PROGRESS = "in_progress"  # an executor works on it
+    ANSWERING = "answering"  # done and verified; the person is being told
+    COMPLETED = "completed"
+
+
+TRANSITIONS = table(
+    State.RECEIVED,
+    row(State.RECEIVED, "opened", State.AWAITING_IDENTITY, State.AWAITING_DECISION, State.IN_PROGRESS),
+    row(State.IN_PROGRESS, "stuck", State.IN_PROGRESS),
+    row(State.IN_PROGRESS, "work done", State.ANSWERING, State.COMPLETED),
+    row(State.ANSWERING, "mail refused or uncertain", State.ANSWERING),
+    row(State.ANSWERING, "mail sent", State.COMPLETED),
+)
+
+CARRIED_OUT: Final = frozenset({Right.ERASURE, Right.ACCESS, Right.PORTABILITY})
+"""The rights that executors carry out by themselves; every other request waits for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; ``account``, ``details`` and ``contact`` are sealed."""
+
+    request_id: UUID
+    subject_id: UUID
+    right: Right
+    state: State
+    regime: str
+    law_version: str
+    channel: str
+    language: str | None
+    received_at: datetime
+    due_on: date
+    legal_limit_on: date
+    is_verified: bool
+    account: str
+    details: str | None
+    categories: tuple[str, ...] | None
+    subject_ref: str
+    submission_digest: bytes
+    traceparent: str | None
+    contact: str | None = None
+    outcome: Outcome | None = None
+    outcomes: tuple[CategoryOutcome, ...] = ()
+    export_id: UUID | None = None
+    stuck_reason: StuckReason | None = None
+    accepted_at: datetime | None = None
+    closed_at: datetime | None = None
+    version: int = 1
+
+    def becomes(self, state: State, **changes: object) -> "Request":
+        """Give the request in its next state. Raises ``Invariant`` for a step that the table does not have."""
+        TRANSITIONS.check(self.state, state)
+        return replace(self, state=state, **changes)  # type: ignore[arg-type]  # the fields are checked by replace
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The request as it is now, and what is to be told."""
+
+    request: Request
+    events: tuple[Event, ...] = ()
+    facts: tuple[AuditFact, ...] = ()
+
+
+def receive(request: Request) -> AuditFact:
+    """Say in the log that a request was taken; ``subject`` stands for the person and is in this entry alone."""
+    outcome = AuditOutcome(request.right)
+    return AuditFact(Action.REQUEST_ACCEPTED, request.request_id, subject=request.subject_ref, outcome=outcome)
+
+
+def open_request(request: Request, contact: str | None, account_fingerprint: str, now: datetime) -> Decision:
+    """Open a received request: acknowledge it, and let work begin when the person is known to be who they say."""
+    accepted = RequestAccepted(
+        request_id=request.request_id,
+        subject_id=request.subject_id,
+        right=request.right,
+        regime=request.regime,
+        law_version=request.law_version,
+        received_at=request.received_at,
+        accepted_at=now,
+        due_on=request.due_on,
+        legal_limit_on=request.legal_limit_on,
+        language=request.language,
+        contact=contact,
+        subject_ref=request.subject_ref,
+    )
+    if not request.is_verified:
+        asked = RequestIdentityRequested(
+            request_id=request.request_id, subject_id=request.subject_id, right=request.right, requested_at=now
+        )
+        waiting = request.becomes(State.AWAITING_IDENTITY, contact=contact, accepted_at=now)
+        return Decision(waiting, (accepted, asked), (_fact(request, Action.REQUEST_IDENTITY_REQUESTED),))
+    verified = RequestVerified(
+        request_id=request.request_id,
+        subject_id=request.subject_id,
+        right=request.right,
+        account=request.account,
+        categories=request.categories,
+        due_on=request.due_on,
+        subject_ref=request.subject_ref,
+        verified_at=now,
+    )
+    if request.right not in CARRIED_OUT:
+        waiting = request.becomes(
+            State.AWAITING_DECISION, contact=contact, accepted_at=now, stuck_reason=StuckReason.NEEDS_A_PERSON
+        )
+        facts = (
+            _fact(request, Action.REQUEST_VERIFIED),
+            _fact(request, Action.REQUEST_STUCK, AuditOutcome.NEEDS_A_PERSON),
+        )
+        return Decision(waiting, (accepted, verified), facts)
+    going = request.becomes(State.IN_PROGRESS, contact=contact, accepted_at=now)
+    events: tuple[Event, ...] = (accepted, verified)
+    if request.right is Right.ERASURE:
+        # First of all: producers stop, late data is suppressed.
+        events = (_flag(request, account_fingerprint, now, erased=False), *events)
+    return Decision(going, events, (_fact(request, Action.REQUEST_VERIFIED),))
+
+
+def take_erasure(request: Request, completed: ErasureCompleted, account_fingerprint: str, now: datetime) -> Decision:
+    """The stores are erased and read again: the answer can be given. A second report changes nothing."""
+    if request.state is not State.IN_PROGRESS:
+        return Decision(request)
+    outcomes = by_category(completed.tables)
+    decision = _fulfil(request, outcome_of(outcomes), outcomes, None, now)
+    flag = _flag(request, account_fingerprint, now, erased=True)
+    return replace(decision, events=(flag, *decision.events))
+
+
+def take_export(request: Request, completed: ExportCompleted, now: datetime) -> Decision:
+    """The artefact is built and read again: the answer can be given. A second report changes nothing."""
+    if request.state is not State.IN_PROGRESS:
+        return Decision(request)
+    rows: dict[str, int] = {}
+    for each in completed.tables:
+        rows[each.category] = rows.get(each.category, 0) + each.rows
+    outcomes = tuple(
+        CategoryOutcome(category=category, result=TableResult.KEPT if count else TableResult.NOTHING_HELD, rows=count)
+        for category, count in sorted(rows.items())
+    )
+    outcome = Outcome.DONE if any(rows.values()) else Outcome.NOTHING_HELD
+    return _fulfil(request, outcome, outcomes, completed.export_id, now)
+
+
+def take_stuck(request: Request, reason: StuckReason) -> Decision:
+    """An executor cannot go on; the request stays open with the reason, and its deadline keeps running."""
+    if request.state is not State.IN_PROGRESS or request.stuck_reason is reason:
+        return Decision(request)
+    stuck = request.becomes(State.IN_PROGRESS, stuck_reason=reason)
+    return Decision(stuck, (), (_fact(request, Action.REQUEST_STUCK, AuditOutcome(reason)),))
+
+
+def take_answered(request: Request, now: datetime) -> Decision:
+    """The mail server took the outcome mail: the request is done, the address is dropped."""
+    if request.state is not State.ANSWERING:
+        return Decision(request)
+    done = request.becomes(State.COMPLETED, contact=None, stuck_reason=None, closed_at=now)
+    return Decision(done, (_completed(done, now),), (_fact(request, Action.REQUEST_COMPLETED, _word(request.outcome)),))
+
+
+def take_unanswered(request: Request, reason: StuckReason) -> Decision:
+    """The outcome mail was refused, or nobody knows whether it arrived: a person has to find another way to answer."""
+    if request.state is not State.ANSWERING or request.stuck_reason is reason:
+        return Decision(request)
+    stuck = request.becomes(State.ANSWERING, stuck_reason=reason)
+    return Decision(stuck, (), (_fact(request, Action.REQUEST_STUCK, AuditOutcome(reason)),))
+
+
+def by_category(tables: Sequence[TableOutcome]) -> tuple[CategoryOutcome, ...]:
+    """Sum tables up for the person: per category and result, with ground and latest end where rows were kept."""
+    groups: dict[tuple[str, TableResult, str], list[TableOutcome]] = {}
+    for each in tables:
+        groups.setdefault((each.category, each.result, each.ground or ""), []).append(each)
+    return tuple(
+        CategoryOutcome(
+            category=category,
+            result=result,
+            rows=sum(each.rows for each in group),
+            ground=group[0].ground,
+            until=max((each.until for each in group if each.until is not None), default=None),
+        )
+        for (category, result, _), group in sorted(groups.items())
+    )
+
+
+def outcome_of(outcomes: Sequence[CategoryOutcome]) -> Outcome:
+    """Give the one word for the whole: kept rows are never hidden behind `done`."""
+    held = [each for each in outcomes if each.rows]
+    if not held:
+        return Outcome.NOTHING_HELD
+    return Outcome.PARTLY_KEPT if any(each.result is TableResult.KEPT for each in held) else Outcome.DONE
+
+
+def _fulfil(
+    request: Request, outcome: Outcome, outcomes: tuple[CategoryOutcome, ...], export_id: UUID | None, now: datetime
+) -> Decision:
+    fulfilled = RequestFulfilled(
+        request_id=request.request_id,
+        subject_id=request.subject_id,
+        right=request.right,
+        outcome=outcome,
+        categories=outcomes,
+        export_id=export_id,
+        fulfilled_at=now,
+    )
+    fact = _fact(request, Action.REQUEST_FULFILLED, AuditOutcome(outcome))
+    changes = {"outcome": outcome, "outcomes": outcomes, "export_id": export_id, "stuck_reason": None}
+    if request.contact is not None:
+        return Decision(request.becomes(State.ANSWERING, **changes), (fulfilled,), (fact,))
+    # No store knows an address: the event is the answer, and the platform that took the request shows it.
+    done = request.becomes(State.COMPLETED, **changes, closed_at=now)
+    return Decision(
+        done,
+        (fulfilled, _completed(done, now)),
+        (fact, _fact(request, Action.REQUEST_COMPLETED, AuditOutcome(outcome))),
+    )
+
+
+def _completed(request: Request, now: datetime) -> RequestCompleted:
+    return RequestCompleted(
+        request_id=request.request_id,
+        subject_id=request.subject_id,
+        right=request.right,
+        outcome=request.outcome or Outcome.DONE,
+        categories=request.outcomes,
+        completed_at=now,
+    )
+
+
+def _flag(request: Request, account_fingerprint: str, now: datetime, *, erased: bool) -> SubjectFlagged:
+    return SubjectFlagged(
+        account_fingerprint=account_fingerprint,
+        subject_id=request.subject_id,
+        request_id=request.request_id,
+        erasing=not erased,
+        erased=erased,
+        flagged_at=now,
+    )
+
+
+def _fact(request: Request, action: Action, outcome: AuditOutcome | None = None) -> AuditFact:
+    return AuditFact(action, request.request_id, outcome=outcome)
+
+
+def _word(outcome: Outcome | None) -> AuditOutcome | None:
+    return None if outcome is None else AuditOutcome(outcome)

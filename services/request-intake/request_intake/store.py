@@ -1,0 +1,196 @@
+"""Every SQL statement of request-intake."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from pydantic import TypeAdapter
+
+from habeas.chassis.database import Transaction
+from habeas.contracts.outcomes import CategoryOutcome
+from habeas.contracts.vocabulary import Outcome, Right, StuckReason
+from request_intake.lifecycle import Request, State
+
+_OUTCOMES: Final = TypeAdapter(tuple[CategoryOutcome, ...])
+
+_ADD_SUBJECTS: Final = """
+    INSERT INTO request_intake.subjects (subject_id, account_fingerprint, created_at)
+    SELECT n.subject_id, n.account_fingerprint, $3
+      FROM unnest($1::uuid[], $2::bytea[]) AS n (subject_id, account_fingerprint)
+     ORDER BY n.account_fingerprint
+    ON CONFLICT (account_fingerprint) WHERE closed_at IS NULL DO NOTHING
+"""
+
+_FIND_SUBJECTS: Final = """
+    SELECT account_fingerprint, subject_id
+      FROM request_intake.subjects
+     WHERE account_fingerprint = ANY($1::bytea[]) AND closed_at IS NULL
+     ORDER BY account_fingerprint
+       FOR SHARE
+"""
+
+_FIND_FINGERPRINTS: Final = """
+    SELECT subject_id, account_fingerprint FROM request_intake.subjects WHERE subject_id = ANY($1::uuid[])
+"""
+
+_CLOSE_SUBJECTS: Final = """
+    UPDATE request_intake.subjects SET closed_at = $2 WHERE subject_id = ANY($1::uuid[]) AND closed_at IS NULL
+"""
+
+_FIND_SUBMISSIONS: Final = """
+    SELECT request_id, submission_digest FROM request_intake.requests WHERE request_id = ANY($1::uuid[])
+"""
+
+_ADD_REQUESTS: Final = """
+    INSERT INTO request_intake.requests (request_id, subject_id, dsr_right, state, regime, law_version, channel, language, received_at,
+                                         due_on, legal_limit_on, is_verified, account, details, categories, subject_ref,
+                                         submission_digest, traceparent)
+    SELECT n.request_id, n.subject_id, n.dsr_right, n.state, n.regime, n.law_version, n.channel, n.language, n.received_at,
+           n.due_on, n.legal_limit_on, n.is_verified, n.account, n.details, string_to_array(n.categories, ','), n.subject_ref,
+           n.submission_digest, n.traceparent
+      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[],
+                  $10::date[], $11::date[], $12::boolean[], $13::text[], $14::text[], $15::text[], $16::text[], $17::bytea[],
+                  $18::text[])
+           AS n (request_id, subject_id, dsr_right, state, regime, law_version, channel, language, received_at, due_on,
+                 legal_limit_on, is_verified, account, details, categories, subject_ref, submission_digest, traceparent)
+"""
+
+_REQUEST_COLUMNS: Final = """
+    SELECT request_id, subject_id, dsr_right, state, stuck_reason, outcome, outcomes::text, regime, law_version, channel, language,
+           received_at, due_on, legal_limit_on, is_verified, account, details, categories, contact, subject_ref, submission_digest,
+           export_id, traceparent, accepted_at, closed_at, version
+      FROM request_intake.requests
+"""
+
+_LOCK_REQUESTS: Final = _REQUEST_COLUMNS + " WHERE request_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
+
+_LOCK_RECEIVED: Final = (
+    _REQUEST_COLUMNS + " WHERE state = 'received' ORDER BY request_id LIMIT $1 FOR UPDATE SKIP LOCKED"
+)
+
+_SAVE_REQUESTS: Final = """
+    UPDATE request_intake.requests AS r
+       SET state = n.state, stuck_reason = n.stuck_reason, outcome = n.outcome, outcomes = n.outcomes::jsonb, contact = n.contact,
+           export_id = n.export_id, accepted_at = n.accepted_at, closed_at = n.closed_at, version = r.version + 1
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
+                  $9::timestamptz[], $10::timestamptz[])
+           AS n (request_id, version, state, stuck_reason, outcome, outcomes, contact, export_id, accepted_at, closed_at)
+     WHERE r.request_id = n.request_id AND r.version = n.version
+"""
+
+
+async def resolve_subjects(tx: Transaction, new_ids: Mapping[bytes, UUID]) -> dict[bytes, UUID]:
+    """Give the open subject of each account fingerprint, made with the offered id where there was none; idempotent."""
+    fingerprints = list(new_ids)
+    await tx.execute(_ADD_SUBJECTS, list(new_ids.values()), fingerprints, tx.now)
+    rows = await tx.fetch(_FIND_SUBJECTS, fingerprints)
+    return {row["account_fingerprint"]: row["subject_id"] for row in rows}
+
+
+async def find_fingerprints(tx: Transaction, subject_ids: Iterable[UUID]) -> dict[UUID, bytes]:
+    """Give the account fingerprint of each subject."""
+    rows = await tx.fetch(_FIND_FINGERPRINTS, list(subject_ids))
+    return {row["subject_id"]: row["account_fingerprint"] for row in rows}
+
+
+async def close_subjects(tx: Transaction, subject_ids: Iterable[UUID]) -> None:
+    """Let a later request of the same account make a new subject; closing twice changes nothing."""
+    await tx.execute(_CLOSE_SUBJECTS, sorted(subject_ids), tx.now)
+
+
+async def find_submissions(tx: Transaction, request_ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    """Give the digest of what was submitted under each request id that is known."""
+    rows = await tx.fetch(_FIND_SUBMISSIONS, request_ids)
+    return {row["request_id"]: row["submission_digest"] for row in rows}
+
+
+async def add_requests(tx: Transaction, requests: Sequence[Request]) -> None:
+    """Insert new requests in one statement."""
+    rows = [
+        (
+            each.request_id,
+            each.subject_id,
+            each.right,
+            each.state,
+            each.regime,
+            each.law_version,
+            each.channel,
+            each.language,
+            each.received_at,
+            each.due_on,
+            each.legal_limit_on,
+            each.is_verified,
+            each.account,
+            each.details,
+            None if each.categories is None else ",".join(each.categories),
+            each.subject_ref,
+            each.submission_digest,
+            each.traceparent,
+        )
+        for each in requests
+    ]
+    if rows:
+        await tx.execute_exactly(len(rows), _ADD_REQUESTS, *map(list, zip(*rows, strict=True)))
+
+
+async def lock_requests(tx: Transaction, request_ids: Sequence[UUID]) -> dict[UUID, Request]:
+    """Lock the requests, in one order everywhere, and give those that exist."""
+    return {row["request_id"]: _request(row) for row in await tx.fetch(_LOCK_REQUESTS, request_ids)}
+
+
+async def lock_received(tx: Transaction, limit: int) -> list[Request]:
+    """Lock requests that nobody was told about yet, passing over those that another replica holds."""
+    return [_request(row) for row in await tx.fetch(_LOCK_RECEIVED, limit)]
+
+
+async def save_requests(tx: Transaction, requests: Sequence[Request]) -> None:
+    """Write what changed in one statement; another writer since the lock is an ``Invariant``, not a retry."""
+    rows = [
+        (
+            each.request_id,
+            each.version,
+            each.state,
+            each.stuck_reason,
+            each.outcome,
+            _OUTCOMES.dump_json(each.outcomes).decode(),
+            each.contact,
+            each.export_id,
+            each.accepted_at,
+            each.closed_at,
+        )
+        for each in requests
+    ]
+    if rows:
+        await tx.execute_exactly(len(rows), _SAVE_REQUESTS, *map(list, zip(*rows, strict=True)))
+
+
+def _request(row: asyncpg.Record) -> Request:
+    return Request(
+        request_id=row["request_id"],
+        subject_id=row["subject_id"],
+        right=Right(row["dsr_right"]),
+        state=State(row["state"]),
+        regime=row["regime"],
+        law_version=row["law_version"],
+        channel=row["channel"],
+        language=row["language"],
+        received_at=row["received_at"],
+        due_on=row["due_on"],
+        legal_limit_on=row["legal_limit_on"],
+        is_verified=row["is_verified"],
+        account=row["account"],
+        details=row["details"],
+        categories=None if row["categories"] is None else tuple(row["categories"]),
+        subject_ref=row["subject_ref"],
+        submission_digest=row["submission_digest"],
+        traceparent=row["traceparent"],
+        contact=row["contact"],
+        outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
+        outcomes=_OUTCOMES.validate_json(row["outcomes"]),
+        export_id=row["export_id"],
+        stuck_reason=None if row["stuck_reason"] is None else StuckReason(row["stuck_reason"]),
+        accepted_at=row["accepted_at"],
+        closed_at=row["closed_at"],
+        version=row["version"],
+    )
