@@ -31,8 +31,8 @@ def test_no_secret_stands_in_the_file() -> None:
     for name, container in compose()["services"].items():
         for variable, value in container.get("environment", {}).items():
             if SECRET.search(variable):
-                assert re.search(r"\$\{\w+:\?[^}]*\}", value), f"{name}: {variable}"
-                assert not re.search(r":[^$@/]+@", value), f"{name}: {variable}"
+                asked = re.sub(r"\$\{\w+:\?[^}]*\}", "asked", value)
+                assert asked == "asked" or re.search(r"://\w+:asked@", asked), f"{name}: {variable}"
 
 
 @pytest.mark.parametrize("name", OUR_CONTAINERS)

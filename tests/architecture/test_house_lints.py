@@ -59,7 +59,7 @@ BAD = [
                 f"{EXECUTOR}/sweeps.py",
                 "async def f():\n    async with conn.transaction(): pass",
             ),
-            (lints.only_the_chassis_commits, f"{EXECUTOR}/sweeps.py", "conn.transaction('serializable')"),
+            (lints.only_the_chassis_commits, f"{EXECUTOR}/sweeps.py", "conn.transaction(isolation='serializable')"),
             (lints.decisions_are_pure, f"{EXECUTOR}/lifecycle.py", "import asyncio"),
             (lints.decisions_are_pure, f"{EXECUTOR}/lifecycle.py", "from random import choice"),
             (lints.decisions_are_pure, f"{EXECUTOR}/lifecycle.py", "from erasure_executor import store"),
