@@ -53,6 +53,7 @@ class _Compiler:
         root = self.store.tables[self.store.root]
         reach = self._reach(root, SubjectPath(root.name, (), self.store.identity))
         order = [self.store.tables[name] for name in erasure_order(self.store, self.live)]
+        tables = tuple(self._table(table) for table in order if table.path is not None)
         rules = list(purge_rules(self.store, self.live, order, self.problems))
         return StorePlan(
             store=self.store.name,
@@ -64,7 +65,8 @@ class _Compiler:
                 "SELECT", account_id(reach), "FROM", reach.own, conditions(reach.is_one_of()),
                 "ORDER BY", reach.subject, "FOR UPDATE",
             ),
-            tables=tuple(self._table(table) for table in order if table.path is not None),
+            read_again=_read_again(tables),
+            tables=tables,
             purges=tuple(rules),
             fingerprint=self.live.fingerprint,
         )  # fmt: skip
@@ -157,7 +159,7 @@ class _Compiler:
                     "UPDATE", reach.own, "SET", assigned([column]), conditions(reach.is_one_of()),
                 )
             )  # fmt: skip
-            left.append(words("SELECT count(*) FROM", reach.own, conditions(reach.is_one_of())))
+            left.append(words("SELECT count(*) AS rows FROM", reach.own, conditions(reach.is_one_of())))
         return tuple(changed), tuple(left)
 
 
@@ -213,5 +215,16 @@ def _erase(table: Table, reach: Reach) -> tuple[str | None, str | None]:
     return _counted(update), _count(reach, [still])
 
 
+def _read_again(tables: Iterable[TablePlan]) -> str | None:
+    counts = [
+        words("SELECT", literal(table.table), "AS name, rows FROM (", verify, ") AS c")
+        for table in tables
+        if table.direct
+        for verify in (table.verify, *table.unmentioned)
+        if verify is not None
+    ]
+    return " UNION ALL ".join(counts) or None
+
+
 def _count(reach: Reach, also: Iterable[str]) -> str:
-    return words("SELECT count(*) FROM", reach.tables, conditions(reach.on, reach.is_one_of(), also))
+    return words("SELECT count(*) AS rows FROM", reach.tables, conditions(reach.on, reach.is_one_of(), also))

@@ -109,7 +109,11 @@ class PurgeRule:
 
 @dataclass(frozen=True)
 class StorePlan:
-    """Every statement for one store. `tables` and `purges` stand children first."""
+    """Every statement for one store. `tables` and `purges` stand children first.
+
+    `read_again` gives (`name`, `rows`) for every table whose rows carry the account id themselves: what should not be there
+    after an erasure.
+    """
 
     store: str
     schema: str
@@ -117,6 +121,7 @@ class StorePlan:
     contact: ContactPlan
     exists: str
     lock: str
+    read_again: str | None
     tables: tuple[TablePlan, ...]
     purges: tuple[PurgeRule, ...]
     fingerprint: str

@@ -1,0 +1,8 @@
+"""The connector for stores in PostgreSQL (15 or newer)."""
+
+from habeas.datamap.postgres.connection import StoreOptions
+from habeas.datamap.postgres.export import ExportedRows
+from habeas.datamap.postgres.purge import PurgeResult
+from habeas.datamap.postgres.store import ContactDetails, PostgresStore
+
+__all__ = ["ContactDetails", "ExportedRows", "PostgresStore", "PurgeResult", "StoreOptions"]

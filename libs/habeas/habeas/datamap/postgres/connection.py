@@ -1,0 +1,139 @@
+"""Connections to a store with every limit set, and its errors told apart without their texts (which quote rows)."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from habeas.datamap.errors import SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, Unavailability
+from habeas.datamap.planner.sql import quoted
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+UNKNOWN_NAMES: Final = frozenset({"42P01", "42703", "3F000"})
+"""undefined_table, undefined_column, invalid_schema_name: the schema changed after the check."""
+
+UNAVAILABLE: Final = {
+    "57014": Unavailability.TOO_SLOW,  # query_canceled, by statement_timeout
+    "55P03": Unavailability.BUSY,  # lock_not_available, by lock_timeout
+    "55006": Unavailability.BUSY,  # object_in_use
+    "40001": Unavailability.BUSY,  # serialization_failure
+    "40P01": Unavailability.BUSY,  # deadlock_detected
+    "53300": Unavailability.BUSY,  # too_many_connections
+    "25P03": Unavailability.TOO_SLOW,  # idle_in_transaction_session_timeout
+    "3D000": Unavailability.NO_CONNECTION,  # invalid_catalog_name
+}
+UNAVAILABLE_CLASSES: Final = {
+    "08": Unavailability.NO_CONNECTION,  # connection exception
+    "28": Unavailability.LOGIN_REFUSED,  # invalid authorization
+    "53": Unavailability.NO_CONNECTION,  # insufficient resources
+    "57": Unavailability.NO_CONNECTION,  # operator intervention: shutdown, crash
+    "58": Unavailability.NO_CONNECTION,  # system error
+}
+CLIENT_REFUSED: Final = "22000"
+"""data_exception, for values that the driver itself could not encode."""
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """Limits of one store's connector. Times in seconds."""
+
+    application: str = "habeas"
+    connections_max: int = 4
+    connect_timeout_s: float = 5.0
+    acquire_timeout_s: float = 10.0
+    statement_timeout_s: float = 120.0
+    lock_timeout_s: float = 5.0
+    drop_lock_timeout_s: float = 2.0
+    rows_per_fetch: int = 1_000
+
+
+class Link:
+    """The pool of one store, opened with the first use; an unreachable store does not hinder a service's start."""
+
+    def __init__(self, store: str, dsn: str, schema: str, options: StoreOptions) -> None:
+        self.store = store
+        self.options = options
+        self._dsn = dsn
+        self._schema = schema
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def close(self) -> None:
+        """Close every connection; waits for those in use as long as a statement may take."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            with self.told():
+                await pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection. Errors inside that come from the store leave as StoreError."""
+        with self.told():
+            pool = self._pool or await self._open()
+            async with pool.acquire(timeout=self.options.acquire_timeout_s) as connection:
+                yield connection
+
+    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        options = self.options
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=options.connections_max,
+            max_queries=50_000,
+            max_inactive_connection_lifetime=60.0,
+            timeout=options.connect_timeout_s,
+            # The server's own limit comes first, so that it can say what it was; this is for a server that says nothing.
+            command_timeout=options.statement_timeout_s + 5.0,
+            statement_cache_size=200,
+            max_cached_statement_lifetime=600,
+            server_settings={
+                "application_name": options.application,
+                "search_path": f"{quoted(self._schema)}, public",
+                "TimeZone": "UTC",
+                "DateStyle": "ISO",
+                "IntervalStyle": "iso_8601",
+                "bytea_output": "hex",
+                "standard_conforming_strings": "on",
+                # Row-level rules must not hide rows from an erasure: with `off` they are an error instead.
+                "row_security": "off",
+                "statement_timeout": _milliseconds(options.statement_timeout_s),
+                "lock_timeout": _milliseconds(options.lock_timeout_s),
+                "idle_in_transaction_session_timeout": _milliseconds(options.statement_timeout_s),
+                "jit": "off",
+            },
+        )
+        return self._pool
+
+    @contextmanager
+    def told(self, table: str | None = None) -> Iterator[None]:
+        """Turn errors of driver and server into StoreError, naming `table`; texts of the server are dropped."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except asyncpg.PostgresError as error:
+            raise _of_server(self.store, table, error.sqlstate or "") from None
+        except asyncpg.InterfaceError as error:
+            if isinstance(error, ValueError):
+                raise StoreRefused(self.store, table, CLIENT_REFUSED) from None
+            raise StoreUnavailable(self.store, Unavailability.CLOSED, table) from None
+        except TimeoutError:
+            raise StoreUnavailable(self.store, Unavailability.TOO_SLOW, table) from None
+        except (OSError, asyncpg.InternalClientError):
+            raise StoreUnavailable(self.store, Unavailability.NO_CONNECTION, table) from None
+
+
+def _of_server(store: str, table: str | None, code: str) -> StoreError:
+    if code in UNKNOWN_NAMES:
+        return SchemaMismatch(store, (), table)
+    unavailable = UNAVAILABLE.get(code) or UNAVAILABLE_CLASSES.get(code[:2])
+    if unavailable is not None:
+        return StoreUnavailable(store, unavailable, table)
+    return StoreRefused(store, table, code)
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))

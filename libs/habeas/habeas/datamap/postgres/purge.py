@@ -1,0 +1,140 @@
+"""The sweep of one rule: whole partitions first, then rows, up to a cutoff and never past it."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from habeas.datamap.planner import AgeKind, PartitionPlan, PurgeRule
+from habeas.datamap.planner.sql import quoted, words
+from habeas.datamap.postgres.connection import Connection, StoreOptions
+from habeas.datamap.postgres.ids import AskedIds
+
+RANGE: Final = re.compile(r"^FOR VALUES FROM \((?:'([^']+)'|MINVALUE)\) TO \('([^']+)'\)$")
+"""pg_get_expr of a range partition with one finite upper bound; anything else is never dropped."""
+
+
+@dataclass(frozen=True)
+class PurgeResult:
+    """What one call let go.
+
+    `rows` counts rows deleted one by one; rows of dropped partitions are not counted (that would mean reading them
+    all). `oldest_left` is the age of the oldest row that is left, for whatever reason; None when the table is empty or
+    when `more` rows wait for the next call.
+    """
+
+    rows: int
+    partitions_dropped: int
+    oldest_left: datetime | None
+    more: bool
+
+
+async def purge(
+    conn: Connection,
+    rule: PurgeRule,
+    cutoff: datetime,
+    limit: int,
+    held: AskedIds,
+    zone: ZoneInfo,
+    options: StoreOptions,
+) -> PurgeResult:
+    """Let go what is older than `cutoff`; see PostgresStore.purge."""
+    if cutoff.tzinfo is None:
+        raise ValueError("the cutoff needs a time zone")
+    if limit < 1:
+        raise ValueError("the limit must be at least one row")
+    edge = edge_of(rule.kind, cutoff, zone)
+    dropped = await _drop_partitions(conn, rule, edge, held, options) if rule.partitions is not None else 0
+    rows = await conn.fetchval(rule.delete, edge, limit, held.parameter)
+    more = rows == limit
+    oldest = None if more else await conn.fetchval(rule.oldest)
+    return PurgeResult(rows, dropped, _instant(oldest, zone), more)
+
+
+def edge_of(kind: AgeKind, cutoff: datetime, zone: ZoneInfo) -> datetime | date:
+    """The cutoff as the column's type: rows strictly before it are over.
+
+    A date stands for its whole day in the controller's zone, so only days that ended by the cutoff count as before it.
+    A timestamp without a zone is read as UTC.
+    """
+    if kind is AgeKind.DAY:
+        return cutoff.astimezone(zone).date()
+    if kind is AgeKind.UTC:
+        return cutoff.astimezone(UTC).replace(tzinfo=None)
+    return cutoff
+
+
+def upper_bound(kind: AgeKind, bound: str) -> tuple[datetime | date | None, datetime | date] | None:
+    """Lower and upper bound of a partition; None for what has no finite upper bound or can't be read: not droppable."""
+    found = RANGE.match(bound)
+    if found is None:
+        return None
+    try:
+        lower = None if found[1] is None else _parsed(kind, found[1])
+        return lower, _parsed(kind, found[2])
+    except ValueError:
+        return None
+
+
+def _parsed(kind: AgeKind, text: str) -> datetime | date:
+    if kind is AgeKind.DAY:
+        return date.fromisoformat(text)
+    parsed = datetime.fromisoformat(text)
+    if (parsed.tzinfo is None) is (kind is AgeKind.INSTANT):
+        raise ValueError("the bound's zone doesn't fit its type")
+    return parsed
+
+
+def _instant(oldest: datetime | date | None, zone: ZoneInfo) -> datetime | None:
+    if oldest is None:
+        return None
+    if not isinstance(oldest, datetime):
+        return datetime.combine(oldest, time.min, zone).astimezone(UTC)
+    return oldest.replace(tzinfo=UTC) if oldest.tzinfo is None else oldest
+
+
+async def _drop_partitions(
+    conn: Connection, rule: PurgeRule, edge: datetime | date, held: AskedIds, options: StoreOptions
+) -> int:
+    """Drop every partition that ends by the edge; each in its own transaction, waiting little for its lock."""
+    plan = rule.partitions
+    if plan is None:
+        return 0
+    dropped = 0
+    for schema, name, bound in await conn.fetch(plan.bounds, plan.schema, plan.table):
+        limits = upper_bound(rule.kind, bound or "")
+        if limits is None or not _is_over(limits[1], edge):
+            continue
+        if await _holds(conn, plan, limits, held):
+            continue
+        async with conn.transaction():
+            # Writers queue behind a waiting DROP, so it gives up soon and is tried with the next sweep.
+            await conn.execute(words("SET LOCAL lock_timeout =", str(int(options.drop_lock_timeout_s * 1000))))
+            await conn.execute(words("DROP TABLE", quoted(schema, name)))
+        dropped += 1
+    return dropped
+
+
+def _is_over(upper: datetime | date, edge: datetime | date) -> bool:
+    """Whether all that a partition can hold lies before the edge: its upper bound is exclusive (CREATE TABLE, PARTITION BY)."""
+    if isinstance(upper, datetime) and isinstance(edge, datetime):
+        return upper <= edge
+    if isinstance(upper, datetime) or isinstance(edge, datetime):
+        return False
+    return upper <= edge
+
+
+async def _holds(
+    conn: Connection,
+    plan: PartitionPlan,
+    limits: tuple[datetime | date | None, datetime | date],
+    held: AskedIds,
+) -> bool:
+    """Whether a partition has rows of accounts that must not be touched; then its other rows go one by one."""
+    if not held.parameter or plan.held is None:
+        return False
+    lower, upper = limits
+    if lower is None:
+        return True  # open below: not worth a scan of everything; rows go one by one
+    return bool(await conn.fetchval(plan.held, lower, upper, held.parameter))

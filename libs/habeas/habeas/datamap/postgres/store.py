@@ -1,0 +1,283 @@
+"""One store in PostgreSQL: found, erased, read again, exported and purged through its data map."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from types import TracebackType
+from typing import Self
+
+from habeas.contracts.outcomes import TableOutcome
+from habeas.contracts.vocabulary import TableResult
+from habeas.datamap.check import compare
+from habeas.datamap.datamap import StoreMap
+from habeas.datamap.dataset import Contact
+from habeas.datamap.errors import NotErased, SchemaMismatch
+from habeas.datamap.live import CATALOGUE, LiveSchema
+from habeas.datamap.planner import AgeKind, ExportPlan, PurgeRule, StorePlan, TablePlan, compile_store
+from habeas.datamap.policy import Policy
+from habeas.datamap.postgres.connection import Connection, Link, StoreOptions
+from habeas.datamap.postgres.export import ExportedRows, Sink, copy_out, read_out
+from habeas.datamap.postgres.ids import AskedIds
+from habeas.datamap.postgres.purge import PurgeResult, purge
+from habeas.datamap.retention import expires_on
+
+
+@dataclass(frozen=True)
+class ContactDetails:
+    """What a mail to a person needs; absent parts are None."""
+
+    address: str | None = field(default=None, repr=False)
+    name: str | None = field(default=None, repr=False)
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Rows of one person in one table, and the newest of their ages where the table has one."""
+
+    rows: int
+    newest: datetime | date | None = None
+
+
+class PostgresStore:
+    """Connector of one store.
+
+    Cheap to make: nothing is connected before the first use. Every call may raise StoreUnavailable, StoreRefused or
+    SchemaMismatch; a call that changes rows leaves them untouched then, unless NotErased says `committed`.
+    """
+
+    def __init__(self, store: StoreMap, policy: Policy, dsn: str, options: StoreOptions | None = None) -> None:
+        self.map = store
+        self.policy = policy
+        self._link = Link(store.name, dsn, store.schema, options or StoreOptions())
+        self._plan: StorePlan | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the store in outcomes, events and alarms."""
+        return self.map.name
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._link.close()
+
+    async def check(self) -> None:
+        """Compare the live schema with the map, by one catalogue query; raises SchemaMismatch where they differ."""
+        async with self._link.connection() as conn:
+            await self._checked(conn)
+
+    async def plan(self) -> StorePlan:
+        """Give the compiled plan, checking first where that has not happened yet."""
+        if self._plan is None:
+            await self.check()
+        assert self._plan is not None, "check() compiles or raises"  # noqa: S101 - for mypy
+        return self._plan
+
+    async def _checked(self, conn: Connection) -> StorePlan:
+        """Compile again when, and only when, the schema is another one than last time."""
+        known = self._plan.fingerprint if self._plan else None
+        with self._link.told():
+            row = await conn.fetchrow(CATALOGUE, self.map.schema, known)
+        if row is None or row["told"] is None:
+            assert self._plan is not None, "the fingerprint of a plan was asked for"  # noqa: S101 - for mypy
+            return self._plan
+        live = LiveSchema.parse(self.map.schema, row["told"], row["fingerprint"])
+        problems = compare(self.map, live)
+        if problems:
+            self._plan = None
+            raise SchemaMismatch(self.name, problems)
+        self._plan = compile_store(self.map, live)
+        return self._plan
+
+    async def contacts(self, account_ids: Iterable[str]) -> Mapping[str, ContactDetails]:
+        """Address, name and language of those accounts that exist, by one statement."""
+        plan = await self.plan()
+        asked = AskedIds(account_ids, plan.identity_type)
+        async with self._link.connection() as conn:
+            with self._link.told(self.map.root):
+                rows = await conn.fetch(plan.contact.sql, asked.parameter)
+        found: dict[str, ContactDetails] = {}
+        for row in rows:
+            parts = {part: row[part.value] for part in plan.contact.parts}
+            details = ContactDetails(parts.get(Contact.ADDRESS), parts.get(Contact.NAME), parts.get(Contact.LANGUAGE))
+            found.update(dict.fromkeys(asked.given(row["account_id"]), details))
+        return found
+
+    async def existing(self, account_ids: Iterable[str]) -> frozenset[str]:
+        """Those of the accounts that the root has a row for."""
+        plan = await self.plan()
+        asked = AskedIds(account_ids, plan.identity_type)
+        async with self._link.connection() as conn:
+            with self._link.told(self.map.root):
+                rows = await conn.fetch(plan.exists, asked.parameter)
+        return frozenset(given for row in rows for given in asked.given(row["account_id"]))
+
+    async def locate(self, account_ids: Iterable[str]) -> Mapping[str, Mapping[str, int]]:
+        """Rows per table per account, zeros included, in one snapshot and one statement per table."""
+        async with self._link.connection() as conn:
+            plan = await self._checked(conn)
+            asked = AskedIds(account_ids, plan.identity_type)
+            held: dict[str, dict[str, int]] = {account_id: {} for account_id in asked.asked}
+            async with conn.transaction(isolation="repeatable_read", readonly=True):
+                for table in plan.tables:
+                    rows = asked.by_asked(await self._counts(conn, table, table.locate, asked))
+                    for account_id in asked.asked:
+                        held[account_id][table.table] = rows.get(account_id, 0)
+        return held
+
+    async def erase(self, account_ids: Iterable[str]) -> Mapping[str, tuple[TableOutcome, ...]]:
+        """Erase all that the map says of these accounts, in one transaction, and read again.
+
+        Per account one outcome for each table, in the order of the work. Running it again finds nothing, and says so.
+        Raises NotErased when a row is still there: before the commit nothing has changed; after it (`committed`), rows
+        that somebody wrote meanwhile go with the next run.
+        """
+        async with self._link.connection() as conn:
+            async with conn.transaction():
+                plan = await self._checked(conn)
+                asked = AskedIds(account_ids, plan.identity_type)
+                with self._link.told(self.map.root):
+                    await conn.fetch(plan.lock, asked.parameter)
+                done = [(table, await self._erase_table(conn, table, asked)) for table in plan.tables]
+            await self._read_again(conn, plan, asked)
+        return {
+            account_id: tuple(
+                self._outcome(table, held.get(account_id)) for table, held in done if table.result is not None
+            )
+            for account_id in asked.asked
+        }
+
+    async def _erase_table(self, conn: Connection, table: TablePlan, asked: AskedIds) -> Mapping[str, _Held]:
+        """One table, and then what is left of it, while the rows by which its people are found still exist."""
+        with self._link.told(table.table):
+            if table.ground is not None:
+                held = await self._held(conn, table, asked)
+                if table.erase is not None:
+                    await conn.fetch(table.erase, asked.parameter)
+            elif table.erase is not None:
+                counts = asked.by_asked(await self._counts(conn, table, table.erase, asked))
+                held = {account_id: _Held(rows) for account_id, rows in counts.items()}
+            else:
+                held = {}
+            for mention in table.mentions:
+                await conn.execute(mention, asked.parameter)
+            for verify in filter(None, (table.verify, *table.unmentioned)):
+                left = await conn.fetchval(verify, asked.parameter)
+                if left:
+                    raise NotErased(self.name, table.table, left, committed=False)
+        return held
+
+    async def _read_again(self, conn: Connection, plan: StorePlan, asked: AskedIds) -> None:
+        """After the commit, everything that carries the account id itself: a row written meanwhile would be there."""
+        if plan.read_again is None:
+            return
+        with self._link.told():
+            for row in await conn.fetch(plan.read_again, asked.parameter):
+                if row["rows"]:
+                    raise NotErased(self.name, row["name"], row["rows"], committed=True)
+
+    async def _counts(self, conn: Connection, table: TablePlan, sql: str, asked: AskedIds) -> dict[str, int]:
+        with self._link.told(table.table):
+            return {row["account_id"]: row["rows"] for row in await conn.fetch(sql, asked.parameter)}
+
+    async def _held(self, conn: Connection, table: TablePlan, asked: AskedIds) -> dict[str, _Held]:
+        rows = await conn.fetch(table.locate, asked.parameter)
+        return {
+            given: _Held(row["rows"], row["newest"] if table.newest is not None else None)
+            for row in rows
+            for given in asked.given(row["account_id"])
+        }
+
+    def _outcome(self, table: TablePlan, held: _Held | None) -> TableOutcome:
+        if held is None or not held.rows or table.result is None:
+            return TableOutcome(
+                store=self.name, table=table.table, category=table.category, result=TableResult.NOTHING_HELD, rows=0
+            )
+        return TableOutcome(
+            store=self.name,
+            table=table.table,
+            category=table.category,
+            result=table.result,
+            rows=held.rows,
+            ground=table.ground,
+            until=self._until(table, held),
+        )
+
+    def _until(self, table: TablePlan, held: _Held) -> date | None:
+        """Last day on which the newest of the kept rows stays; None where the rows carry no age."""
+        if table.until is None or held.newest is None:
+            return None
+        zone = self.policy.zone
+        newest = held.newest
+        if not isinstance(newest, datetime):
+            newest = datetime.combine(newest, time.max, zone)  # anything dated so happened by the end of that day
+        elif table.newest is AgeKind.UTC:
+            newest = newest.replace(tzinfo=UTC)
+        return expires_on(self.policy.retention[table.until], newest, zone)
+
+    async def sources(self, *, portable_only: bool = False) -> tuple[ExportPlan, ...]:
+        """Every table that an export of this kind reads, also those that turn out to hold nothing."""
+        return _sources(await self.plan(), portable_only=portable_only)
+
+    async def export(self, account_ids: Iterable[str], *, portable_only: bool = False) -> AsyncIterator[ExportedRows]:
+        """All rows of many small accounts, in one snapshot and one statement per table, some rows at a time.
+
+        Each piece holds rows of one account and one table. Close the iterator (contextlib.aclosing) when leaving early.
+        """
+        async with self._link.connection() as conn:
+            plan = await self._checked(conn)
+            asked = AskedIds(account_ids, plan.identity_type)
+            async with conn.transaction(isolation="repeatable_read", readonly=True):
+                for source in _sources(plan, portable_only=portable_only):
+                    with self._link.told(source.table):
+                        async for piece in read_out(conn, source, asked, self._link.options.rows_per_fetch):
+                            yield piece
+
+    async def stream(self, account_id: str, sink: Sink, *, portable_only: bool = False) -> Mapping[str, int]:
+        """All rows of one large account by COPY, in one snapshot; gives rows per table.
+
+        `sink(source, chunk)` gets JSON Lines (one object a line, UTF-8), chunks of whole lines; it is awaited, so a slow
+        reader slows the database and memory stays bounded.
+        """
+        async with self._link.connection() as conn:
+            plan = await self._checked(conn)
+            asked = AskedIds([account_id], plan.identity_type)
+            rows: dict[str, int] = {}
+            async with conn.transaction(isolation="repeatable_read", readonly=True):
+                for source in _sources(plan, portable_only=portable_only):
+                    with self._link.told(source.table):
+                        rows[source.table] = await copy_out(conn, source, asked, sink)
+        return rows
+
+    async def purge_rules(self) -> tuple[PurgeRule, ...]:
+        """What the retention sweep has to do here, children first."""
+        return (await self.plan()).purges
+
+    async def purge(self, rule: PurgeRule, cutoff: datetime, limit: int, held: Iterable[str] = ()) -> PurgeResult:
+        """Let go what is older than `cutoff`: whole partitions, then at most `limit` rows.
+
+        Never a row at or after the cutoff, never a row of an account in `held`, never a row that others still refer to.
+        Call again while `more`. Raises ValueError for a cutoff without a zone. The rule is looked up again in the plan
+        of the live schema as it is now.
+        """
+        async with self._link.connection() as conn:
+            plan = await self._checked(conn)
+            asked = AskedIds(held, plan.identity_type)
+            live = next((r for r in plan.purges if (r.table, r.retention) == (rule.table, rule.retention)), None)
+            if live is None:
+                raise SchemaMismatch(self.name, (), rule.table)
+            with self._link.told(rule.table):
+                return await purge(conn, live, cutoff, limit, asked, self.policy.zone, self._link.options)
+
+
+def _sources(plan: StorePlan, *, portable_only: bool) -> tuple[ExportPlan, ...]:
+    wanted = (table.portable if portable_only else table.export for table in plan.tables)
+    return tuple(source for source in wanted if source is not None)
