@@ -109,7 +109,9 @@ def _children(policy: Policy, located: Located) -> Iterator[Problem]:
         child = regime.latest.child
         if policy.children.under < child.at_least:
             what = f"`children.under: {policy.children.under}` is below {child.at_least} ({regime.regime}, {child.article})"
-            yield located.problem(("children", "under"), what, f"`{child.under}`")
+            lower = f", or the lower age of your country, down to `{child.at_least}`"
+            write = f"`{child.under}`{lower if child.at_least < child.under else ''}"
+            yield located.problem(("children", "under"), what, write)
 
 
 def _repeated_decisions(policy: Policy, located: Located) -> Iterator[Problem]:
