@@ -24,7 +24,7 @@ from habeas_demo.looks import (
 )
 from habeas_demo.people import DAY, RETENTION
 
-_YEARS_OF_BOOKS = 10
+_LONG_AGO = dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """How many rows a person had in a table: all, and those that retention leaves."""
+    """How many rows a person had in a table: all, and those that retention must leave."""
 
     all: int
     staying: int
@@ -104,10 +104,10 @@ class Witness:
         return [*checks, await self._check_log_days()]
 
     async def _note(self, name: str) -> None:
-        cutoff, last_year = _cuts(self.ticked_as_of)
+        as_of = self.ticked_as_of or _LONG_AGO
         await self.conn.execute(MAKE_NOTES.format(name=name))
         for table, look in LOOKS.items():
-            await self.conn.execute(NOTE.format(name=name, table=table, look=look), cutoff, last_year)
+            await self.conn.execute(NOTE.format(name=name, table=table, look=look), as_of)
         await self.conn.execute(f"CREATE INDEX ON {name} (table_name, id)")
         await self.conn.execute(f"ANALYZE {name}")
 
@@ -116,18 +116,12 @@ class Witness:
 
     async def _check_log_days(self) -> Check:
         """Whole days of the log past their retention are dropped, and only those."""
-        cutoff, _ = _cuts(self.ticked_as_of)
-        wanted = {name for name in self._log_days if _day_of(name) + DAY > cutoff}
+        cutoff = (self.ticked_as_of or _LONG_AGO) - RETENTION
+        must_stay = {name for name in self._log_days if _day_of(name) + DAY > cutoff}
+        must_go = {name for name in self._log_days if _day_of(name) + 2 * DAY <= cutoff}
         found = await self._list_log_days()
-        detail = f"{len(found)} days kept, {len(found - wanted)} too old, {len(wanted - found)} dropped too early"
-        return Check("retention · days of the log", found == wanted, detail)
-
-
-def _cuts(as_of: dt.datetime | None) -> tuple[dt.datetime, int]:
-    """Give the moment and the year of which everything older is past its retention; without a tick, nothing is."""
-    if as_of is None:
-        return dt.datetime(1900, 1, 1, tzinfo=dt.UTC), 0
-    return as_of - RETENTION, as_of.year - _YEARS_OF_BOOKS - 1
+        detail = f"{len(found)} days kept, {len(found & must_go)} too old, {len(must_stay - found)} dropped too early"
+        return Check("retention · days of the log", not found & must_go and must_stay <= found, detail)
 
 
 def _day_of(partition: str) -> dt.datetime:

@@ -142,7 +142,7 @@ async def test_resurrection_is_seen(platform: Platform, conn: Connection) -> Non
 
 
 async def test_early_purge_is_seen(platform: Platform, conn: Connection) -> None:
-    """A row that is a microsecond too young is not retention's, and a whole day dropped too early is found."""
+    """A day of the log dropped too early is found, as a day and as rows."""
     ids = [person.account_id for person in some(platform, 10)]
     witness = await Witness.begin(conn, AS_OF)
     await erase(conn, ids)
@@ -150,6 +150,26 @@ async def test_early_purge_is_seen(platform: Platform, conn: Connection) -> None
     await conn.execute("DROP TABLE execution_logs_2026_08_26")
     names = failed(await witness.check_platform(ids))
     assert names == {"others untouched · execution_logs", "retention · days of the log"}
+
+
+async def test_late_and_early_are_told_to_the_microsecond(platform: Platform, conn: Connection) -> None:
+    """A row a microsecond short of its 90 days must stay; one that ended a day before the tick must be gone."""
+    ids = [person.account_id for person in some(platform, 3)]
+    line = """
+        INSERT INTO execution_logs
+        SELECT gen_random_uuid(), $2, $1, NULL, NULL, 'gpt-small', 'ok', 1, 1, 1, '::1', 'x' RETURNING id
+    """
+    cut = dt.datetime(2026, 8, 26, tzinfo=dt.UTC)
+    young = await conn.fetchval(line, platform.loaded.people[50].account_id, cut + dt.timedelta(microseconds=1))
+    late = await conn.fetchval(line, platform.loaded.people[51].account_id, cut - dt.timedelta(days=1))
+    witness = await Witness.begin(conn, AS_OF)
+    await erase(conn, ids)
+    await sweep(conn)
+    assert failed(await witness.check_platform(ids)) == set()
+    await conn.execute("DELETE FROM execution_logs WHERE id = $1", young)
+    assert failed(await witness.check_platform(ids)) == {"others untouched · execution_logs"}
+    notes = "SELECT wanted FROM before_rows WHERE id = $1"
+    assert (await conn.fetchval(notes, str(young)), await conn.fetchval(notes, str(late))) == ("there", "gone")
 
 
 async def test_rows_are_counted_per_person(platform: Platform, conn: Connection) -> None:
