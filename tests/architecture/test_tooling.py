@@ -1,14 +1,17 @@
+import ast
 import re
 import subprocess
+import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import packages_distributions
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.architecture.repository import ROOT, SERVICES
+from tests.architecture.repository import ROOT, SERVICES, sources
 
 OURS = {"habeas", "habeas-embedded", "habeas-demo", *SERVICES}
 
@@ -111,3 +114,50 @@ def test_every_verb_is_listed() -> None:
     phony = set(re.findall(r"^\.PHONY: (\S+)$", text, re.MULTILINE))
     told = set(re.findall(r"^([a-z][a-z0-9-]*):.*## \S", text, re.MULTILINE))
     assert phony == told
+
+
+def third_party(folder: str) -> dict[str, str]:
+    """Distribution of every package from outside that Python files below the folder import, with one file that does."""
+    known = packages_distributions()
+    found: dict[str, str] = {}
+    for source in sources():
+        if not source.python or not source.under(folder):
+            continue
+        for node in source.nodes:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"_typeshed"}:
+                found[canonicalize_name(known.get(top, [top])[0])] = str(source.path)
+    return found
+
+
+def asked_for(lines: Iterable[str]) -> set[str]:
+    """Canonical names of the distributions that requirement lines name."""
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+@pytest.mark.parametrize(
+    "folder", ["libs/habeas", *(f"services/{name}" for name in SERVICES), "deploy/embedded", "deploy/demo"]
+)
+def test_imports_are_declared(folder: str) -> None:
+    """A distribution declares what it imports, itself or through `habeas`, so that an image holds what it needs."""
+    own = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    library = tomllib.loads((ROOT / "libs/habeas/pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = asked_for([*own["dependencies"], *library["dependencies"]]) | {own["name"]}
+    if folder == "libs/habeas":
+        declared |= {
+            "habeas-embedded",
+            "habeas-demo",
+        }  # `habeas up` asks for them when it is called, and says so when absent
+    undeclared = {name: path for name, path in third_party(folder).items() if name not in declared}
+    assert not undeclared, undeclared
+
+
+def test_tests_import_what_is_asked_for() -> None:
+    """What tests import stands in requirements.in by name; it is not there by the grace of another package."""
+    text = "".join((ROOT / path).read_text(encoding="utf-8") for path in ("requirements.in", "deploy/requirements.in"))
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    asked = asked_for(line for line in lines if line and not line.startswith("-r ")) | OURS
+    undeclared = {name: path for name, path in third_party("tests").items() if name not in asked | {"tests"}}
+    assert not undeclared, undeclared
