@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 OWNER: Final = "habeas_owner"
-BOOKKEEPING: Final = "schema_migrations"
 
 _FILE: Final = re.compile(r"(\d{4})_[a-z0-9_]{1,80}\.sql")
 _IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -58,6 +57,7 @@ _PREPARE_SCHEMA = """
 _GRANT_TO_SERVICE = """
     GRANT USAGE ON SCHEMA {schema} TO {role};
     GRANT SELECT ON {schema}.schema_migrations TO {role};
+    REVOKE INSERT, UPDATE, DELETE ON {schema}.schema_migrations FROM {role};
     ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema}
         GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
     ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT USAGE ON SEQUENCES TO {role};
