@@ -134,6 +134,15 @@ def test_the_stricter_law_decides() -> None:
     assert answer == Deadlines(date(2026, 3, 5), date(2026, 3, 5), "uk-gdpr", "2026-02-05", date(2026, 2, 19))
 
 
+def test_the_law_that_is_named_ends_first_before_any_rolling() -> None:
+    """A month ends on Easter Sunday and rolls to Tuesday; 32 days end on Monday and stay: each date is the earlier one."""
+    plain = CCPA.model_dump(mode="json")
+    plain["regime"] = "elsewhere"
+    plain["versions"][0]["answer"]["within"] = "32d"
+    answer = compute(a_policy(answer_within="1mo"), (Regime.model_validate(plain), GDPR), noon("2026-03-05"))
+    assert answer[:3] == (date(2026, 4, 5), date(2026, 4, 6), "gdpr")
+
+
 def test_a_regime_may_be_made_stricter() -> None:
     """A shorter period beside a regime's name moves what we work towards, not the law."""
     policy = a_policy(regimes=["gdpr", {"name": "ccpa", "answer_within": "15d"}])

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import jsonschema  # type: ignore[import-untyped] # the package has no types
+import jsonschema
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -161,6 +161,7 @@ MISTAKES = [
     (instead("ground: legal_obligation, ", ""), 23, "retention.invoices.law", "`ground: legal_obligation`"),
     (instead("from: end_of_year", "from: year"), 23, "retention.invoices.from", "`end_of_year`"),
     (instead("safeguard: scc, ", ""), 25, "recipients.clerk", "`safeguard: scc`"),
+    (instead("country: CH", "country: GI"), 27, "recipients.swiss", "`safeguard: scc`"),  # adequate for the UK only
     (instead("told_by: mail", "told_by: post"), 27, "recipients.swiss.told_by", "`http`"),
 ]
 
@@ -186,6 +187,13 @@ def test_problems_of_several_parts_come_together(tmp_path: Path) -> None:
         "purposes.run_tasks.categories.0",
         "recipients.clerk",
     }
+
+
+def test_a_controller_elsewhere_is_held_to_what_binds_it(tmp_path: Path) -> None:
+    """In the United States no law binds by establishment, and data that stays outside of the EEA is no transfer out of it."""
+    text = POLICY.replace("country: DE", "country: US").replace("[gdpr, uk-gdpr, ccpa]", "[gdpr]")
+    policy = load(tmp_path, text.replace("country: CH", "country: IN"))
+    assert [choice.name for choice in policy.regimes] == ["gdpr"]
 
 
 @pytest.mark.parametrize("within", ["30d", "31d", "1mo", "4w", "1d"])
