@@ -136,7 +136,7 @@ async def test_file_that_commits_is_refused(empty_database: str, role: str, file
 
 async def test_missing_role_is_named(empty_database: str, files: Path) -> None:
     """Without its role nothing is done, and the error names the role."""
-    with pytest.raises(MigrationError, match="no role .*nobody_at_all"):
+    with pytest.raises(MigrationError, match=r"no role .*nobody_at_all"):
         await migrate(empty_database, "accounts", [files], role="nobody_at_all")
 
 

@@ -144,16 +144,14 @@ def _unknown(variables: Sequence[_Variable], prefix: str, env: Mapping[str, str]
 
 def _complaint(error: ErrorDetails, variables: Sequence[_Variable]) -> str:
     path = tuple(str(part) for part in error["loc"])
-    own_words = error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else ""
     for variable in variables:
         if path[: len(variable.path)] == variable.path:
             state = "is missing" if error["type"] == "missing" else "is wrong"
             meaning = variable.field.description or "no description"
-            advice = f"{own_words} " if own_words else ""
-            return (
-                f"{variable.own} (or {variable.shared}) {state}: {meaning}. {advice}Write {_what_to_write(variable)}."
-            )
-    return own_words or "settings contradict each other"
+            return f"{variable.own} (or {variable.shared}) {state}: {meaning}. Write {_what_to_write(variable)}."
+    if error["type"] == "value_error":  # of a whole model, whose validator names variables and no values
+        return error["msg"].removeprefix("Value error, ")
+    return "settings contradict each other"
 
 
 def _what_to_write(variable: _Variable) -> str:

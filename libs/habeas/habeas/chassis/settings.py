@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator, model_validator
 
@@ -191,12 +191,12 @@ def _is_private(dsn: str) -> bool:
     """Whether nobody between here and the database can read along, as far as the DSN says it."""
     try:
         parts = urlsplit(dsn)
-        host = parts.hostname
     except ValueError:
         return False
     query = parse_qs(parts.query)
-    hosts = query.get("host", [host or ""])
-    if all(each.startswith("/") for each in hosts):
+    places = [unquote(place) for place in parts.netloc.rpartition("@")[2].split(",")]  # asyncpg prefers these
+    hosts = [host for place in (*places, *query.get("host", ())) for host in place.split(",") if host]
+    if hosts and all(host.startswith("/") for host in hosts):
         return True
     return query.get("sslmode") == ["verify-full"] and query.get("ssl_min_protocol_version") == ["TLSv1.3"]
 
