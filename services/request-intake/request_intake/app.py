@@ -20,7 +20,7 @@ def build(settings: Settings) -> Service:
     kek = settings.sealing.open()
     service = Service("request-intake", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy))
+    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
     keys = KeyStore(kek, service.clock.now)
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
     desk = handlers.Desk(policy, keys, Fingerprinter(kek), service.clock, tolerance)

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from habeas.datamap.postgres import Contact, PostgresStore
+from habeas.datamap.postgres import ContactDetails, PostgresStore
 
 
 class AddressBook(Protocol):
     """Finds where a person can be written to."""
 
-    async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, Contact]:
+    async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, ContactDetails]:
         """Give the contact of each account that has one. Raises ``StoreError`` when a store does not answer."""
         ...
 
@@ -20,9 +20,9 @@ class StoreAddressBook:
     def __init__(self, stores: Sequence[PostgresStore]) -> None:
         self._stores = stores
 
-    async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, Contact]:
+    async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, ContactDetails]:
         """Give the contact of each account that has one, one statement per store."""
-        found: dict[str, Contact] = {}
+        found: dict[str, ContactDetails] = {}
         for store in self._stores:
             missing = [account_id for account_id in account_ids if account_id not in found]
             if missing:

@@ -4,7 +4,7 @@ from typing import Final
 
 from habeas.chassis.database import Database
 from habeas.chassis.sweep import Swept
-from habeas.datamap.postgres import Contact
+from habeas.datamap.postgres import ContactDetails
 from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, open_text, seal_json
 from request_intake import lifecycle, store
 from request_intake.gateways import AddressBook
@@ -23,6 +23,7 @@ async def open_received(db: Database, address_book: AddressBook, keys: KeyStore)
         received = await store.lock_received(tx, _BATCH_ROWS_MAX)
         if not received:
             return Swept(0)
+        tx.caused_by(*(request.traceparent for request in received))
         subjects = {request.subject_id for request in received}
         data_keys = await keys.read(tx, subjects, KeyKind.DATA)
         case_keys = await keys.require(tx, subjects, KeyKind.CASE)
@@ -48,7 +49,7 @@ async def open_received(db: Database, address_book: AddressBook, keys: KeyStore)
     return Swept(len(received), more=len(received) == _BATCH_ROWS_MAX)
 
 
-def _sealed(contact: Contact | None, request: Request, case_key: SubjectKey) -> str | None:
+def _sealed(contact: ContactDetails | None, request: Request, case_key: SubjectKey) -> str | None:
     """Seal the address under the case key, since the outcome is mailed after the data key is gone."""
     if contact is None or contact.address is None:
         return None

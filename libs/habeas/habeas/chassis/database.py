@@ -15,12 +15,11 @@ from typing import Any, Final, TypeVar
 import asyncpg
 from opentelemetry.trace import SpanKind
 
-from habeas.chassis import cause, metrics, outbox, tracing
+from habeas.chassis import cause, metrics, outbox
 from habeas.chassis.clock import Clock
 from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import Name
 from habeas.chassis.settings import ChassisSettings
-from habeas.chassis.trace_context import extract
 from habeas.contracts.audit import AuditFact
 from habeas.contracts.model import Event
 
@@ -45,7 +44,7 @@ TRANSIENT: Final = (
 """Failures of the database or the way to it: the same unit of work may succeed unchanged, so no message is blamed."""
 
 _ATTEMPTS_MAX: Final = 5
-_LINKS_MAX: Final = 32
+_POSTGRESQL: Final = Name("postgresql")
 _BACKOFF_FIRST_S: Final = 0.02
 
 
@@ -106,6 +105,10 @@ class Transaction:
         origin = trace if trace is not None else cause.current()
         self.pending.events.extend((event, origin) for event in events)
 
+    def caused_by(self, *traces: str | None) -> None:
+        """Name what this transaction is done for, beyond what it emits, so that it is found in those traces."""
+        self.causes.extend(trace for trace in traces if trace is not None)
+
     def record(self, *facts: AuditFact) -> None:
         """Put facts into the audit log if and when this transaction commits."""
         self.pending.facts.extend(facts)
@@ -164,7 +167,14 @@ class Database:
         metrics.TRANSACTION_DURATION_S.observe(self.clock.monotonic() - started, transaction=label)
         metrics.TRANSACTION_STATEMENTS.add(tx.statements, transaction=label)
         causes = [*tx.causes, *(trace for _, trace in tx.pending.events if trace is not None)]
-        _trace_transaction(name, causes, tx.now, self.clock.now(), tx.statements)
+        cause.record(
+            "transaction/" + name,
+            causes,
+            tx.now,
+            self.clock.now(),
+            kind=SpanKind.CLIENT,
+            attributes={"db.system": _POSTGRESQL, "db.statements": tx.statements},
+        )
         for callback in self._on_commit:
             callback(tx.pending)
 
@@ -200,19 +210,3 @@ class Database:
 @lru_cache(maxsize=1024)
 def _label(name: str) -> Name:
     return Name(name)
-
-
-def _trace_transaction(name: str, causes: Sequence[str], started: datetime, ended: datetime, statements: int) -> None:
-    """Record a committed transaction under its first cause, with links to the others; without a cause there is no trace."""
-    if not causes:
-        return
-    first, *others = dict.fromkeys(causes)
-    tracing.span_from_times(
-        "transaction/" + name,
-        extract(first),
-        started,
-        ended,
-        kind=SpanKind.CLIENT,
-        links=[extract(other) for other in others[:_LINKS_MAX]],
-        attributes={"db.system": Name("postgresql"), "db.statements": statements},
-    )

@@ -87,9 +87,8 @@ class Relay:
         return len(rows)
 
     def _record(self, row: store.Row, hop: tracing.Hop | None) -> Record:
-        envelope = Envelope(
-            row["event_id"], row["type"], self._service, row["created_at"], row["subject"], hop.traceparent
-        )
+        trace = row["traceparent"] if hop is None else hop.traceparent
+        envelope = Envelope(row["event_id"], row["type"], self._service, row["created_at"], row["subject"], trace)
         return Record(row["topic"], row["key"].encode(), row["value"], encode_headers(envelope))
 
     async def _publish_facts(self) -> int:

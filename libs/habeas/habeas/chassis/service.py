@@ -178,7 +178,8 @@ class Service:
                 raise
             return database
 
-        return await self._await("database", ready, (*TRANSIENT, migrations.SchemaNotReady))
+        found: Database | None = await self._await("database", ready, (*TRANSIENT, migrations.SchemaNotReady))
+        return found
 
     async def _prepared(self, database: Database) -> bool:
         async def topics_there() -> bool:

@@ -125,7 +125,7 @@ class Worker:
             later = _held_back(messages, put_off)
             ready = [message for message in messages if message.inbox_id not in later]
             spans = tracing.start_messages(ready, tx.now)
-            tx.causes.extend(trace for trace in spans.traces.values() if trace is not None)
+            tx.caused_by(*spans.traces.values())
             with tracing.finished(spans):
                 for group in in_order(ready):
                     await self._call(group, tx, spans.traces, poison)

@@ -2,7 +2,8 @@
 
 from habeas.datamap.postgres.connection import StoreOptions
 from habeas.datamap.postgres.export import ExportedRows
+from habeas.datamap.postgres.opening import open_stores
 from habeas.datamap.postgres.purge import PurgeResult
 from habeas.datamap.postgres.store import ContactDetails, PostgresStore
 
-__all__ = ["ContactDetails", "ExportedRows", "PostgresStore", "PurgeResult", "StoreOptions"]
+__all__ = ["ContactDetails", "ExportedRows", "PostgresStore", "PurgeResult", "StoreOptions", "open_stores"]

@@ -1,0 +1,59 @@
+"""What erasure-executor reaches outside of its database: the stores in which people are erased."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from habeas.contracts.outcomes import TableOutcome
+from habeas.contracts.vocabulary import TableResult
+from habeas.datamap.postgres import PostgresStore
+
+Outcomes = Mapping[str, tuple[TableOutcome, ...]]
+"""Per account, one outcome for each table of every store."""
+
+
+class Stores(Protocol):
+    """All stores of the data map as one."""
+
+    async def plan(self, account_ids: Sequence[str]) -> Outcomes:
+        """Count what an erasure would touch. Raises ``StoreError``."""
+        ...
+
+    async def erase(self, account_ids: Sequence[str]) -> Outcomes:
+        """Erase and read again, one transaction per store; may be repeated. Raises ``StoreError``."""
+        ...
+
+
+class MappedStores:
+    """The stores that the data map names, worked on one after another."""
+
+    def __init__(self, stores: Sequence[PostgresStore]) -> None:
+        self._stores = stores
+
+    async def plan(self, account_ids: Sequence[str]) -> Outcomes:
+        """Count rows per table, each with what the data map says will become of them."""
+        planned: dict[str, tuple[TableOutcome, ...]] = dict.fromkeys(account_ids, ())
+        for store in self._stores:
+            located = await store.locate(account_ids)
+            tables = {table.table: table for table in (await store.plan()).tables}
+            for account_id, rows in located.items():
+                planned[account_id] += tuple(
+                    TableOutcome(
+                        store=store.name,
+                        table=name,
+                        category=tables[name].category,
+                        result=tables[name].result or TableResult.NOTHING_HELD,
+                        rows=count,
+                        ground=tables[name].ground,
+                    )
+                    for name, count in rows.items()
+                    if count
+                )
+        return planned
+
+    async def erase(self, account_ids: Sequence[str]) -> Outcomes:
+        """Erase store by store; a store that fails leaves those before it erased, which a repetition finds so."""
+        done: dict[str, tuple[TableOutcome, ...]] = dict.fromkeys(account_ids, ())
+        for store in self._stores:
+            for account_id, outcomes in (await store.erase(account_ids)).items():
+                done[account_id] += outcomes
+        return done

@@ -1,0 +1,22 @@
+"""The message edge of erasure-executor."""
+
+from erasure_executor import lifecycle, store
+from habeas.chassis.batch import Batch
+from habeas.chassis.database import Transaction
+from habeas.contracts.request_intake import RequestVerified
+from habeas.contracts.vocabulary import Right
+
+
+async def on_request_verified(batch: Batch[RequestVerified], tx: Transaction) -> None:
+    """Begin an erasure for each verified request for erasure; other rights are somebody else's.
+
+    Runs once per event; an erasure that is known already stays as it is.
+    """
+    begun = {
+        verified.request_id: lifecycle.begin_erasure(verified, batch.trace, tx.now)
+        for verified in batch
+        if verified.right is Right.ERASURE
+    }
+    added = await store.add_erasures(tx, [decision.erasure for decision in begun.values()])
+    for request_id in added:
+        tx.record(*begun[request_id].facts)

@@ -1,0 +1,154 @@
+"""The life of an erasure, decided without I/O, clock or randomness."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from habeas.chassis.lifecycle import row, table
+from habeas.contracts.audit import Action, AuditFact, AuditOutcome
+from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
+from habeas.contracts.model import Event
+from habeas.contracts.outcomes import TableOutcome
+from habeas.contracts.request_intake import RequestVerified
+from habeas.contracts.vocabulary import StuckReason, TableResult
+
+LEASE: Final = timedelta(minutes=2)
+"""How long an attempt may take before another replica takes the erasure up; an attempt can be repeated at any time."""
+
+_BACKOFF_FIRST: Final = timedelta(seconds=2)
+_BACKOFF_MAX: Final = timedelta(minutes=5)
+
+
+class State(StrEnum):
+    """Where an erasure stands."""
+
+    READY = "ready"
+    ERASING = "erasing"  # an attempt is under way, or died under way
+    STUCK = "stuck"  # tried again with backoff; somebody should look, and the deadline keeps alarming
+    COMPLETED = "completed"
+
+
+TRANSITIONS = table(
+    State.READY,
+    row(State.READY, "begun", State.ERASING),
+    row(State.ERASING, "begun again", State.ERASING),
+    row(State.ERASING, "read again: absent", State.COMPLETED),
+    row(State.ERASING, "failed", State.STUCK),
+    row(State.STUCK, "begun again", State.ERASING),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """One erasure; ``account`` is sealed under the data key and gone when that is."""
+
+    request_id: UUID
+    subject_id: UUID
+    state: State
+    account: str | None
+    due_on: date
+    next_attempt_at: datetime
+    traceparent: str | None
+    account_fingerprint: bytes | None = None
+    planned: tuple[TableOutcome, ...] | None = None
+    outcomes: tuple[TableOutcome, ...] = ()
+    stuck_reason: StuckReason | None = None
+    stuck_store: str | None = None
+    stuck_table: str | None = None
+    attempts: int = 0
+    erased_at: datetime | None = None
+    version: int = 1
+
+    def becomes(self, state: State, **changes: object) -> "Erasure":
+        """Give the erasure in its next state. Raises ``Invariant`` for a step that the table does not have."""
+        TRANSITIONS.check(self.state, state)
+        return replace(self, state=state, **changes)  # type: ignore[arg-type]  # the fields are checked by replace
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The erasure as it is now, and what is to be told."""
+
+    erasure: Erasure
+    events: tuple[Event, ...] = ()
+    facts: tuple[AuditFact, ...] = ()
+
+
+def begin_erasure(verified: RequestVerified, traceparent: str | None, now: datetime) -> Decision:
+    """Take a verified request for erasure up."""
+    erasure = Erasure(
+        request_id=verified.request_id,
+        subject_id=verified.subject_id,
+        state=State.READY,
+        account=verified.account,
+        due_on=verified.due_on,
+        next_attempt_at=now,
+        traceparent=traceparent,
+    )
+    return Decision(erasure, (), (AuditFact(Action.ERASURE_STARTED, erasure.request_id),))
+
+
+def attempt(
+    erasure: Erasure, fingerprint: bytes | None, planned: tuple[TableOutcome, ...] | None, now: datetime
+) -> Erasure:
+    """Begin an attempt. What was held before the first one is kept: a repeated attempt finds what the first has left."""
+    return erasure.becomes(
+        State.ERASING,
+        account_fingerprint=fingerprint or erasure.account_fingerprint,
+        planned=erasure.planned if erasure.planned is not None else planned,
+        attempts=erasure.attempts + 1,
+        next_attempt_at=now + LEASE,
+    )
+
+
+def complete(erasure: Erasure, outcomes: Sequence[TableOutcome], now: datetime) -> Decision:
+    """Every store was erased and read again: nothing is left but what the law keeps. The data key goes with this decision."""
+    whole = with_planned(outcomes, erasure.planned or ())
+    done = erasure.becomes(
+        State.COMPLETED,
+        outcomes=whole,
+        account=None,
+        stuck_reason=None,
+        stuck_store=None,
+        stuck_table=None,
+        erased_at=now,
+    )
+    completed = ErasureCompleted(request_id=done.request_id, subject_id=done.subject_id, tables=whole, erased_at=now)
+    rows = sum(each.rows for each in whole if each.result in {TableResult.ERASED, TableResult.ANONYMISED})
+    facts = (
+        AuditFact(Action.ERASURE_COMPLETED, done.request_id, outcome=_word(whole), count=rows),
+        AuditFact(Action.SUBJECT_KEY_DESTROYED, done.request_id),
+    )
+    return Decision(done, (completed,), facts)
+
+
+def fail(erasure: Erasure, reason: StuckReason, store: str | None, table_: str | None, now: datetime) -> Decision:
+    """Keep the erasure open with the reason; it is tried again with backoff, and told only when the reason is another one."""
+    wait = min(_BACKOFF_MAX, _BACKOFF_FIRST * 2 ** min(erasure.attempts, 10))
+    stuck = erasure.becomes(
+        State.STUCK, stuck_reason=reason, stuck_store=store, stuck_table=table_, next_attempt_at=now + wait
+    )
+    if (erasure.stuck_reason, erasure.stuck_store, erasure.stuck_table) == (reason, store, table_):
+        return Decision(stuck)
+    event = ErasureStuck(
+        request_id=stuck.request_id, subject_id=stuck.subject_id, reason=reason, store=store, table=table_, stuck_at=now
+    )
+    return Decision(stuck, (event,), (AuditFact(Action.ERASURE_STUCK, stuck.request_id, outcome=AuditOutcome(reason)),))
+
+
+def with_planned(outcomes: Sequence[TableOutcome], planned: Sequence[TableOutcome]) -> tuple[TableOutcome, ...]:
+    """Put back what an earlier attempt erased before it died: its rows were counted before they went."""
+    before = {(each.store, each.table): each for each in planned}
+    return tuple(
+        before[key] if (key := (each.store, each.table)) in before and each.rows < before[key].rows else each
+        for each in outcomes
+    )
+
+
+def _word(outcomes: Sequence[TableOutcome]) -> AuditOutcome:
+    if not any(each.rows for each in outcomes):
+        return AuditOutcome.NOTHING_HELD
+    return AuditOutcome.PARTLY_KEPT if any(each.result is TableResult.KEPT for each in outcomes) else AuditOutcome.DONE

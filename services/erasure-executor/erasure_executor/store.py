@@ -1,0 +1,155 @@
+"""Every SQL statement of erasure-executor."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from pydantic import TypeAdapter
+
+from erasure_executor.lifecycle import Erasure, State
+from habeas.chassis.database import Transaction
+from habeas.contracts.outcomes import TableOutcome
+from habeas.contracts.vocabulary import StuckReason
+
+_OUTCOMES: Final = TypeAdapter(tuple[TableOutcome, ...])
+
+_ADD_ERASURES: Final = """
+    INSERT INTO erasure_executor.erasures (request_id, subject_id, state, account, due_on, next_attempt_at, traceparent)
+    SELECT n.*
+      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::date[], $6::timestamptz[], $7::text[]) AS n
+    ON CONFLICT (request_id) DO NOTHING
+    RETURNING request_id
+"""
+
+_ERASURE_COLUMNS: Final = """
+    SELECT request_id, subject_id, state, account, account_fingerprint, due_on, planned::text, outcomes::text, stuck_reason,
+           stuck_store, stuck_table, attempts, next_attempt_at, traceparent, erased_at, version
+      FROM erasure_executor.erasures
+"""
+
+_LOCK_DUE: Final = (
+    _ERASURE_COLUMNS
+    + """
+     WHERE state <> 'completed' AND next_attempt_at <= $1
+     ORDER BY next_attempt_at, request_id
+     LIMIT $2
+       FOR UPDATE SKIP LOCKED
+"""
+)
+
+_LOCK_ERASURES: Final = _ERASURE_COLUMNS + " WHERE request_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
+
+_SAVE_ERASURES: Final = """
+    UPDATE erasure_executor.erasures AS e
+       SET state = n.state, account = n.account, account_fingerprint = n.account_fingerprint, planned = n.planned::jsonb,
+           outcomes = n.outcomes::jsonb, stuck_reason = n.stuck_reason, stuck_store = n.stuck_store, stuck_table = n.stuck_table,
+           attempts = n.attempts, next_attempt_at = n.next_attempt_at, erased_at = n.erased_at, version = e.version + 1
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[],
+                  $10::text[], $11::integer[], $12::timestamptz[], $13::timestamptz[])
+           AS n (request_id, version, state, account, account_fingerprint, planned, outcomes, stuck_reason, stuck_store, stuck_table,
+                 attempts, next_attempt_at, erased_at)
+     WHERE e.request_id = n.request_id AND e.version = n.version
+"""
+
+_ADD_TOMBSTONES: Final = """
+    INSERT INTO erasure_executor.tombstones (account_fingerprint, subject_id, request_id, erased_at)
+    SELECT n.account_fingerprint, n.subject_id, n.request_id, $4
+      FROM unnest($1::bytea[], $2::uuid[], $3::uuid[]) AS n (account_fingerprint, subject_id, request_id)
+     ORDER BY n.account_fingerprint
+    ON CONFLICT (account_fingerprint)
+       DO UPDATE SET subject_id = EXCLUDED.subject_id, request_id = EXCLUDED.request_id, erased_at = EXCLUDED.erased_at
+"""
+
+_FIND_ERASED: Final = """
+    SELECT DISTINCT subject_id FROM erasure_executor.erasures WHERE subject_id = ANY($1::uuid[]) AND state = 'completed'
+"""
+
+
+async def add_erasures(tx: Transaction, erasures: Sequence[Erasure]) -> set[UUID]:
+    """Insert new erasures in one statement; gives those that were not known before."""
+    rows = [
+        (
+            each.request_id,
+            each.subject_id,
+            each.state,
+            each.account,
+            each.due_on,
+            each.next_attempt_at,
+            each.traceparent,
+        )
+        for each in erasures
+    ]
+    if not rows:
+        return set()
+    added = await tx.fetch(_ADD_ERASURES, *map(list, zip(*rows, strict=True)))
+    return {row["request_id"] for row in added}
+
+
+async def lock_due(tx: Transaction, limit: int) -> list[Erasure]:
+    """Lock erasures whose attempt is due, passing over those that another replica holds."""
+    return [_erasure(row) for row in await tx.fetch(_LOCK_DUE, tx.now, limit)]
+
+
+async def lock_erasures(tx: Transaction, request_ids: Iterable[UUID]) -> dict[UUID, Erasure]:
+    """Lock the erasures, in one order everywhere."""
+    return {row["request_id"]: _erasure(row) for row in await tx.fetch(_LOCK_ERASURES, list(request_ids))}
+
+
+async def save_erasures(tx: Transaction, erasures: Sequence[Erasure]) -> None:
+    """Write what changed in one statement; another writer since the lock is an ``Invariant``, not a retry."""
+    rows = [
+        (
+            each.request_id,
+            each.version,
+            each.state,
+            each.account,
+            each.account_fingerprint,
+            None if each.planned is None else _OUTCOMES.dump_json(each.planned).decode(),
+            _OUTCOMES.dump_json(each.outcomes).decode(),
+            each.stuck_reason,
+            each.stuck_store,
+            each.stuck_table,
+            each.attempts,
+            each.next_attempt_at,
+            each.erased_at,
+        )
+        for each in erasures
+    ]
+    if rows:
+        await tx.execute_exactly(len(rows), _SAVE_ERASURES, *map(list, zip(*rows, strict=True)))
+
+
+async def add_tombstones(tx: Transaction, erasures: Iterable[Erasure]) -> None:
+    """Remember who was erased; a person erased twice keeps the newer tombstone."""
+    newest = {each.account_fingerprint: each for each in erasures if each.account_fingerprint is not None}
+    if newest:
+        subjects = [each.subject_id for each in newest.values()]
+        requests = [each.request_id for each in newest.values()]
+        await tx.execute(_ADD_TOMBSTONES, list(newest), subjects, requests, tx.now)
+
+
+async def find_erased(tx: Transaction, subject_ids: Iterable[UUID]) -> set[UUID]:
+    """Give those of the subjects whose erasure was completed."""
+    return {row["subject_id"] for row in await tx.fetch(_FIND_ERASED, list(subject_ids))}
+
+
+def _erasure(row: asyncpg.Record) -> Erasure:
+    return Erasure(
+        request_id=row["request_id"],
+        subject_id=row["subject_id"],
+        state=State(row["state"]),
+        account=row["account"],
+        due_on=row["due_on"],
+        next_attempt_at=row["next_attempt_at"],
+        traceparent=row["traceparent"],
+        account_fingerprint=row["account_fingerprint"],
+        planned=None if row["planned"] is None else _OUTCOMES.validate_json(row["planned"]),
+        outcomes=_OUTCOMES.validate_json(row["outcomes"]),
+        stuck_reason=None if row["stuck_reason"] is None else StuckReason(row["stuck_reason"]),
+        stuck_store=row["stuck_store"],
+        stuck_table=row["stuck_table"],
+        attempts=row["attempts"],
+        erased_at=row["erased_at"],
+        version=row["version"],
+    )
