@@ -7,7 +7,7 @@ from habeas.datamap.datamap import Column, Kept, StoreMap, Table
 from habeas.datamap.dataset import Action, Export, Portable
 from habeas.datamap.live import LiveSchema
 from habeas.datamap.paths import Edge, ReferenceCycleError, SubjectPath, children_first
-from habeas.datamap.planner.plan import AgeKind, ContactPlan, ExportPlan, PlanError, StorePlan, TablePlan
+from habeas.datamap.planner.plan import AgeKind, ExportPlan, PlanError, RootPlan, StorePlan, TablePlan
 from habeas.datamap.planner.purge import purge_rules
 from habeas.datamap.planner.sql import ID_TYPES, Reach, any_of, conditions, ids, literal, quoted, words
 from habeas.datamap.source import Problem
@@ -21,6 +21,15 @@ def compile_store(store: StoreMap, live: LiveSchema) -> StorePlan:
     """
     compiler = _Compiler(store, live)
     plan = compiler.plan()
+    if compiler.problems:
+        raise PlanError(compiler.problems)
+    return plan
+
+
+def compile_root(store: StoreMap, live: LiveSchema) -> RootPlan:
+    """Make only what concerns the root; raises PlanError for an identity of a type that cannot be compared."""
+    compiler = _Compiler(store, live)
+    plan = compiler.root()
     if compiler.problems:
         raise PlanError(compiler.problems)
     return plan
@@ -50,26 +59,34 @@ class _Compiler:
         self.problems: list[Problem] = []
 
     def plan(self) -> StorePlan:
-        root = self.store.tables[self.store.root]
-        reach = self._reach(root, SubjectPath(root.name, (), self.store.identity))
         order = [self.store.tables[name] for name in erasure_order(self.store, self.live)]
         tables = tuple(self._table(table) for table in order if table.path is not None)
-        rules = list(purge_rules(self.store, self.live, order, self.problems))
         return StorePlan(
             store=self.store.name,
             schema=self.store.schema,
-            identity_type=reach.subject_type,
-            contact=self._contact(reach),
-            exists=words("SELECT", account_id(reach), "FROM", reach.own, conditions(reach.is_one_of())),
-            lock=words(
-                "SELECT", account_id(reach), "FROM", reach.own, conditions(reach.is_one_of()),
-                "ORDER BY", reach.subject, "FOR UPDATE",
-            ),
+            root=self.root(),
             read_again=_read_again(tables),
             tables=tables,
-            purges=tuple(rules),
+            purges=tuple(purge_rules(self.store, self.live, order, self.problems)),
             fingerprint=self.live.fingerprint,
-        )  # fmt: skip
+        )
+
+    def root(self) -> RootPlan:
+        root = self.store.tables[self.store.root]
+        reach = self._reach(root, SubjectPath(root.name, (), self.store.identity))
+        contacts = self.store.contacts()
+        columns = [words(quoted("t0", column) + "::text", "AS", quoted(part)) for part, column in contacts.items()]
+        asked = conditions(reach.is_one_of())
+        exists = words("SELECT", account_id(reach), "FROM", reach.own, asked)
+        return RootPlan(
+            table=root.name,
+            identity_type=reach.subject_type,
+            contact=words("SELECT", ", ".join([account_id(reach), *columns]), "FROM", reach.own, asked),
+            parts=tuple(contacts),
+            exists=exists,
+            # One lock order everywhere: no deadlocks between batches.
+            lock=words(exists, "ORDER BY", reach.subject, "FOR UPDATE"),
+        )
 
     def _reach(self, table: Table, path: SubjectPath) -> Reach:
         holder = path.tables[-1]
@@ -80,12 +97,6 @@ class _Compiler:
             )
             self.problems.append(table.place.problem(what, "a column of type text, uuid or integer"))
         return Reach.of(self.store.schema, path, kind)
-
-    def _contact(self, reach: Reach) -> ContactPlan:
-        contacts = self.store.contacts()
-        columns = [words(quoted("t0", column) + "::text", "AS", quoted(part)) for part, column in contacts.items()]
-        listed = ", ".join([account_id(reach), *columns])
-        return ContactPlan(words("SELECT", listed, "FROM", reach.own, conditions(reach.is_one_of())), tuple(contacts))
 
     def _table(self, table: Table) -> TablePlan:
         assert table.path is not None, "only tables with a path are planned"  # noqa: S101 - the caller's filter, for mypy

@@ -26,11 +26,19 @@ class AgeKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class ContactPlan:
-    """`account_id` and one column for each of `parts`, for accounts that exist."""
+class RootPlan:
+    """Where a person begins; usable also while other tables differ from the map, so that a request is never turned away.
 
-    sql: str
+    `contact` gives `account_id` and one column for each of `parts`, `exists` gives `account_id`, both only for accounts that
+    have a row; `lock` holds those rows until the transaction ends.
+    """
+
+    table: str
+    identity_type: str
+    contact: str
     parts: tuple[Contact, ...]
+    exists: str
+    lock: str
 
 
 @dataclass(frozen=True)
@@ -117,10 +125,7 @@ class StorePlan:
 
     store: str
     schema: str
-    identity_type: str
-    contact: ContactPlan
-    exists: str
-    lock: str
+    root: RootPlan
     read_again: str | None
     tables: tuple[TablePlan, ...]
     purges: tuple[PurgeRule, ...]

@@ -13,7 +13,17 @@ from habeas.datamap.datamap import StoreMap
 from habeas.datamap.dataset import Contact
 from habeas.datamap.errors import NotErased, SchemaMismatch
 from habeas.datamap.live import CATALOGUE, LiveSchema
-from habeas.datamap.planner import AgeKind, ExportPlan, PurgeRule, StorePlan, TablePlan, compile_store
+from habeas.datamap.planner import (
+    AgeKind,
+    ExportPlan,
+    PlanError,
+    PurgeRule,
+    RootPlan,
+    StorePlan,
+    TablePlan,
+    compile_root,
+    compile_store,
+)
 from habeas.datamap.policy import Policy
 from habeas.datamap.postgres.connection import Connection, Link, StoreOptions
 from habeas.datamap.postgres.export import ExportedRows, Sink, copy_out, read_out
@@ -51,6 +61,7 @@ class PostgresStore:
         self.policy = policy
         self._link = Link(store.name, dsn, store.schema, options or StoreOptions())
         self._plan: StorePlan | None = None
+        self._root: RootPlan | None = None
 
     @property
     def name(self) -> str:
@@ -83,13 +94,10 @@ class PostgresStore:
 
     async def _checked(self, conn: Connection) -> StorePlan:
         """Compile again when, and only when, the schema is another one than last time."""
-        known = self._plan.fingerprint if self._plan else None
-        with self._link.told():
-            row = await conn.fetchrow(CATALOGUE, self.map.schema, known)
-        if row is None or row["told"] is None:
+        live = await self._live(conn, self._plan.fingerprint if self._plan else None)
+        if live is None:
             assert self._plan is not None, "the fingerprint of a plan was asked for"  # noqa: S101 - for mypy
             return self._plan
-        live = LiveSchema.parse(self.map.schema, row["told"], row["fingerprint"])
         problems = compare(self.map, live)
         if problems:
             self._plan = None
@@ -97,34 +105,54 @@ class PostgresStore:
         self._plan = compile_store(self.map, live)
         return self._plan
 
+    async def _live(self, conn: Connection, known: str | None) -> LiveSchema | None:
+        """Read the live schema; None when it still has the fingerprint `known`."""
+        with self._link.told():
+            row = await conn.fetchrow(CATALOGUE, self.map.schema, known)
+        if row is None or row["told"] is None:
+            return None
+        return LiveSchema.parse(self.map.schema, row["told"], row["fingerprint"])
+
+    async def _root_plan(self, conn: Connection) -> RootPlan:
+        """What concerns the root alone; asks the catalogue once."""
+        if self._root is None:
+            try:
+                self._root = compile_root(self.map, await self._live(conn, None) or LiveSchema({}))
+            except PlanError as error:
+                raise SchemaMismatch(self.name, error.problems, self.map.root) from None
+        return self._root
+
     async def contacts(self, account_ids: Iterable[str]) -> Mapping[str, ContactDetails]:
-        """Address, name and language of those accounts that exist, by one statement."""
-        plan = await self.plan()
-        asked = AskedIds(account_ids, plan.identity_type)
+        """Address, name and language of those accounts that exist, by one statement.
+
+        Works also while other tables differ from the map: a request is accepted whatever the schema looks like.
+        """
         async with self._link.connection() as conn:
-            with self._link.told(self.map.root):
-                rows = await conn.fetch(plan.contact.sql, asked.parameter)
+            root = await self._root_plan(conn)
+            asked = AskedIds(account_ids, root.identity_type)
+            with self._link.told(root.table):
+                rows = await conn.fetch(root.contact, asked.parameter)
         found: dict[str, ContactDetails] = {}
         for row in rows:
-            parts = {part: row[part.value] for part in plan.contact.parts}
+            parts = {part: row[part.value] for part in root.parts}
             details = ContactDetails(parts.get(Contact.ADDRESS), parts.get(Contact.NAME), parts.get(Contact.LANGUAGE))
             found.update(dict.fromkeys(asked.given(row["account_id"]), details))
         return found
 
     async def existing(self, account_ids: Iterable[str]) -> frozenset[str]:
-        """Those of the accounts that the root has a row for."""
-        plan = await self.plan()
-        asked = AskedIds(account_ids, plan.identity_type)
+        """Those of the accounts that the root has a row for; works like `contacts`."""
         async with self._link.connection() as conn:
-            with self._link.told(self.map.root):
-                rows = await conn.fetch(plan.exists, asked.parameter)
+            root = await self._root_plan(conn)
+            asked = AskedIds(account_ids, root.identity_type)
+            with self._link.told(root.table):
+                rows = await conn.fetch(root.exists, asked.parameter)
         return frozenset(given for row in rows for given in asked.given(row["account_id"]))
 
     async def locate(self, account_ids: Iterable[str]) -> Mapping[str, Mapping[str, int]]:
         """Rows per table per account, zeros included, in one snapshot and one statement per table."""
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(account_ids, plan.identity_type)
+            asked = AskedIds(account_ids, plan.root.identity_type)
             held: dict[str, dict[str, int]] = {account_id: {} for account_id in asked.asked}
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 for table in plan.tables:
@@ -143,9 +171,9 @@ class PostgresStore:
         async with self._link.connection() as conn:
             async with conn.transaction():
                 plan = await self._checked(conn)
-                asked = AskedIds(account_ids, plan.identity_type)
+                asked = AskedIds(account_ids, plan.root.identity_type)
                 with self._link.told(self.map.root):
-                    await conn.fetch(plan.lock, asked.parameter)
+                    await conn.fetch(plan.root.lock, asked.parameter)
                 done = [(table, await self._erase_table(conn, table, asked)) for table in plan.tables]
             await self._read_again(conn, plan, asked)
         return {
@@ -234,7 +262,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(account_ids, plan.identity_type)
+            asked = AskedIds(account_ids, plan.root.identity_type)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 for source in _sources(plan, portable_only=portable_only):
                     with self._link.told(source.table):
@@ -249,7 +277,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds([account_id], plan.identity_type)
+            asked = AskedIds([account_id], plan.root.identity_type)
             rows: dict[str, int] = {}
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 for source in _sources(plan, portable_only=portable_only):
@@ -270,7 +298,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(held, plan.identity_type)
+            asked = AskedIds(held, plan.root.identity_type)
             live = next((r for r in plan.purges if (r.table, r.retention) == (rule.table, rule.retention)), None)
             if live is None:
                 raise SchemaMismatch(self.name, (), rule.table)
