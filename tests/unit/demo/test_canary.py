@@ -84,6 +84,18 @@ def test_values_across_chunks_are_seen_once(tmp_path: Path, monkeypatch: pytest.
         assert [hit.offset for hit in hits] == [before]
 
 
+def test_holes_are_passed_over(tmp_path: Path) -> None:
+    """A value after a hole of a sparse file is found, and the hole costs nothing."""
+    with (tmp_path / "f").open("wb") as file:
+        file.write(PLAIN)
+        file.seek(1 << 34)
+        file.write(PLAIN)
+        file.truncate(1 << 35)
+    found = Canary([NEEDLE]).scan([tmp_path])
+    assert [hit.offset for hit in found.hits] == [0, 1 << 34]
+    assert found.searched_bytes < 1 << 20
+
+
 def test_neighbours_are_not_confused(tmp_path: Path) -> None:
     """Each person's values are told apart, and a report never repeats a value."""
     needles = [Needle("ip", number, f"100.101.102.{110 + number}") for number in range(3)]
