@@ -9,7 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -145,6 +147,7 @@ def _scan_bundle(directory: Path, number: int, width: int, found: Scan) -> bytes
     leaves = hash_leaves(entries)
     if tile is not None and tile != leaves:
         found.blame(Check.ENTRIES, bundle_path.text, f"does not hash to {tile_path.text}")
+        found.blame(Check.TILES, tile_path.text, f"is not what {bundle_path.text} hashes to")
     found.entries += width
     found.bytes += len(raw) - 2 * width
     _follow(entries, number, found)
@@ -170,22 +173,39 @@ def _follow(entries: list[bytes], number: int, found: Scan) -> None:
     except UnicodeDecodeError:
         text = ""
     lines = LINES.findall(text) if text.count("\n") == len(entries) - 1 else []
-    if len(lines) != len(entries):
+    if len(lines) != len(entries) or not _words_are_known(lines):
         _follow_one_by_one(entries, number, found)
         return
     spans = found.spans
-    lasts = {producer: span.last for producer, span in spans.items()}
-    for at, ((producer, epoch, seq, prev), entry) in enumerate(zip(lines, entries, strict=True)):
-        head = Head(int(epoch), int(seq), sha256(entry).hexdigest())
+    lasts: dict[str, tuple[str, int, str]] = {
+        producer: (str(span.last.epoch), span.last.seq, span.last.hash) for producer, span in spans.items()
+    }
+    hashes = [sha256(entry).hexdigest() for entry in entries]
+    for (producer, epoch, seq, prev, *_), digest in zip(lines, hashes, strict=True):
+        place = int(seq)
         last = lasts.get(producer)
-        if last is None:
-            spans[producer] = Span(number * TILE_WIDTH + at, head, prev, head)
-        elif prev != last[2] or head[1] != last[1] + 1 or head[0] != last[0]:
-            _judge(producer, last, head, prev, number * TILE_WIDTH + at, found)
-        lasts[producer] = head
-    for producer, last in lasts.items():
-        spans[producer] = spans[producer]._replace(last=last)
-    found.counts.update(line[0] for line in lines)
+        if last is None or prev != last[2] or place != last[1] + 1 or epoch != last[0]:
+            break  # a producer's first entry, a new epoch, or something that is wrong
+        lasts[producer] = (epoch, place, digest)
+    else:
+        for producer, (epoch, place, digest) in lasts.items():
+            spans[producer] = spans[producer]._replace(last=Head(int(epoch), place, digest))
+        found.counts.update(line[0] for line in lines)
+        return
+    _follow_one_by_one(entries, number, found)
+
+
+def _words_are_known(lines: Iterable[tuple[str, ...]]) -> bool:
+    producers, _, _, _, days, actions, outcomes = map(set, zip(*lines, strict=True))
+    return producers <= PRODUCERS and actions <= ACTIONS and outcomes <= OUTCOMES and all(map(_is_day, days))
+
+
+@lru_cache(maxsize=1024)
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text) is not None
+    except ValueError:
+        return False
 
 
 def _follow_one_by_one(entries: list[bytes], number: int, found: Scan) -> None:
@@ -234,10 +254,6 @@ def join(scans: Iterable[Scan]) -> Scan:
     return whole
 
 
-def _one_of(words: Iterable[str]) -> str:
-    return "|".join(re.escape(word) for word in sorted(words))
-
-
 def _commitments() -> str:
     """Any of the labels in ascending order, each at most once, or a dash."""
     labels = [re.escape(label) for label in sorted(CommitmentLabel)]
@@ -248,14 +264,15 @@ def _commitments() -> str:
     return "|".join([*runs, "-"])
 
 
-# Accepts nothing that parse_entry refuses (a test compares them), and all that our producers write but for 29 February:
-# what does not match here is parsed entry by entry.
-_DAY: Final = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
-_TIME: Final = rf"2[0-9]{{3}}-{_DAY}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{{3}}Z"
+# Together with `_words_are_known` it accepts nothing that parse_entry refuses (a test compares them); what does not match
+# is parsed entry by entry. `prev` is left open, because it has to equal a hash that was computed here.
 LINES: Final = re.compile(
-    rf"^{re.escape(VERSION)} producer=({_one_of(Producer)}) epoch=([1-9][0-9]{{0,9}}) seq=([1-9][0-9]{{0,17}})"
-    rf" prev=([0-9a-f]{{64}}) time={_TIME} action=(?:{_one_of(Action)}) request=(?:[0-9a-f]{{32}}|-)"
-    rf" subject=(?:[0-9a-f]{{64}}|-) outcome=(?:{_one_of(AuditOutcome)}|-) count=(?:0|[1-9][0-9]{{0,17}}|-)"
+    rf"^{re.escape(VERSION)} producer=([a-z\-]+) epoch=([1-9][0-9]{{0,9}}) seq=([1-9][0-9]{{0,17}}) prev=(.{{64}})"
+    r" time=([0-9]{4}-[0-9]{2}-[0-9]{2})T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z action=([a-z_.]+)"
+    r" request=(?:[0-9a-f]{32}|-) subject=(?:[0-9a-f]{64}|-) outcome=([a-z_]+|-) count=(?:0|[1-9][0-9]{0,17}|-)"
     rf" commitments=(?:{_commitments()})$",
     re.ASCII | re.MULTILINE,
 )
+PRODUCERS: Final = frozenset(Producer)
+ACTIONS: Final = frozenset(Action)
+OUTCOMES: Final = frozenset([*AuditOutcome, "-"])
