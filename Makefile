@@ -49,14 +49,30 @@ $(INSTALLED): .venv/.locked $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@touch $@
 
 .PHONY: check
-check: install ## style, types, layers, container files, documents and schemas; starts no server
+check: check-style check-types check-layers check-containers check-documents ## everything that can be checked without a server
+
+.PHONY: check-style
+check-style: install ## ruff: rules and form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+.PHONY: check-types
+check-types: install ## mypy, strict, over code and tests
 	$(BIN)/mypy $(TYPED)
+
+.PHONY: check-layers
+check-layers: install ## import-linter: who may import whom
 	$(BIN)/lint-imports
+
+.PHONY: check-containers
+check-containers: install ## docker-compose.yml by its schema, Dockerfile by hadolint, commit hooks by pre-commit
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/hadolint deploy/Dockerfile
-	$(BIN)/python -m pytest -q tests/architecture tests/contracts
+	$(BIN)/pre-commit validate-config
+
+.PHONY: check-documents
+check-documents: install ## house lints, documents against the code, messages against the committed schemas
+	$(BIN)/python -m pytest -q $(wildcard tests/architecture tests/contracts) $(ARGS)
 
 .PHONY: fmt
 fmt: install ## put code into its form and mend what can be mended by itself

@@ -82,7 +82,7 @@ _HOSTS: Final = re.compile(
             ("pythonhosted", "org"),
             ("npmjs", "(org|com)"),
             ("crates", "io"),
-            ("golang", "org"),
+            ("proxy", "golang", "org"),
             ("maven", "org"),
             ("maven", "apache", "org"),
             ("debian", "org"),
