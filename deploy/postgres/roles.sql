@@ -40,7 +40,8 @@ $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE habeas_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 
--- One schema per service. Tables come later, by migrations, so what a role may do is said as the owner's defaults.
+-- One schema per service. Tables come later, by migrations, so what a role may do is said as the owner's defaults, and only
+-- so: granting on tables that are there would give back what a migration has taken away.
 DO $$
 DECLARE
     service text;
@@ -49,10 +50,6 @@ BEGIN
                                    'notification_mailer', 'audit_ledger'] LOOP
         EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION habeas_owner', service);
         EXECUTE format('GRANT USAGE ON SCHEMA %1$I TO %1$I, habeas_operator', service);
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %1$I TO %1$I', service);
-        EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO habeas_operator', service);
-        EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %1$I TO %1$I', service);
-        EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA %1$I TO %1$I', service);
         EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE habeas_owner IN SCHEMA %1$I '
                        'GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO %1$I', service);
         EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE habeas_owner IN SCHEMA %I '
@@ -65,12 +62,7 @@ BEGIN
 END
 $$;
 
--- Wrapped keys of persons. Every service makes and reads them; one destroys them; nobody changes them; operators never see them.
+-- Wrapped keys of persons. Every service makes and reads them, erasure_executor alone destroys them, nobody changes them and
+-- operators never see them: the migration that makes the table grants exactly that, so there are no defaults here.
 CREATE SCHEMA IF NOT EXISTS sealing AUTHORIZATION habeas_owner;
 GRANT USAGE ON SCHEMA sealing TO request_intake, erasure_executor, export_builder, retention_sweeper, notification_mailer, audit_ledger;
-GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA sealing
-   TO request_intake, erasure_executor, export_builder, retention_sweeper, notification_mailer, audit_ledger;
-GRANT DELETE ON ALL TABLES IN SCHEMA sealing TO erasure_executor;
-ALTER DEFAULT PRIVILEGES FOR ROLE habeas_owner IN SCHEMA sealing GRANT SELECT, INSERT ON TABLES
-   TO request_intake, erasure_executor, export_builder, retention_sweeper, notification_mailer, audit_ledger;
-ALTER DEFAULT PRIVILEGES FOR ROLE habeas_owner IN SCHEMA sealing GRANT DELETE ON TABLES TO erasure_executor;

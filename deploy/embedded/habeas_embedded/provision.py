@@ -18,6 +18,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import asyncpg
 from typing_extensions import override
 
+from habeas import sealing
+from habeas.chassis import migrations
 from habeas_embedded.errors import ProvisionFailed
 from habeas_embedded.places import home
 
@@ -30,6 +32,7 @@ __all__ = [
     "clone_database",
     "create_database",
     "drop_database",
+    "migrate_all",
     "open_access",
     "prepare_database",
     "roles_sql",
@@ -189,7 +192,23 @@ async def prepare_database(admin_dsn: str, database: str = "habeas") -> Access:
     access = open_access(admin_dsn, database)
     await create_database(admin_dsn, database)
     await apply_roles(access)
+    await migrate_all(access.owner_dsn)
     return access
+
+
+async def migrate_all(owner_dsn: str) -> int:
+    """Bring all schemas forward as the owner, the one of the keys first; gives how many migrations were applied.
+
+    Doing it again applies none. Raises ProvisionFailed for a migration that fails or was changed after it was applied.
+    """
+    try:
+        applied = await migrations.migrate(owner_dsn, "sealing", [Path(sealing.__path__[0]) / "migrations"])
+        for service in SERVICES:
+            role = service.replace("-", "_")
+            applied += await migrations.migrate(owner_dsn, role, migrations.directories(service), role=role)
+    except (migrations.MigrationError, asyncpg.PostgresError, OSError, TimeoutError) as error:
+        raise ProvisionFailed(f"the schemas could not be brought forward: {error}") from error
+    return applied
 
 
 def with_role(dsn: str, role: str, password: str) -> str:
