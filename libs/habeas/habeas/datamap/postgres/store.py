@@ -1,6 +1,6 @@
 """One store in PostgreSQL: found, erased, read again, exported and purged through its data map."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from types import TracebackType
@@ -255,7 +255,9 @@ class PostgresStore:
         """Every table that an export of this kind reads, also those that turn out to hold nothing."""
         return _sources(await self.plan(), portable_only=portable_only)
 
-    async def export(self, account_ids: Iterable[str], *, portable_only: bool = False) -> AsyncIterator[ExportedRows]:
+    async def export(
+        self, account_ids: Iterable[str], *, portable_only: bool = False
+    ) -> AsyncGenerator[ExportedRows, None]:
         """All rows of many small accounts, in one snapshot and one statement per table, some rows at a time.
 
         Each piece holds rows of one account and one table. Close the iterator (contextlib.aclosing) when leaving early.
