@@ -117,8 +117,8 @@ JSON = st.recursive(
 def test_reads_what_another_library_wrote(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     """Whatever PyYAML writes is read back, and each part of it has a line inside the file."""
     file = tmp_path_factory.getbasetemp() / "any.yaml"
-    # Quoted, because PyYAML leaves words unquoted that only YAML 1.1 or 1.2 takes for something else than text.
-    file.write_text(yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None), encoding="utf-8")
+    # Quoted and tagged throughout: PyYAML leaves bare what is text in YAML 1.1 and a number in 1.2, such as 0E0.
+    file.write_text(yaml.safe_dump(value, default_style='"'), encoding="utf-8")
     located = load_yaml(file)
     assert located.value == value
     assert set(located.lines.values()) <= set(range(1, file.read_text(encoding="utf-8").count("\n") + 2))
