@@ -223,7 +223,7 @@ class Hop:
 
 
 def start_hop(topic: str, traceparent: str | None, emitted_at: datetime) -> Hop | None:
-    """Start the span of a message that goes out, back when it was emitted; None where its trace is not kept."""
+    """Start the span of a message that goes out, back when it was emitted; None where others do not keep its trace."""
     made = _start("kafka.publish", extract(traceparent), emitted_at, SpanKind.PRODUCER, {"topic": named(topic)})
     return None if made is None else Hop(made)
 
@@ -314,15 +314,17 @@ def _start(
     attributes: Attributes | None,
     links: Sequence[Context] = (),
 ) -> Span | None:
-    """Start a span at a time of our own clock, or give None where the trace is not kept."""
+    """Start a span at a time of our own clock; None where others decided not to keep the trace.
+
+    A new trace that is not kept gives a span that records nothing, so that the decision can be passed on.
+    """
     tracer = _tracing.tracer
     above = trace.get_current_span(parent).get_span_context()
     if tracer is None or (above.is_valid and not above.trace_flags & TraceFlags.SAMPLED):
         return None
-    made = tracer.start_span(
+    return tracer.start_span(
         literal(name), parent, kind, _clean(attributes), _links(links), _nanoseconds(start), record_exception=False
     )
-    return made if made.is_recording() else None
 
 
 def _fail(failed: Span, error: BaseException) -> None:
@@ -361,46 +363,3 @@ def _attribute(value: Json) -> AttributeValue:
 
 def _nanoseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND * 1_000
-
-
-@final
-class OpenSpan:
-    """A span that no block of code encloses: started before what it covers is known to succeed, ended afterwards."""
-
-    __slots__ = ("_span", "context")
-
-    def __init__(self, context: Context, made: Span) -> None:
-        self.context = context
-        self._span = made
-
-    def end(self, *, failed: bool = False) -> None:
-        """End the span now; ending it twice changes nothing."""
-        if failed:
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end()
-
-
-def open_span(
-    name: str,
-    parent: Context,
-    *,
-    start: datetime | None = None,
-    kind: SpanKind = SpanKind.INTERNAL,
-    attributes: Attributes | None = None,
-) -> OpenSpan | None:
-    """Start a span to be ended by the caller; None where the trace is not kept."""
-    tracer = _tracing.tracer
-    above = trace.get_current_span(parent).get_span_context()
-    if tracer is None or (above.is_valid and not above.trace_flags & TraceFlags.SAMPLED):
-        return None
-    made = tracer.start_span(
-        literal(name),
-        parent,
-        kind,
-        _clean(attributes),
-        start_time=None if start is None else _nanoseconds(start),
-        record_exception=False,
-    )
-    if not made.is_recording():
-        return None
-    return OpenSpan(trace.set_span_in_context(made, parent), made)
