@@ -106,3 +106,12 @@ def test_image_holds_what_the_repository_tests() -> None:
     installs = re.findall(r"pip install (.*)", (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8"))
     assert installs
     assert all("--require-hashes" in line or "--no-deps --no-build-isolation" in line for line in installs)
+
+
+def test_health_checks_ask_what_services_answer() -> None:
+    """Image and Compose ask the chassis' own readiness path, so that a ready service is never taken for a dead one."""
+    asked = [(ROOT / path).read_text(encoding="utf-8") for path in ("deploy/Dockerfile", "docker-compose.yml")]
+    paths = {path for text in asked for path in re.findall(r"127\.0\.0\.1:8080(/\w+)", text)}
+    health = (ROOT / "libs/habeas/habeas/chassis/health.py").read_text(encoding="utf-8")
+    assert paths == {"/readyz"}
+    assert all(f'"{path}"' in health for path in paths)
