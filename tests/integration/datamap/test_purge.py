@@ -158,8 +158,8 @@ async def test_row_that_is_touched_meanwhile_is_judged_by_what_it_is_then(shop: 
     await shop.owner.execute("UPDATE tasks SET created_at = $2 WHERE account_id = $1", ONE, CREATED + timedelta(days=9))
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         sweep = group.create_task(shop.store.purge(rule, CREATED + SOON, 10_000))
-        while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            await asyncio.sleep(0)
+        while not await watcher.fetchval("SELECT count(*) FROM pg_sleep(0.01), pg_locks WHERE NOT granted"):
+            pass
         await change.commit()
     await watcher.close()
     assert sweep.result().rows == 118
