@@ -1,5 +1,6 @@
 """Identifiers; vectors from RFC 9562, appendix A."""
 
+import copy
 import os
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,15 @@ def test_ids_at_the_rfcs_time_start_as_the_rfcs() -> None:
     identifier = uuid7(FakeClock(RFC_A6_TIME))
     assert str(identifier)[:15] == "017f22e2-79b0-7"
     assert (identifier.version, identifier.variant) == (7, uuid.RFC_4122)
+
+
+def test_ids_are_ordinary() -> None:
+    """An id is a UUID like any other: equal, hashed, copied and written as one made from its number."""
+    identifier = uuid7(FakeClock(RFC_A6_TIME))
+    same = UUID(int=identifier.int)
+    assert (identifier, hash(identifier), str(identifier)) == (same, hash(same), str(same))
+    assert copy.copy(identifier) == same
+    assert identifier.is_safe is same.is_safe
 
 
 def test_milliseconds_are_exact() -> None:

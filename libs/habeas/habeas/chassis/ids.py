@@ -3,10 +3,11 @@
 import os
 import secrets
 from array import array
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import UUID, SafeUUID, uuid5
 from weakref import WeakKeyDictionary
 
 from habeas.chassis.clock import Clock
@@ -73,6 +74,10 @@ class _Tails:
         self._left = []
 
 
+# Filling the two slots is what UUID(int=…) ends in; without the choice between its seven arguments it takes a third.
+_set_int: Final[Callable[[UUID, int], None]] = vars(UUID)["int"].__set__
+_set_is_safe: Final[Callable[[UUID, SafeUUID], None]] = vars(UUID)["is_safe"].__set__
+
 _lock = Lock()
 _sequences: "WeakKeyDictionary[Clock, _Sequence]" = WeakKeyDictionary()
 _tails = _Tails()
@@ -96,7 +101,11 @@ def uuid7(clock: Clock) -> UUID:
             sequence.carry()
         else:
             sequence.counter_low += 1
-        return UUID(int=sequence.prefix | sequence.counter_low << _TAIL_BITS | _tails.take())
+        value = sequence.prefix | sequence.counter_low << _TAIL_BITS | _tails.take()
+    identifier = UUID.__new__(UUID)
+    _set_int(identifier, value)
+    _set_is_safe(identifier, SafeUUID.unknown)
+    return identifier
 
 
 def time_of(identifier: UUID) -> datetime | None:
