@@ -22,6 +22,18 @@ _POLL_MS: Final = 200
 _TOPICS: Final = (topics.REQUESTS, topics.ERASURES, topics.EXPORTS, topics.SWEEPS, topics.DELIVERIES)
 FINAL: Final[tuple[type[Event], ...]] = (RequestCompleted, RequestDenied, RequestWithdrawn, RequestExpired)
 
+_GOES_WITH_ACCOUNT: Final = (
+    "accounts", "sessions", "api_keys", "provider_keys", "tasks", "task_steps", "task_contents", "execution_logs",
+    "support_tickets", "ticket_messages", "cookie_consents", "quality_scores",
+)  # fmt: skip
+SWEEPS: Final = frozenset(
+    {("platform", table, "account") for table in _GOES_WITH_ACCOUNT}
+    | {("platform", table, "execution") for table in ("tasks", "task_steps", "execution_logs")}
+    | {("platform", table, "invoices") for table in ("invoices", "credit_ledger")}
+    | {("platform", "task_contents", "task_content")}
+)
+"""What one tick has to sweep: store, table and retention class, written down by hand from the policy."""
+
 
 @dataclass(slots=True)
 class Progress:

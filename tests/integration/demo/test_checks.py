@@ -5,7 +5,7 @@ import pytest
 from habeas_demo.checks import Check, Witness
 from habeas_demo.generator import Connection
 from habeas_demo.people import Person
-from tests.integration.demo.conftest import Platform
+from habeas_demo.platform import PlatformAccess
 
 AS_OF = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -40,7 +40,7 @@ SWEEP = f"""
 CLOSED = f"SELECT array_agg(id) FROM accounts WHERE closed_at < {CUT}"
 
 
-def some(platform: Platform, number: int) -> list[Person]:
+def some(platform: PlatformAccess, number: int) -> list[Person]:
     """Open accounts, one of them with books older than ten years."""
     return [person for person in platform.loaded.people if person.closed_at is None][:number]
 
@@ -67,7 +67,7 @@ def failed(checks: list[Check]) -> set[str]:
     return {check.name for check in checks if not check.passed}
 
 
-async def test_perfect_work_passes(platform: Platform, conn: Connection) -> None:
+async def test_perfect_work_passes(platform: PlatformAccess, conn: Connection) -> None:
     """An erasure and a sweep done by hand pass every check, and none of the checks looks at nothing."""
     ids = [person.account_id for person in some(platform, 10)]
     witness = await Witness.begin(conn, AS_OF)
@@ -78,7 +78,7 @@ async def test_perfect_work_passes(platform: Platform, conn: Connection) -> None
     assert len(checks) >= 40
 
 
-async def test_nothing_done_fails(platform: Platform, conn: Connection) -> None:
+async def test_nothing_done_fails(platform: PlatformAccess, conn: Connection) -> None:
     """Without any work, everything about erasure and retention is false, and others are untouched."""
     ids = [person.account_id for person in some(platform, 10)]
     witness = await Witness.begin(conn, AS_OF)
@@ -100,7 +100,7 @@ async def test_nothing_done_fails(platform: Platform, conn: Connection) -> None:
         ("UPDATE execution_logs SET latency_ms = 1 WHERE account_id = $1", "others untouched · execution_logs"),
     ],
 )
-async def test_damage_to_others_is_seen(platform: Platform, conn: Connection, damage: str, name: str) -> None:
+async def test_damage_to_others_is_seen(platform: PlatformAccess, conn: Connection, damage: str, name: str) -> None:
     """Whatever happens to somebody who asked for nothing is found, in the table where it happened."""
     people = some(platform, 11)
     ids = [person.account_id for person in people[:10]]
@@ -118,7 +118,7 @@ async def test_damage_to_others_is_seen(platform: Platform, conn: Connection, da
         ("DELETE FROM invoices WHERE id = $1::uuid", "kept without the person · invoices"),
     ],
 )
-async def test_broken_books_are_seen(platform: Platform, conn: Connection, mistake: str, name: str) -> None:
+async def test_broken_books_are_seen(platform: PlatformAccess, conn: Connection, mistake: str, name: str) -> None:
     """A kept row that still names the person, has another amount, or is gone, is found."""
     ids = [person.account_id for person in some(platform, 3)]
     witness = await Witness.begin(conn, None)
@@ -128,7 +128,7 @@ async def test_broken_books_are_seen(platform: Platform, conn: Connection, mista
     assert failed(await witness.check_platform(ids)) == {name}
 
 
-async def test_resurrection_is_seen(platform: Platform, conn: Connection) -> None:
+async def test_resurrection_is_seen(platform: PlatformAccess, conn: Connection) -> None:
     """A row that arrives after the erasure for an erased person is found."""
     ids = [person.account_id for person in some(platform, 3)]
     witness = await Witness.begin(conn, None)
@@ -141,7 +141,7 @@ async def test_resurrection_is_seen(platform: Platform, conn: Connection) -> Non
     assert failed(await witness.check_platform(ids)) == {"erased · execution_logs", "others untouched · execution_logs"}
 
 
-async def test_early_purge_is_seen(platform: Platform, conn: Connection) -> None:
+async def test_early_purge_is_seen(platform: PlatformAccess, conn: Connection) -> None:
     """A day of the log dropped too early is found, as a day and as rows."""
     ids = [person.account_id for person in some(platform, 10)]
     witness = await Witness.begin(conn, AS_OF)
@@ -152,7 +152,7 @@ async def test_early_purge_is_seen(platform: Platform, conn: Connection) -> None
     assert names == {"others untouched · execution_logs", "retention · days of the log"}
 
 
-async def test_late_and_early_are_told_to_the_microsecond(platform: Platform, conn: Connection) -> None:
+async def test_late_and_early_are_told_to_the_microsecond(platform: PlatformAccess, conn: Connection) -> None:
     """A row a microsecond short of its 90 days must stay; one that ended a day before the tick must be gone."""
     ids = [person.account_id for person in some(platform, 3)]
     line = """
@@ -172,7 +172,7 @@ async def test_late_and_early_are_told_to_the_microsecond(platform: Platform, co
     assert (await conn.fetchval(notes, str(young)), await conn.fetchval(notes, str(late))) == ("there", "gone")
 
 
-async def test_rows_are_counted_per_person(platform: Platform, conn: Connection) -> None:
+async def test_rows_are_counted_per_person(platform: PlatformAccess, conn: Connection) -> None:
     """What a person held in each table is counted with and without what retention takes."""
     person = some(platform, 4)[3]
     assert person.old_customer

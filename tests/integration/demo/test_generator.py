@@ -10,23 +10,24 @@ from fideslang.models import Dataset
 from habeas_demo.canary import Canary, needles_of
 from habeas_demo.generator import PLATFORM_DIR, Connection, create_platform, load_platform
 from habeas_demo.histories import COLUMNS, Size
-from tests.integration.demo.conftest import NOW, Platform
+from habeas_demo.platform import PlatformAccess
+from tests.integration.demo.conftest import NOW
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 CUT = dt.datetime(2026, 8, 26, tzinfo=dt.UTC)
 
 
-async def create_empty(platform: Platform, name: str) -> Connection:
+async def create_empty(platform: PlatformAccess, name: str) -> Connection:
     """Make an empty platform of its own on the same server."""
-    conn = await asyncpg.connect(platform.dsn.rsplit("/", 1)[0] + "/postgres")
+    conn = await asyncpg.connect(platform.owner_dsn.rsplit("/", 1)[0] + "/postgres")
     await conn.execute(f"CREATE DATABASE {name}")
     await conn.close()
-    other = await asyncpg.connect(platform.dsn.rsplit("/", 1)[0] + "/" + name)
+    other = await asyncpg.connect(platform.owner_dsn.rsplit("/", 1)[0] + "/" + name)
     await create_platform(other)
     return other
 
 
-async def test_everybody_has_a_row_everywhere(conn: Connection, platform: Platform) -> None:
+async def test_everybody_has_a_row_everywhere(conn: Connection, platform: PlatformAccess) -> None:
     """Every account has at least one row in every table of persons."""
     through = {
         "task_steps": "JOIN tasks o ON o.id = t.task_id",
@@ -65,7 +66,7 @@ async def test_children_are_never_younger_than_parents(conn: Connection) -> None
     )
 
 
-async def test_same_arguments_give_same_rows(conn: Connection, platform: Platform) -> None:
+async def test_same_arguments_give_same_rows(conn: Connection, platform: PlatformAccess) -> None:
     """Loading again with the same seed, size and now gives the same bytes; another seed shares no account."""
     again = await create_empty(platform, "again")
     await load_platform(again, seed=7, now=NOW, size=Size(accounts=100))
@@ -93,7 +94,7 @@ async def test_data_map_names_every_column(conn: Connection) -> None:
     assert mapped == {(row["table_name"], row["column_name"]) for row in live}
 
 
-async def test_canary_finds_everybody_in_a_dump(conn: Connection, tmp_path: Path, platform: Platform) -> None:
+async def test_canary_finds_everybody_in_a_dump(conn: Connection, tmp_path: Path, platform: PlatformAccess) -> None:
     """Every value of every person stands in the tables as the scanner searches it, also inside bytea and jsonb."""
     dump = tmp_path / "dump.txt"
     with dump.open("wb") as file:
@@ -105,7 +106,7 @@ async def test_canary_finds_everybody_in_a_dump(conn: Connection, tmp_path: Path
     assert "hex" in {hit.form for hit in scan.hits}
 
 
-async def test_a_thousand_people_are_loaded_in_seconds(conn: Connection, platform: Platform) -> None:
+async def test_a_thousand_people_are_loaded_in_seconds(conn: Connection, platform: PlatformAccess) -> None:
     """The default size is what it says; the time is printed, and bounded only against a mistake of magnitude."""
     full = await create_empty(platform, "thousand")
     begun = time.monotonic()

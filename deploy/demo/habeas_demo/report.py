@@ -1,0 +1,73 @@
+"""What the demo shows: how far the fleet is while it works, and what the checks say in the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from habeas.contracts.vocabulary import Right
+from habeas_demo.checks import Check
+from habeas_demo.progress import SWEEPS, Progress
+from habeas_demo.scenario import Sent
+
+_STAGES: Final = ("request.accepted", "request.verified", "request.fulfilled", "request.completed")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A live picture of the progress; rich draws it again and again."""
+
+    progress: Progress
+    sent: Sent
+
+    def __rich__(self) -> RenderableType:
+        """Draw what was heard so far."""
+        total = len(self.sent.requests)
+        requests = Table(box=None, padding=(0, 2), header_style="bold")
+        for column in ("", *(stage.split(".")[1] for stage in _STAGES)):
+            requests.add_column(column, justify="left" if not column else "right")
+        requests.add_row(f"{total} requests", *(f"{self.progress.types[stage]}" for stage in _STAGES))
+        swept, mails = len(self.progress.swept), self.progress.types["mail.sent"]
+        lines: list[RenderableType] = [
+            requests,
+            Text(f"{swept} of {len(SWEEPS)} retention rules swept, {mails} mails of requests sent"),
+        ]
+        lines += [
+            Text(f"stuck: {what} × {count}", style="yellow") for what, count in self.progress.stuck.most_common(3)
+        ]
+        return Group(*lines)
+
+
+def show_checks(console: Console, checks: Sequence[Check]) -> None:
+    """Print one line for each group of checks, and each check that failed."""
+    table = Table(title="What the demo's own eyes saw", title_justify="left", header_style="bold")
+    table.add_column("looked at")
+    table.add_column("passed", justify="right")
+    table.add_column("of the kind", overflow="fold")
+    for group in dict.fromkeys(check.name.split(" · ")[0] for check in checks):
+        members = [check for check in checks if check.name.split(" · ")[0] == group]
+        passed = sum(check.passed for check in members)
+        style = "green" if passed == len(members) else "bold red"
+        table.add_row(group, Text(f"{passed} of {len(members)}", style=style), members[-1].detail)
+    console.print(table)
+    for check in checks:
+        if not check.passed:
+            console.print(Text.assemble(("false ", "bold red"), (check.name, "bold"), f": {check.detail}"))
+
+
+def show_next(console: Console, run: Path, sent: Sent | None, *, kept: bool) -> None:
+    """Print where to look now."""
+    console.print()
+    console.print(
+        f"Everything of this run is in {run}: logs, traces, audit-log, artefacts, mail, dumps", soft_wrap=True
+    )
+    example = next((asked for asked in sent.requests if asked.right is Right.ERASURE), None) if sent else None
+    if example is not None and kept:
+        console.print(f"One erasure from end to end: habeas trail {example.request_id}", soft_wrap=True)
+    console.print(f"The audit log, without trusting anybody: habeas audit verify {run / 'audit-log'}", soft_wrap=True)
+    if kept:
+        console.print("Servers and fleet go on until Ctrl-C.")
