@@ -7,7 +7,7 @@ another: several processes can each take some.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -190,14 +190,18 @@ def _follow(entries: list[bytes], number: int, found: Scan) -> None:
     else:
         for producer, (epoch, place, digest) in lasts.items():
             spans[producer] = spans[producer]._replace(last=Head(int(epoch), place, digest))
-        found.counts.update(line[0] for line in lines)
+        found.counts.update([line[0] for line in lines])
         return
     _follow_one_by_one(entries, number, found)
 
 
-def _words_are_known(lines: Iterable[tuple[str, ...]]) -> bool:
-    producers, _, _, _, days, actions, outcomes = map(set, zip(*lines, strict=True))
-    return producers <= PRODUCERS and actions <= ACTIONS and outcomes <= OUTCOMES and all(map(_is_day, days))
+def _words_are_known(lines: Sequence[tuple[str, ...]]) -> bool:
+    return (
+        {line[0] for line in lines} <= PRODUCERS
+        and {line[5] for line in lines} <= ACTIONS
+        and {line[6] for line in lines} <= OUTCOMES
+        and all(map(_is_day, {line[4] for line in lines}))
+    )
 
 
 @lru_cache(maxsize=1024)
