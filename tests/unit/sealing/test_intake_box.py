@@ -2,9 +2,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from pydantic import TypeAdapter
 from tink import hybrid, proto_keyset_format, secret_key_access
 from tink.proto import hpke_pb2, tink_pb2
 
+from habeas.contracts.platform import HpkeText
 from habeas.sealing import (
     SealBroken,
     intake_private_key,
@@ -51,13 +53,13 @@ def tink_pair() -> tuple[hybrid.HybridEncrypt, hybrid.HybridDecrypt]:
 
 def raw_of(sealed: str) -> bytes:
     """Bytes of the text form."""
-    body = sealed.removeprefix("h1.")
+    body = sealed.removeprefix("hpke1.")
     return urlsafe_b64decode(body + "=" * (-len(body) % 4))
 
 
 def text_of(raw: bytes) -> str:
     """Text form of the bytes."""
-    return "h1." + urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return "hpke1." + urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def test_key_pair_is_the_rfcs() -> None:
@@ -95,8 +97,8 @@ def test_another_info_key_or_form_does_not_open() -> None:
     for text in [
         *(sealed[:end] for end in range(len(sealed))),
         sealed + "=",
-        "s1.data." + sealed[3:],
-        "h1." + "A" * 64,
+        "s1.data." + sealed.removeprefix("hpke1."),
+        "hpke1." + "A" * 64,
     ]:
         with pytest.raises(SealBroken):
             open_from_publisher(PRIVATE, text, INFO)
@@ -114,3 +116,9 @@ def test_odd_public_keys_are_refused(text: str) -> None:
     """A publisher's configuration that holds no public key is refused."""
     with pytest.raises(SealBroken):
         public_key_of(text)
+
+
+def test_text_is_the_contracts() -> None:
+    """Even an empty value is a text that the contract of `dsr_request.submitted` takes."""
+    for plaintext in (b"", b"account 4711"):
+        TypeAdapter(HpkeText).validate_python(seal_to_intake(PRIVATE.public_key(), plaintext, INFO))

@@ -7,9 +7,11 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from tink import aead, proto_keyset_format, secret_key_access
 from tink.proto import aes_gcm_pb2, tink_pb2
 
+from habeas.contracts.model import SealedText
 from habeas.sealing import (
     KeyKind,
     Place,
@@ -213,3 +215,9 @@ def test_pair_gives_each_kind() -> None:
     pair = SubjectKeys(data=KEY, case=case)
     assert pair.of(KeyKind.DATA) is KEY
     assert pair.of(KeyKind.CASE) is case
+
+
+def test_text_is_the_contracts() -> None:
+    """Even an empty value is a text that the contracts' `SealedText` takes."""
+    for plaintext in (b"", bytes(1000)):
+        TypeAdapter(SealedText).validate_python(seal(KEY, PLACE, plaintext))

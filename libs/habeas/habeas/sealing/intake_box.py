@@ -1,6 +1,6 @@
 """What a publisher of requests seals for request-intake alone.
 
-HPKE (RFC 9180), base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. Text form: `h1.<base64url, unpadded>`
+HPKE (RFC 9180), base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. Text form: `hpke1.<base64url, unpadded>`
 of the 32 bytes encapsulated key, ciphertext, 16 bytes tag; the HPKE AAD is empty and everything that binds the value to
 its message goes into `info`.
 """
@@ -17,7 +17,7 @@ from habeas.sealing.kek import KekProvider
 from habeas.sealing.seal import decode_base64url
 
 SUITE: Final = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-PREFIX: Final = "h1."
+PREFIX: Final = "hpke1."
 OVERHEAD_BYTES: Final = 32 + 16
 
 

@@ -13,7 +13,9 @@ class SealingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kek_file: Path | None = Field(None, description="file with the key ring, readable by its owner alone")
-    kek_variable: str | None = Field(None, max_length=128, description="name of the environment variable that holds the key ring")
+    kek_variable: str | None = Field(
+        None, max_length=128, description="name of the environment variable that holds the key ring"
+    )
 
     def open(self) -> KekProvider:
         """Open the key ring. Raises ``KekMissing`` when there is none, or two: nothing ever falls back to plaintext."""
