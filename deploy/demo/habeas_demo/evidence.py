@@ -110,3 +110,11 @@ def judge_scan(name: str, scan: Scan, run: Path) -> Check:
         for (file, kind, form), count in places.most_common(_NAMED_HITS)
     ]
     return Check(name, passed=False, detail=f"{len(scan.hits)} hits in {size}: {'; '.join(named)}")
+
+
+def judge_control(scan: Scan, people: Sequence[Person]) -> Check:
+    """The control: before the erasure, the same search must find every value of everybody, or its silence means nothing."""
+    wanted = {(needle.person, needle.kind) for needle in needles_of(people)}
+    found = {(hit.person, hit.kind) for hit in scan.hits}
+    detail = f"{len(found & wanted)} of {len(wanted)} values found before anything was erased"
+    return Check("canary · sees everybody before", bool(wanted) and found == wanted, detail)

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from habeas_demo.canary import Canary, needles_of
-from habeas_demo.evidence import DumpFailed, dump_database, judge_scan, search_fleet, search_platform
+from habeas_demo.evidence import DumpFailed, dump_database, judge_control, judge_scan, search_fleet, search_platform
 from habeas_demo.platform import PlatformAccess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -17,6 +17,8 @@ async def test_the_platform_dump_shows_who_is_there(platform: PlatformAccess, tm
     assert {(hit.person, hit.kind) for hit in scan.hits} == {
         (person.index, kind) for person in people for kind in ("account id", "e-mail", "name", "ip", "identity")
     }
+    assert judge_control(scan, people).passed
+    assert not judge_control(scan, platform.loaded.people[:4]).passed
     check = judge_scan("canary", scan, tmp_path)
     assert not check.passed
     assert not any(value in check.detail for person in people for value in (person.name, person.email, person.ip))
