@@ -81,7 +81,7 @@ def test_missing_settings_are_named_all_at_once() -> None:
         ("HABEAS_KAFKA_TLS", "perhaps", "Write true or false."),
         ("HABEAS_KAFKA_BOOTSTRAP", "kafka", "host:port with commas between"),
         ("HABEAS_HEALTH_HOST", "localhost", "IP address"),
-        ("HABEAS_KAFKA_SSL_CAFILE", "/nowhere/ca.pem", "Write the path of an existing file"),
+        ("HABEAS_KAFKA_SSL_CAFILE", "/nowhere/ca.pem", "what is to be read must exist"),
     ],
 )
 def test_wrong_values_are_explained(name: str, value: str, told: str) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from habeas.chassis import tracing
+from habeas.chassis import trace_setup, tracing
 from habeas.chassis.log import Name
 from habeas.chassis.redaction import REDACTED
 from habeas.chassis.settings import ChassisSettings, Environment
@@ -260,7 +260,7 @@ def test_the_file_of_spans_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     for _ in range(20):
         with tracing.span("x"):
             pass
-        provider = tracing._tracing.provider
+        provider = trace_setup.state.provider
         assert provider is not None
         provider.force_flush()
     directory = tmp_path / "traces"

@@ -170,7 +170,7 @@ def _what_to_write(variable: _Variable) -> str:
     if get_origin(kind) in (tuple, list, frozenset):
         return "values with commas between them"
     if isinstance(kind, type) and issubclass(kind, Path):
-        return "the path of an existing file or directory, as the meaning says"
+        return "a path, as the meaning says; what is to be read must exist"
     return "the secret itself" if kind is SecretStr else "a text as the meaning says"
 
 

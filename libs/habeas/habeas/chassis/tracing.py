@@ -15,11 +15,6 @@ from uuid import UUID
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import (
     INVALID_SPAN,
     Link,
@@ -31,10 +26,9 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from habeas.chassis.redaction import REDACTED, Json, Name, class_name, clean, literal, named
-from habeas.chassis.settings import ChassisSettings
-from habeas.chassis.span_file import JsonlSpanExporter
+from habeas.chassis.redaction import REDACTED, Json, class_name, clean, literal, named
 from habeas.chassis.trace_context import extract, inject, write
+from habeas.chassis.trace_setup import LINKS_MAX, configure, shutdown, state
 
 __all__ = [
     "Attributes",
@@ -54,61 +48,8 @@ __all__ = [
 
 Attributes: TypeAlias = Mapping[str, object]
 
-_QUEUE_MAX: Final = 8_192
-_BATCH_MAX: Final = 512
-_DELAY_MS: Final = 1_000
-_EXPORT_TIMEOUT_S: Final = 10
-_LINKS_MAX: Final = 128
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-
-
-class _Tracing:
-    """What `configure` set up; without it nothing is traced."""
-
-    def __init__(self) -> None:
-        self.provider: TracerProvider | None = None
-        self.tracer: trace.Tracer | None = None
-
-
-_tracing = _Tracing()
-
-
-def configure(service: str, settings: ChassisSettings) -> None:
-    """Trace for `service` from now on: to the OTLP endpoint when one is set, else to `<traces_dir>/<service>.jsonl`.
-
-    A caller's decision to keep a trace is followed; of new ones the share `trace_ratio` is kept. Spans wait in a bounded
-    queue and are dropped, not waited for, when it is full. Raises OSError when the directory cannot be written.
-    """
-    exporter = _exporter(service, settings)
-    if exporter is None:
-        return
-    resource = Resource({"service.name": service, "service.instance.id": str(settings.instance)})
-    provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio)),
-        resource=resource,
-        span_limits=SpanLimits(max_span_attributes=64, max_links=_LINKS_MAX, max_events=0, max_attribute_length=256),
-        shutdown_on_exit=False,
-    )
-    provider.add_span_processor(
-        BatchSpanProcessor(
-            exporter,
-            max_queue_size=_QUEUE_MAX,
-            max_export_batch_size=_BATCH_MAX,
-            schedule_delay_millis=_DELAY_MS,
-            export_timeout_millis=_EXPORT_TIMEOUT_S * 1_000,
-        )
-    )
-    shutdown()
-    _tracing.provider = provider
-    _tracing.tracer = provider.get_tracer("habeas.chassis")
-
-
-def shutdown() -> None:
-    """Send what is queued and stop tracing. Idempotent; blocks for some seconds at most."""
-    provider, _tracing.provider, _tracing.tracer = _tracing.provider, None, None
-    if provider is not None:
-        provider.shutdown()
 
 
 def current() -> Context:
@@ -147,7 +88,7 @@ class span:  # noqa: N801 -- used like a function, `with span("…"):`; a class 
 
     def __enter__(self) -> Self:
         """Start the span."""
-        tracer = _tracing.tracer
+        tracer = state.tracer
         if tracer is None:
             return self
         parent = self._parent
@@ -279,7 +220,7 @@ def start_messages(messages: Sequence[Received], now: datetime) -> MessageSpans:
     traces: dict[int, str | None] = {}
     for message in messages:
         traces[message.inbox_id] = message.traceparent
-        if _tracing.tracer is None:
+        if state.tracer is None:
             continue
         above = span_from_times("inbox.wait", message.traceparent, message.received_at, now, kind=SpanKind.CONSUMER)
         attributes = {"type": named(message.type), "event_id": message.event_id, "attempts": message.attempts}
@@ -318,7 +259,7 @@ def _start(
 
     A new trace that is not kept gives a span that records nothing, so that the decision can be passed on.
     """
-    tracer = _tracing.tracer
+    tracer = state.tracer
     above = trace.get_current_span(parent).get_span_context()
     if tracer is None or (above.is_valid and not above.trace_flags & TraceFlags.SAMPLED):
         return None
@@ -332,17 +273,8 @@ def _fail(failed: Span, error: BaseException) -> None:
     failed.set_status(Status(StatusCode.ERROR))
 
 
-def _exporter(service: str, settings: ChassisSettings) -> SpanExporter | None:
-    if settings.otlp_endpoint is not None:
-        return OTLPSpanExporter(endpoint=settings.otlp_endpoint, timeout=_EXPORT_TIMEOUT_S)
-    if settings.traces_dir is not None:
-        settings.traces_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return JsonlSpanExporter(settings.traces_dir / f"{Name(service)}.jsonl")
-    return None
-
-
 def _links(links: Sequence[Context]) -> list[Link]:
-    spans = (trace.get_current_span(link).get_span_context() for link in links[:_LINKS_MAX])
+    spans = (trace.get_current_span(link).get_span_context() for link in links[:LINKS_MAX])
     return [Link(span_context) for span_context in spans if span_context.is_valid]
 
 

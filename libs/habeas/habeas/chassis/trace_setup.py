@@ -1,0 +1,78 @@
+"""Setting up tracing for a process: what is kept, and where spans go."""
+
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+from habeas.chassis.redaction import Name
+from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.span_file import JsonlSpanExporter
+
+LINKS_MAX: Final = 128
+
+_QUEUE_MAX: Final = 8_192
+_BATCH_MAX: Final = 512
+_DELAY_MS: Final = 1_000
+_EXPORT_TIMEOUT_S: Final = 10
+
+
+class Tracing:
+    """What `configure` set up; without it nothing is traced."""
+
+    def __init__(self) -> None:
+        self.provider: TracerProvider | None = None
+        self.tracer: trace.Tracer | None = None
+
+
+state = Tracing()
+
+
+def configure(service: str, settings: ChassisSettings) -> None:
+    """Trace for `service` from now on: to the OTLP endpoint when one is set, else to `<traces_dir>/<service>.jsonl`.
+
+    A caller's decision to keep a trace is followed; of new ones the share `trace_ratio` is kept. Spans wait in a bounded
+    queue and are dropped, not waited for, when it is full. Raises OSError when the directory cannot be written.
+    """
+    exporter = _exporter(service, settings)
+    if exporter is None:
+        return
+    resource = Resource({"service.name": service, "service.instance.id": str(settings.instance)})
+    provider = TracerProvider(
+        sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio)),
+        resource=resource,
+        span_limits=SpanLimits(max_span_attributes=64, max_links=LINKS_MAX, max_events=0, max_attribute_length=256),
+        shutdown_on_exit=False,
+    )
+    provider.add_span_processor(
+        BatchSpanProcessor(
+            exporter,
+            max_queue_size=_QUEUE_MAX,
+            max_export_batch_size=_BATCH_MAX,
+            schedule_delay_millis=_DELAY_MS,
+            export_timeout_millis=_EXPORT_TIMEOUT_S * 1_000,
+        )
+    )
+    shutdown()
+    state.provider = provider
+    state.tracer = provider.get_tracer("habeas.chassis")
+
+
+def shutdown() -> None:
+    """Send what is queued and stop tracing. Idempotent; blocks for some seconds at most."""
+    provider, state.provider, state.tracer = state.provider, None, None
+    if provider is not None:
+        provider.shutdown()
+
+
+def _exporter(service: str, settings: ChassisSettings) -> SpanExporter | None:
+    if settings.otlp_endpoint is not None:
+        return OTLPSpanExporter(endpoint=settings.otlp_endpoint, timeout=_EXPORT_TIMEOUT_S)
+    if settings.traces_dir is not None:
+        settings.traces_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return JsonlSpanExporter(settings.traces_dir / f"{Name(service)}.jsonl")
+    return None
