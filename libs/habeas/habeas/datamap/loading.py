@@ -32,8 +32,10 @@ from habeas.datamap.paths import (
     find_paths,
 )
 from habeas.datamap.policy import Policy
+from habeas.datamap.retention import CountsFrom
 from habeas.datamap.source import ConfigurationError, Problem, load_yaml, validate
 
+UNDECIDED = "a draft that nobody has decided yet"
 AGE_OF_PARENT = "parent"
 
 
@@ -219,9 +221,11 @@ class _StoreReading:
                 ("`age` and `partitioned` mean nothing without a retention class", "`retention: CLASS` beside it")
             )
         self.problems += [at.problem(what, write, "habeas") for what, write in wrong]
+        if notes.reason == REVIEW:
+            self.problems.append(at.problem(UNDECIDED, "the reason", "habeas", "reason"))
         if notes.on_erasure == REVIEW:
             write = "`delete`, `anonymise`, `{keep: GROUND, until: CLASS}` or `none`"
-            self.problems.append(at.problem("a draft that nobody has decided yet", write, "habeas", "on_erasure"))
+            self.problems.append(at.problem(UNDECIDED, write, "habeas", "on_erasure"))
         self._known("retention class", notes.retention, list(self.policy.retention), at.at("habeas", "retention"))
         self._known("category", notes.category, list(self.policy.categories), at.at("habeas", "category"))
 
@@ -230,7 +234,7 @@ class _StoreReading:
             return True
         what = f"the policy has no {kind} `{name}`"
         if name == REVIEW:
-            what = "a draft that nobody has decided yet"
+            what = UNDECIDED
         self.problems.append(at.problem(what, one_of(name, allowed)))
         return False
 
@@ -289,7 +293,7 @@ class _StoreReading:
                 what = f"`{wanted}` is no field of this table"
                 self.problems.append(at.problem(what, one_of(wanted, by_name), "anonymise", index))
         if not isinstance(keep.keep, KeepGround):
-            self.problems.append(at.problem("a draft that nobody has decided yet", "a ground", "keep"))
+            self.problems.append(at.problem(UNDECIDED, "a ground", "keep"))
             return Action.NONE, ()
         return Kept(keep.keep, until or ""), tuple(by_name[each] for each in keep.anonymise if each in by_name)
 
@@ -311,6 +315,12 @@ class _StoreReading:
         if column not in fields:
             self.problems.append(at.problem(f"`{table}` has no field `{column}`", one_of(column, fields)))
             return None
+        retention = self.policy.retention.get(collection.habeas.retention or "")
+        if retention is not None and retention.counts_from is CountsFrom.ACCOUNT_CLOSED and table != self.target[0]:
+            what = (
+                f"`{collection.habeas.retention}` counts from the closing of the account, not from `{table}.{column}`"
+            )
+            self.problems.append(at.problem(what, f"the column of `{self.target[0]}` that says when it was closed"))
         return Age(table, column)
 
     def _lineage(self, path: SubjectPath | None) -> tuple[Join, ...]:

@@ -1,9 +1,17 @@
 """The connector for stores in PostgreSQL (15 or newer)."""
 
-from habeas.datamap.postgres.connection import StoreOptions
+from habeas.datamap.postgres.connection import StoreOptions, read_live_schema
 from habeas.datamap.postgres.export import ExportedRows
 from habeas.datamap.postgres.opening import open_stores
 from habeas.datamap.postgres.purge import PurgeResult
 from habeas.datamap.postgres.store import ContactDetails, PostgresStore
 
-__all__ = ["ContactDetails", "ExportedRows", "PostgresStore", "PurgeResult", "StoreOptions", "open_stores"]
+__all__ = [
+    "ContactDetails",
+    "ExportedRows",
+    "PostgresStore",
+    "PurgeResult",
+    "StoreOptions",
+    "open_stores",
+    "read_live_schema",
+]

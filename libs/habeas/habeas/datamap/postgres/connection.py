@@ -9,6 +9,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from habeas.datamap.errors import SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, Unavailability
+from habeas.datamap.live import CATALOGUE, LiveSchema
 from habeas.datamap.planner.sql import quoted
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -124,6 +125,24 @@ class Link:
             raise StoreUnavailable(self.store, Unavailability.TOO_SLOW, table) from None
         except (OSError, asyncpg.InternalClientError):
             raise StoreUnavailable(self.store, Unavailability.NO_CONNECTION, table) from None
+
+
+async def read_catalogue(conn: Connection, schema: str, known: str | None = None) -> LiveSchema | None:
+    """Read the live schema by one query; None when it still has the fingerprint `known`."""
+    row = await conn.fetchrow(CATALOGUE, schema, known)
+    if row is None or row["told"] is None:
+        return None
+    return LiveSchema.parse(schema, row["told"], row["fingerprint"])
+
+
+async def read_live_schema(store: str, dsn: str, schema: str) -> LiveSchema:
+    """Read one schema of a database that is not open yet; raises StoreUnavailable or StoreRefused."""
+    link = Link(store, dsn, schema, StoreOptions(connections_max=1))
+    try:
+        async with link.connection() as conn:
+            return await read_catalogue(conn, schema) or LiveSchema({})
+    finally:
+        await link.close()
 
 
 def _of_server(store: str, table: str | None, code: str) -> StoreError:

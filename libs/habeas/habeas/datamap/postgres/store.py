@@ -12,7 +12,7 @@ from habeas.datamap.check import compare
 from habeas.datamap.datamap import StoreMap
 from habeas.datamap.dataset import Contact
 from habeas.datamap.errors import NotErased, SchemaMismatch
-from habeas.datamap.live import CATALOGUE, LiveSchema
+from habeas.datamap.live import LiveSchema
 from habeas.datamap.planner import (
     AgeKind,
     ExportPlan,
@@ -25,7 +25,7 @@ from habeas.datamap.planner import (
     compile_store,
 )
 from habeas.datamap.policy import Policy
-from habeas.datamap.postgres.connection import Connection, Link, StoreOptions
+from habeas.datamap.postgres.connection import Connection, Link, StoreOptions, read_catalogue
 from habeas.datamap.postgres.export import ExportedRows, Sink, copy_out, read_out
 from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import PurgeResult, purge
@@ -108,10 +108,7 @@ class PostgresStore:
     async def _live(self, conn: Connection, known: str | None) -> LiveSchema | None:
         """Read the live schema; None when it still has the fingerprint `known`."""
         with self._link.told():
-            row = await conn.fetchrow(CATALOGUE, self.map.schema, known)
-        if row is None or row["told"] is None:
-            return None
-        return LiveSchema.parse(self.map.schema, row["told"], row["fingerprint"])
+            return await read_catalogue(conn, self.map.schema, known)
 
     async def _root_plan(self, conn: Connection) -> RootPlan:
         """What concerns the root alone; asks the catalogue once."""
