@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, Protocol, Self
 
+from habeas_embedded.containers import ContainerServer, KafkaContainer, PostgresContainer, containers_wanted
 from habeas_embedded.errors import EmbeddedError
 from habeas_embedded.kafka import KafkaServer
 from habeas_embedded.mailbox import Mailbox
@@ -35,8 +36,6 @@ _GIVEN: Final = MappingProxyType(
     }
 )
 _SMTP_PORT: Final = 25
-
-S = TypeVar("S")
 
 
 class Server(Protocol):
@@ -87,47 +86,52 @@ class Servers:
         self._env = dict(os.environ if env is None else env)
         self._say = say
         self._run: Run | None = None
-        self._kafka: KafkaServer | None = None
-        self._postgres: PostgresServer | None = None
+        self._kafka: KafkaServer | KafkaContainer | None = None
+        self._postgres: PostgresServer | PostgresContainer | None = None
         self._smtp: SmtpServer | None = None
 
     async def start(self) -> None:
         """Start all in parallel and wait until each answers; when one fails, all are stopped and its error is raised."""
         if self._run is not None:
             raise RuntimeError("the servers run already")
-        run = Run(self.name, ephemeral=self._ephemeral, fresh=not self._keep_data)
-        self._run = run
-        if run.mended:
-            self._say(f"stopped what a killed run left behind: {', '.join(run.mended)}")
+        self._run = Run(self.name, ephemeral=self._ephemeral, fresh=not self._keep_data)
+        if self._run.mended:
+            self._say(f"stopped what a killed run left behind: {', '.join(self._run.mended)}")
+        try:
+            await self._make(self._run)
+            outcomes = await asyncio.gather(*(server.start() for server in self._own()), return_exceptions=True)
+            for outcome in outcomes:  # raised only now, so that no start is left running beside the stop
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            self._write_addresses()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _make(self, run: Run) -> None:
         cache = cache_directory()
         own = {name for name in self.wanted if not self._env.get(_GIVEN[name])}
+        contained = bool(own - {"smtp"}) and await asyncio.to_thread(containers_wanted, self._env)
         if "kafka" in own:
-            self._kafka = KafkaServer(run, cache, self._say)
+            self._kafka = KafkaContainer() if contained else KafkaServer(run, cache, self._say)
         if "postgres" in own:
-            self._postgres = PostgresServer(run, cache, self._say, durable=self._durable)
+            embedded = PostgresServer(run, cache, self._say, durable=self._durable)
+            self._postgres = PostgresContainer() if contained else embedded
         if "smtp" in own:
             self._smtp = SmtpServer(run)
-        outcomes = await asyncio.gather(*(server.start() for server in self._own()), return_exceptions=True)
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if failures:
-            await self.stop()
-            raise failures[0]
-        self._write_addresses()
 
     async def stop(self) -> None:
         """Stop all that we started, each within its limit; doing it again does nothing."""
         if self._run is None:
             return
-        await asyncio.gather(*(server.stop() for server in self._own()))
+        await asyncio.gather(
+            *(server.remove() if isinstance(server, ContainerServer) else server.stop() for server in self._own())
+        )
         self._run.close()
         self._run = None
 
     async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except asyncio.CancelledError:
-            await self.stop()
-            raise
+        await self.start()
         return self
 
     async def __aexit__(
@@ -143,19 +147,25 @@ class Servers:
         return self._run
 
     @property
-    def kafka(self) -> KafkaServer:
+    def kafka(self) -> KafkaServer | KafkaContainer:
         """Our own Kafka; raises RuntimeError where Kafka was given, as it is not ours to stop."""
-        return _ours(self._kafka, "kafka")
+        if self._kafka is None:
+            raise _not_ours("kafka")
+        return self._kafka
 
     @property
-    def postgres(self) -> PostgresServer:
+    def postgres(self) -> PostgresServer | PostgresContainer:
         """Our own PostgreSQL; raises RuntimeError where PostgreSQL was given."""
-        return _ours(self._postgres, "postgres")
+        if self._postgres is None:
+            raise _not_ours("postgres")
+        return self._postgres
 
     @property
     def smtp(self) -> SmtpServer:
         """Our own SMTP sink; raises RuntimeError where an SMTP server was given."""
-        return _ours(self._smtp, "smtp")
+        if self._smtp is None:
+            raise _not_ours("smtp")
+        return self._smtp
 
     @property
     def kafka_bootstrap(self) -> str:
@@ -178,6 +188,11 @@ class Servers:
         if self._env.get(_GIVEN["smtp"]):
             return int(self._env.get("NOTIFICATION_MAILER_SMTP_PORT") or _SMTP_PORT)
         return self.smtp.port
+
+    @property
+    def has_own_smtp(self) -> bool:
+        """Whether mail goes into our own sink, and can be looked at."""
+        return self._smtp is not None
 
     @property
     def mailbox(self) -> Mailbox:
@@ -217,10 +232,8 @@ class Servers:
         path.write_text(json.dumps(self.addresses(), indent=1))
 
 
-def _ours(server: S | None, name: str) -> S:
-    if server is None:
-        raise RuntimeError(f"{name} was not started by us: it is given, not wanted, or not started yet")
-    return server
+def _not_ours(name: str) -> RuntimeError:
+    return RuntimeError(f"{name} was not started by us: it is given, not wanted, or not started yet")
 
 
 async def _until_told(servers: Servers) -> None:
