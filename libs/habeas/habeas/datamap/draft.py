@@ -141,6 +141,12 @@ class _Drafting:
             if name in telling or ((key := self._key_of(table.name, name)) and key.to_table == self.root)
         ]
 
+    def _ways(self, table: LiveTable) -> int:
+        """How many columns could be the table's path; one that holds the account id is preferred to a join."""
+        return len(self._direct(table)) or sum(
+            1 for name in table.columns if self._key_of(table.name, name) is not None
+        )
+
     def _category(self, table: LiveTable) -> str:
         """The policy's category that fits most columns; nothing is sure without a policy."""
         if self.policy is None:
@@ -168,13 +174,11 @@ class _Drafting:
         ]
         if ages:
             notes["age"] = ages[0]
-        kept = bool(MONEY.search(table.name)) or (table.kind != "r" and table.kind != "p")
+        kept = bool(MONEY.search(table.name)) or table.kind not in {"r", "p"}
         notes["on_erasure"] = REVIEW if kept else "delete"
         if ages and table.partitioned_by == (ages[0],):
             notes["partitioned"] = "day"
-        if (table.name != self.root and len(self._direct(table)) > 1) or (
-            not self._direct(table) and sum(1 for c in table.columns if self._key_of(table.name, c)) > 1
-        ):
+        if table.name != self.root and self._ways(table) > 1:
             notes["path"] = REVIEW
         return notes
 
