@@ -20,7 +20,7 @@ from habeas_embedded.errors import RunTaken
 from habeas_embedded.places import runs_directory
 from habeas_embedded.processes import Child, Trace, stop_traces
 
-__all__ = ["Run"]
+__all__ = ["Run", "living_runs"]
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _STATE: Final = "state.json"
@@ -87,6 +87,17 @@ class Run:
         new = self.directory / f"{_STATE}.new"
         new.write_text(state.model_dump_json(indent=1))
         new.replace(self.directory / _STATE)
+
+
+def living_runs() -> tuple[str, ...]:
+    """Give the names of the runs that a living process holds."""
+    names = []
+    for directory in sorted(runs_directory().iterdir()):
+        if (directory / _LOCK).is_file():
+            with _free(directory) as free:
+                if not free:
+                    names.append(directory.name)
+    return tuple(names)
 
 
 def _lock(directory: Path) -> IO[str]:
