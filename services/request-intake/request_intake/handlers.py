@@ -18,8 +18,9 @@ from habeas.contracts.export_builder import ExportCompleted, ExportStuck
 from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.vocabulary import MailKind, ParkReason, StuckReason
-from habeas.datamap.deadlines import choose_regimes, compute
+from habeas.datamap.deadlines import Deadlines, UnknownRegimeError, choose_regimes, compute
 from habeas.datamap.policy import Policy
+from habeas.datamap.regimes import NoLawInForceError
 from habeas.kit import BadAttestation, verify
 from habeas.sealing import Fingerprinter, KeyStore, Place, SubjectKeys, seal_text
 from request_intake import lifecycle, store
@@ -46,6 +47,7 @@ class _Taken:
     fingerprint: bytes
     digest: bytes
     is_verified: bool
+    deadlines: Deadlines
     traceparent: str | None
 
 
@@ -55,42 +57,49 @@ async def on_request_submitted(batch: Batch[RequestSubmitted], tx: Transaction, 
     Runs once per event. The same request id with the same content is taken once; with other content it is parked.
     """
     known = await store.find_submissions(tx, [submission.request_id for submission in batch])
+    before = frozenset(known)
     taken: dict[UUID, _Taken] = {}
     for submission in batch:
         one = _take(submission, batch, tx, desk)
-        before = (
-            taken[submission.request_id].digest if submission.request_id in taken else known.get(submission.request_id)
-        )
-        if before is None:
-            if not batch.is_rejected:
-                taken[submission.request_id] = one
-        elif before != one.digest:
+        if one is None:
+            continue
+        digest = known.setdefault(submission.request_id, one.digest)
+        if digest != one.digest:
             batch.reject(ParkReason.ID_CONFLICT, "request_id")
+        elif submission.request_id not in before:
+            taken.setdefault(submission.request_id, one)
     subjects = await store.resolve_subjects(tx, {one.fingerprint: uuid7(desk.clock) for one in taken.values()})
     keys = await desk.keys.create(tx, set(subjects.values()), tx.now)
     requests: dict[UUID, Request] = {}
     for submission in batch:
-        if submission.request_id in known or submission.request_id in requests:
+        one = taken.get(submission.request_id)
+        if one is None or submission.request_id in requests:
             continue
-        one = taken[submission.request_id]
-        request = _request(submission, keys[subjects[one.fingerprint]], one, desk)
+        request = _request(submission, keys[subjects[one.fingerprint]], one)
         requests[request.request_id] = request
         tx.record(lifecycle.receive(request))
     await store.add_requests(tx, list(requests.values()))
 
 
-def _take(submission: RequestSubmitted, batch: Batch[RequestSubmitted], tx: Transaction, desk: Desk) -> _Taken:
+def _take(submission: RequestSubmitted, batch: Batch[RequestSubmitted], tx: Transaction, desk: Desk) -> _Taken | None:
     """Look at one submission by itself; what is wrong with it parks it."""
     if submission.received_at > tx.now + desk.tolerance:
         batch.reject(ParkReason.FROM_THE_FUTURE, "received_at")
-    elif submission.regime is not None and submission.regime not in {each.name for each in desk.policy.regimes}:
+        return None
+    try:
+        regimes = choose_regimes(desk.policy, submission.country, submission.regime)
+        deadlines = compute(desk.policy, regimes, submission.received_at)
+    except UnknownRegimeError:
         batch.reject(ParkReason.WRONG_VALUE, "regime")
-    return _Taken(
-        desk.fingerprinter.fingerprint("account", submission.account_id),
-        hashlib.sha256(batch.value).digest(),
-        not batch.is_rejected and _is_verified(submission, batch, desk.policy),
-        batch.trace,
-    )
+        return None
+    except NoLawInForceError:
+        batch.reject(ParkReason.WRONG_VALUE, "received_at")
+        return None
+    is_verified = _is_verified(submission, batch, desk.policy)
+    if batch.is_rejected:
+        return None
+    fingerprint = desk.fingerprinter.fingerprint("account", submission.account_id)
+    return _Taken(fingerprint, hashlib.sha256(batch.value).digest(), is_verified, deadlines, batch.trace)
 
 
 async def on_erasure_completed(batch: Batch[ErasureCompleted], tx: Transaction, keys: KeyStore) -> None:
@@ -174,10 +183,9 @@ def _is_verified(submission: RequestSubmitted, batch: Batch[RequestSubmitted], p
     return policy.attestation_suffices(attestation.issuer, submission.right, attestation.acr)
 
 
-def _request(submission: RequestSubmitted, keys: SubjectKeys, taken: "_Taken", desk: Desk) -> Request:
+def _request(submission: RequestSubmitted, keys: SubjectKeys, taken: _Taken) -> Request:
     """Make the request that a submission asks for, with its deadline; what names the person is sealed."""
-    regimes = choose_regimes(desk.policy, submission.country, submission.regime)
-    deadlines = compute(desk.policy, regimes, submission.received_at)
+    deadlines = taken.deadlines
     request_id = submission.request_id
     details = submission.details
     categories = getattr(details, "categories", None)

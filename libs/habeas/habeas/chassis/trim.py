@@ -62,6 +62,7 @@ class Trimmer:
             except (KafkaError, PublishFailed, OSError, TimeoutError) as error:
                 log.event("trimmer.trouble", error=error)
             await wait_any(stopping, stopping, _EVERY_S)
+        await self.producer.stop()
 
     async def step(self) -> None:
         """Write markers where a segment is old enough to be closed, then move the starts forward to the committed offsets."""

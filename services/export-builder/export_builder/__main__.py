@@ -1,0 +1,8 @@
+"""The process entry of export-builder."""
+
+from export_builder.app import build
+from export_builder.settings import Settings
+from habeas.chassis.process import main
+
+if __name__ == "__main__":
+    main(Settings.load, build)

@@ -1,0 +1,36 @@
+"""The composition root of export-builder: all that it reacts to, on one screen."""
+
+from datetime import timedelta
+
+from export_builder import gateways, handlers, sweeps
+from export_builder.settings import Settings
+from habeas.chassis.service import Service
+from habeas.contracts.erasure_executor import ErasureCompleted
+from habeas.contracts.request_intake import RequestVerified
+from habeas.datamap.loading import load_datamap
+from habeas.datamap.policy import load_policy
+from habeas.datamap.postgres import open_stores
+from habeas.sealing import KeyStore, Protector
+
+
+def build(settings: Settings) -> Service:
+    """Wire export-builder by hand. Raises ``ConfigurationError`` for a bad policy or map, ``KekMissing`` without a key ring."""
+    kek = settings.sealing.open()
+    service = Service("export-builder", settings.chassis, protection=Protector(kek))
+    policy = load_policy(settings.datamap.policy_file)
+    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
+    keys = KeyStore(kek, service.clock.now)
+    vault = gateways.Vault(settings.artefacts_dir)
+    builder = gateways.Builder(stores, vault, policy)
+    kept = timedelta(days=settings.kept_days)
+
+    service.on(RequestVerified, handlers.on_request_verified, service.clock)
+    service.on(ErasureCompleted, handlers.on_erasure_completed, keys)
+
+    service.every(settings.build_interval_s, sweeps.build_due, builder, keys, kept)
+    service.every(settings.delete_interval_s, sweeps.withdraw_expired)
+    service.every(settings.delete_interval_s, sweeps.delete_withdrawn, vault)
+
+    for store in stores:
+        service.close(store.close)
+    return service

@@ -1,0 +1,133 @@
+"""Building artefacts: rows out of the stores, one encrypted ZIP for each export."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from export_builder.gateways.archive import Archive
+from habeas.contracts.outcomes import ExportedTable
+from habeas.datamap.policy import Policy
+from habeas.datamap.postgres import PostgresStore
+from habeas.datamap.sheet import information_sheet
+from habeas.sealing.artefact import ArtefactCipher
+
+_CHUNK_BYTES: Final = 1024 * 1024
+_INLINE_BYTES_MAX: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One export to build; the account id is in clear here and nowhere else."""
+
+    export_id: UUID
+    request_id: UUID
+    account_id: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An artefact that was written and read back; ``size`` and ``sha256`` are those of its ciphertext."""
+
+    secret: bytes = field(repr=False)
+    size: int
+    sha256: str
+    tables: tuple[ExportedTable, ...]
+
+
+class Vault:
+    """The directory of artefacts, ``<export id>.zip.tink``; every replica sees the same one."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
+
+    def path(self, export_id: UUID) -> Path:
+        """Give where the artefact of an export is, or will be."""
+        return self._directory / f"{export_id}.zip.tink"
+
+    async def delete(self, export_id: UUID) -> None:
+        """Delete an artefact; one that is gone already is no error."""
+        await asyncio.to_thread(self.path(export_id).unlink, missing_ok=True)
+
+
+class Builder:
+    """Reads people's rows out of every store and writes one encrypted ZIP for each export."""
+
+    def __init__(self, stores: Sequence[PostgresStore], vault: Vault, policy: Policy) -> None:
+        self._stores = stores
+        self._vault = vault
+        self._sheet = information_sheet(policy)
+
+    async def build(self, orders: Sequence[Order], *, portable_only: bool) -> dict[UUID, Built]:
+        """Build all artefacts of a batch: one statement per table for all of them. Raises ``StoreError``.
+
+        Memory is bounded whatever the rows: they go into the archives as they come.
+        """
+        secrets = {order.export_id: ArtefactCipher.new_key() for order in orders}
+        archives: dict[UUID, Archive] = {}
+        with ExitStack() as on_error:
+            for order in orders:
+                archive = Archive(self._vault.path(order.export_id), secrets[order.export_id], order.export_id)
+                on_error.callback(archive.abort)
+                archives[order.export_id] = archive
+            by_account: dict[str, list[Archive]] = {}
+            for order in orders:
+                by_account.setdefault(order.account_id, []).append(archives[order.export_id])
+            for store in self._stores:
+                await self._read(store, by_account, list(archives.values()), portable_only=portable_only)
+            built = await asyncio.to_thread(self._finish, orders, archives, secrets)
+            on_error.pop_all()
+        return built
+
+    async def _read(
+        self,
+        store: PostgresStore,
+        by_account: Mapping[str, Sequence[Archive]],
+        archives: Sequence[Archive],
+        *,
+        portable_only: bool,
+    ) -> None:
+        """Write one store's rows; every source is named in every archive, also where it holds nothing of a person."""
+        for source in await store.sources(portable_only=portable_only):
+            for archive in archives:
+                archive.expect(store.name, source)
+        async with aclosing(store.export(list(by_account), portable_only=portable_only)) as pieces:
+            async for piece in pieces:
+                for archive in by_account[piece.account_id]:
+                    if sum(map(len, piece.lines)) > _INLINE_BYTES_MAX:
+                        await asyncio.to_thread(archive.add, store.name, piece.source, piece.lines)
+                    else:
+                        archive.add(store.name, piece.source, piece.lines)
+
+    def _finish(
+        self, orders: Sequence[Order], archives: Mapping[UUID, Archive], secrets: Mapping[UUID, bytes]
+    ) -> dict[UUID, Built]:
+        """Close every archive, then read each back: it must open with its key and hold what was written."""
+        built = {}
+        for order in orders:
+            archive = archives[order.export_id]
+            tables = archive.close(order.request_id, self._sheet)
+            path, secret = self._vault.path(order.export_id), secrets[order.export_id]
+            _read_back(path, secret, order.export_id, archive.plain_sha256)
+            built[order.export_id] = Built(secret, path.stat().st_size, _sha256(path), tables)
+        return built
+
+
+def _read_back(path: Path, secret: bytes, export_id: UUID, plain_sha256: str) -> None:
+    digest = hashlib.sha256()
+    with ArtefactCipher.decrypting_reader(path, secret, export_id.bytes) as reader:
+        while chunk := reader.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest() != plain_sha256:
+        message = "an artefact does not hold what was written into it"
+        raise OSError(message)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,34 @@
+"""The message edge of export-builder."""
+
+from export_builder import lifecycle, store
+from habeas.chassis.batch import Batch
+from habeas.chassis.clock import Clock
+from habeas.chassis.database import Transaction
+from habeas.chassis.ids import uuid7
+from habeas.contracts.erasure_executor import ErasureCompleted
+from habeas.contracts.request_intake import RequestVerified
+from habeas.contracts.vocabulary import Right
+from habeas.sealing import KeyStore
+
+_EXPORTED = frozenset({Right.ACCESS, Right.PORTABILITY})
+
+
+async def on_request_verified(batch: Batch[RequestVerified], tx: Transaction, clock: Clock) -> None:
+    """Begin an export for each verified request for access or portability; other rights are somebody else's."""
+    begun = {
+        verified.request_id: lifecycle.begin_export(uuid7(clock), verified, batch.trace, tx.now)
+        for verified in batch
+        if verified.right in _EXPORTED
+    }
+    added = await store.add_exports(tx, [decision.export for decision in begun.values()])
+    for request_id in added:
+        tx.record(*begun[request_id].facts)
+
+
+async def on_erasure_completed(batch: Batch[ErasureCompleted], tx: Transaction, keys: KeyStore) -> None:
+    """Withdraw every artefact of an erased person, and remember that nothing is held any more."""
+    subjects = {event.subject_id for event in batch}
+    keys.forget(subjects)
+    await store.add_erased(tx, subjects)
+    completed = await store.lock_completed_of_subjects(tx, subjects)
+    await store.save_exports(tx, [lifecycle.withdraw(export, tx.now) for export in completed])

@@ -1,0 +1,183 @@
+"""The life of an export, decided without I/O, clock or randomness."""
+
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from habeas.chassis.lifecycle import row, table
+from habeas.contracts.audit import Action, AuditFact, AuditOutcome
+from habeas.contracts.export_builder import ExportCompleted, ExportStuck
+from habeas.contracts.model import Event
+from habeas.contracts.outcomes import ExportedTable
+from habeas.contracts.request_intake import RequestVerified
+from habeas.contracts.vocabulary import Right, StuckReason
+
+LEASE: Final = timedelta(minutes=10)
+"""How long an attempt may take before another replica takes the export up; an attempt can be repeated at any time."""
+
+EMPTY_SHA256: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""The digest of no bytes (FIPS 180-4): an export without an artefact, of a person who was erased before it was built."""
+
+_BACKOFF_FIRST: Final = timedelta(seconds=2)
+_BACKOFF_MAX: Final = timedelta(minutes=5)
+
+
+class State(StrEnum):
+    """Where an export stands."""
+
+    READY = "ready"
+    BUILDING = "building"  # an attempt is under way, or died under way
+    STUCK = "stuck"  # tried again with backoff; somebody should look
+    COMPLETED = "completed"  # the artefact can be opened until it expires
+    WITHDRAWING = "withdrawing"  # the artefact is to be deleted: expired, or the person was erased
+    DELETED = "deleted"
+
+
+TRANSITIONS = table(
+    State.READY,
+    row(State.READY, "begun", State.BUILDING),
+    row(State.BUILDING, "begun again", State.BUILDING),
+    row(State.BUILDING, "read back", State.COMPLETED),
+    row(State.BUILDING, "failed", State.STUCK),
+    row(State.STUCK, "begun again", State.BUILDING),
+    row(State.COMPLETED, "expired or erased", State.WITHDRAWING),
+    row(State.WITHDRAWING, "artefact gone", State.DELETED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One export; ``account`` and ``artefact_key`` are sealed under the data key."""
+
+    export_id: UUID
+    request_id: UUID
+    subject_id: UUID
+    right: Right
+    state: State
+    account: str | None
+    due_on: date
+    next_attempt_at: datetime
+    traceparent: str | None
+    artefact_key: str | None = None
+    artefact_bytes: int = 0
+    artefact_sha256: str | None = None
+    exported: tuple[ExportedTable, ...] = ()
+    expires_on: date | None = None
+    stuck_reason: StuckReason | None = None
+    stuck_store: str | None = None
+    stuck_table: str | None = None
+    attempts: int = 0
+    completed_at: datetime | None = None
+    version: int = 1
+
+    def becomes(self, state: State, **changes: object) -> "Export":
+        """Give the export in its next state. Raises ``Invariant`` for a step that the table does not have."""
+        TRANSITIONS.check(self.state, state)
+        return replace(self, state=state, **changes)  # type: ignore[arg-type]  # the fields are checked by replace
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """What was written and read back: size and digest of the ciphertext, and what is in it."""
+
+    sealed_key: str | None
+    size: int
+    sha256: str
+    tables: tuple[ExportedTable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The export as it is now, and what is to be told."""
+
+    export: Export
+    events: tuple[Event, ...] = ()
+    facts: tuple[AuditFact, ...] = ()
+
+
+def begin_export(export_id: UUID, verified: RequestVerified, traceparent: str | None, now: datetime) -> Decision:
+    """Take a verified request for access or portability up."""
+    export = Export(
+        export_id=export_id,
+        request_id=verified.request_id,
+        subject_id=verified.subject_id,
+        right=verified.right,
+        state=State.READY,
+        account=verified.account,
+        due_on=verified.due_on,
+        next_attempt_at=now,
+        traceparent=traceparent,
+    )
+    return Decision(export, (), (AuditFact(Action.EXPORT_STARTED, export.request_id),))
+
+
+def attempt(export: Export, now: datetime) -> Export:
+    """Begin an attempt; one that died before is simply made again."""
+    return export.becomes(State.BUILDING, attempts=export.attempts + 1, next_attempt_at=now + LEASE)
+
+
+def complete(export: Export, artefact: Artefact, expires_on: date, now: datetime) -> Decision:
+    """The artefact is written, opens, and holds what was counted."""
+    done = export.becomes(
+        State.COMPLETED,
+        account=None,
+        artefact_key=artefact.sealed_key,
+        artefact_bytes=artefact.size,
+        artefact_sha256=artefact.sha256,
+        exported=artefact.tables,
+        expires_on=expires_on,
+        stuck_reason=None,
+        stuck_store=None,
+        stuck_table=None,
+        completed_at=now,
+    )
+    event = ExportCompleted(
+        request_id=done.request_id,
+        subject_id=done.subject_id,
+        export_id=done.export_id,
+        tables=artefact.tables,
+        artefact_bytes=artefact.size,
+        artefact_sha256=artefact.sha256,
+        expires_on=expires_on,
+        completed_at=now,
+    )
+    rows = sum(each.rows for each in artefact.tables)
+    outcome = AuditOutcome.DONE if rows else AuditOutcome.NOTHING_HELD
+    return Decision(done, (event,), (AuditFact(Action.EXPORT_COMPLETED, done.request_id, outcome=outcome, count=rows),))
+
+
+def complete_without(export: Export, now: datetime) -> Decision:
+    """The person was erased before the export was built: nothing is held, so there is nothing to hand out."""
+    return complete(export, Artefact(None, 0, EMPTY_SHA256, ()), now.date(), now)
+
+
+def fail(export: Export, reason: StuckReason, store: str | None, table_: str | None, now: datetime) -> Decision:
+    """Keep the export open with the reason; it is tried again with backoff, and told only when the reason is another one."""
+    wait = min(_BACKOFF_MAX, _BACKOFF_FIRST * 2 ** min(export.attempts, 10))
+    stuck = export.becomes(
+        State.STUCK, stuck_reason=reason, stuck_store=store, stuck_table=table_, next_attempt_at=now + wait
+    )
+    if (export.stuck_reason, export.stuck_store, export.stuck_table) == (reason, store, table_):
+        return Decision(stuck)
+    event = ExportStuck(
+        request_id=stuck.request_id,
+        subject_id=stuck.subject_id,
+        export_id=stuck.export_id,
+        reason=reason,
+        store=store,
+        table=table_,
+        stuck_at=now,
+    )
+    return Decision(stuck, (event,), (AuditFact(Action.EXPORT_STUCK, stuck.request_id, outcome=AuditOutcome(reason)),))
+
+
+def withdraw(export: Export, now: datetime) -> Export:
+    """Let the artefact go: it expired, or the person was erased. Its key goes first."""
+    return export.becomes(State.WITHDRAWING, artefact_key=None, next_attempt_at=now)
+
+
+def deleted(export: Export) -> Decision:
+    """The artefact is gone."""
+    return Decision(export.becomes(State.DELETED), (), (AuditFact(Action.EXPORT_DELETED, export.request_id),))
