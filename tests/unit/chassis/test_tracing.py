@@ -2,15 +2,21 @@
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import UUID
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic import SecretStr
+from typing_extensions import override
 
 from habeas.chassis import trace_setup, tracing
 from habeas.chassis.log import Name
@@ -41,17 +47,20 @@ class Message:
     attempts: int = 1
 
 
-def start(directory: Path, ratio: float) -> Spans:
-    """Trace into the directory; gives what reads the spans."""
-    settings = ChassisSettings(
+def settings(**given: Any) -> ChassisSettings:
+    """Settings of a developer's machine."""
+    return ChassisSettings(
         environment=Environment.DEVELOPMENT,
         kafka_bootstrap="127.0.0.1:9092",
         database_dsn=SecretStr("postgresql:///x"),
-        traces_dir=directory / "traces",
-        trace_ratio=ratio,
         instance=3,
+        **given,
     )
-    tracing.configure("erasure-executor", settings)
+
+
+def start(directory: Path, ratio: float) -> Spans:
+    """Trace into the directory; gives what reads the spans."""
+    tracing.configure("erasure-executor", settings(traces_dir=directory / "traces", trace_ratio=ratio))
 
     def spans() -> list[dict[str, Any]]:
         tracing.shutdown()
@@ -276,3 +285,55 @@ def test_spans_are_for_their_owner_only(tmp_path: Path) -> None:
     exporter = JsonlSpanExporter(tmp_path / "x.jsonl")
     exporter.shutdown()
     assert (tmp_path / "x.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_spans_go_to_the_collector() -> None:
+    """With an endpoint, spans are posted there as OTLP protobuf, with service and instance."""
+    received: list[tuple[str, str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            """Take a batch."""
+            body = self.rfile.read(int(self.headers["content-length"]))
+            received.append((self.path, self.headers["content-type"], body))
+            self.send_response(200)
+            self.end_headers()
+
+        @override
+        def log_message(self, *_: object) -> None:
+            """Be silent."""
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        tracing.configure(
+            "erasure-executor",
+            settings(otlp_endpoint=f"http://127.0.0.1:{server.server_port}/v1/traces", trace_ratio=1),
+        )
+        with tracing.span("erase plan", KEPT):
+            pass
+        tracing.shutdown()
+        server.shutdown()
+        thread.join()
+    ((path, kind, body),) = received
+    assert (path, kind) == ("/v1/traces", "application/x-protobuf")
+    sent = ExportTraceServiceRequest.FromString(body).resource_spans[0]
+    assert {each.key: each.value.string_value for each in sent.resource.attributes} == {
+        "service.name": "erasure-executor",
+        "service.instance.id": "3",
+    }
+    assert [(each.name, each.trace_id.hex()) for each in sent.scope_spans[0].spans] == [("erase plan", TRACE)]
+
+
+def test_a_silent_collector_does_not_hold_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that takes connections and never answers delays the stop by a bounded time."""
+    monkeypatch.setattr(trace_setup, "_SHUTDOWN_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracing.configure(
+            "erasure-executor", settings(otlp_endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}/", trace_ratio=1)
+        )
+        with tracing.span("x"):
+            pass
+        before = time.monotonic()
+        tracing.shutdown()
+        assert time.monotonic() - before < 3

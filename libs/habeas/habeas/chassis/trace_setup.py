@@ -1,5 +1,6 @@
 """Setting up tracing for a process: what is kept, and where spans go."""
 
+from threading import Thread
 from typing import Final
 
 from opentelemetry import trace
@@ -19,6 +20,7 @@ _QUEUE_MAX: Final = 8_192
 _BATCH_MAX: Final = 512
 _DELAY_MS: Final = 1_000
 _EXPORT_TIMEOUT_S: Final = 10
+_SHUTDOWN_S: Final = 3.0
 
 
 class Tracing:
@@ -63,10 +65,15 @@ def configure(service: str, settings: ChassisSettings) -> None:
 
 
 def shutdown() -> None:
-    """Send what is queued and stop tracing. Idempotent; blocks for some seconds at most."""
+    """Send what is queued and stop tracing, in three seconds at most: a collector that is away is not waited for.
+
+    Idempotent. Blocks the caller meanwhile.
+    """
     provider, state.provider, state.tracer = state.provider, None, None
     if provider is not None:
-        provider.shutdown()
+        sending = Thread(target=provider.shutdown, name="last spans", daemon=True)
+        sending.start()
+        sending.join(_SHUTDOWN_S)
 
 
 def _exporter(service: str, settings: ChassisSettings) -> SpanExporter | None:
