@@ -54,9 +54,10 @@ def kafka_jars() -> tuple[Jar, ...]:
     return tuple(Jar(sha256, *coordinates.split(":")) for sha256, coordinates in lines)
 
 
-def jars_key(jars: Sequence[Jar]) -> str:
-    """Short name of this very list, for what is cached about it."""
-    return hashlib.sha256(repr(jars).encode()).hexdigest()[:12]
+def jars_key(paths: Sequence[Path]) -> str:
+    """Short name of these very files, for what is cached about them: Java looks at path, size and time too."""
+    looks = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr(looks).encode()).hexdigest()[:12]
 
 
 def missing_jars(directory: Path) -> tuple[Jar, ...]:

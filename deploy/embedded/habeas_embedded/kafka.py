@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from habeas_embedded.errors import ServerFailed
-from habeas_embedded.jars import KAFKA_VERSION, ensure_jars, jars_key, kafka_jars
+from habeas_embedded.jars import KAFKA_VERSION, ensure_jars, jars_key
 from habeas_embedded.java import Java, find_java
 from habeas_embedded.ports import LOOPBACK, answers, free_port
 from habeas_embedded.processes import Child, end_of_log
@@ -182,7 +182,7 @@ class KafkaServer:
     def _make_child(self, java: Java, jars: tuple[Path, ...], base: Path | None) -> Child:
         temporary = self.directory / "tmp"
         temporary.mkdir(exist_ok=True)
-        archive = self._cache / f"classes-{java.key}-{jars_key(kafka_jars())}.jsa"
+        archive = self._cache / f"classes-{java.key}-{jars_key(jars)}.jsa"
         if archive.is_file():
             self._archive = None
             sharing = [f"-XX:SharedArchiveFile={archive if base is None else f'{base}{os.pathsep}{archive}'}"]
