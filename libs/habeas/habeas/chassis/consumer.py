@@ -5,6 +5,7 @@ block a record, before our own code sees it. While the database is away the hand
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ class Consumer:
             allow_auto_create_topics=False,
             client_id=f"{service}-{settings.instance}",
             graceful_timeout=settings.stop_timeout_s / 2,
-            logger=None,
+            logger=logging.getLogger("faststream"),
             acks="all",
             **kafka.broker_options(settings),
         )

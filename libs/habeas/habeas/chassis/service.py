@@ -125,7 +125,7 @@ class Service:
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, or until an invariant breaks; gives the process's exit code."""
-        log.configure(self.name, self.settings.log_level)
+        log.configure(self.name, self.settings.log_level, instance=self.settings.instance, clock=self.clock)
         tracing.configure(self.name, self.settings)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -240,9 +240,13 @@ class Service:
             running.worker.run(self.stopping),
             self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database)),
             self._every(_GAUGES_S, lambda: self._gauge(running)),
-            Deadman(self._kafka_answers, self.settings.kafka_unreachable_s, every_s=5.0, exit_code=69).run(
-                self.stopping
-            ),
+            Deadman(
+                self._kafka_answers,
+                self.settings.kafka_unreachable_s,
+                every_s=5.0,
+                exit_code=69,
+                gauge=metrics.KAFKA_UNREACHABLE_S,
+            ).run(self.stopping),
             *(sweep.run(self.stopping, self._handled) for sweep in self._sweeps),
             *(
                 build(running.database).run(settings, f"{self.name}-{settings.instance}-follower", self.stopping)
