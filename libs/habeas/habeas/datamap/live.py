@@ -29,7 +29,7 @@ CATALOGUE: Final = """
           JOIN pg_catalog.pg_class AS p ON p.oid = k.confrelid AND NOT p.relispartition
           JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace
          WHERE k.contype = 'f'
-    ), uniques AS (
+    ), uniques AS MATERIALIZED (
         SELECT t.relname, i.indisprimary,
                (SELECT json_agg(a.attname ORDER BY x.ord) FROM unnest(i.indkey) WITH ORDINALITY AS x (num, ord)
                   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = x.num) AS list
@@ -41,7 +41,7 @@ CATALOGUE: Final = """
                   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = x.num) AS list
           FROM tables AS t
           JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = t.oid
-    ), everything AS (
+    ), everything AS MATERIALIZED (
         SELECT json_build_object(
             'tables', (SELECT json_agg(json_build_array(t.relname, t.relkind, c.list) ORDER BY t.relname)
                          FROM tables AS t LEFT JOIN columns AS c USING (relname)),

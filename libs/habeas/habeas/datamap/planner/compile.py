@@ -1,6 +1,8 @@
 """From a store's map and its live schema to its plan."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
 
 from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.datamap import Column, Kept, StoreMap, Table
@@ -102,7 +104,7 @@ class _Compiler:
         assert table.path is not None, "only tables with a path are planned"  # noqa: S101 - the caller's filter, for mypy
         reach = self._reach(table, table.path)
         kept = table.erasure if isinstance(table.erasure, Kept) else None
-        erase, verify = _erase(table, reach)
+        change = _erase(table, reach)
         mentions, unmentioned = self._mentions(table)
         newest = self._newest(table) if kept else None
         return TablePlan(
@@ -111,8 +113,9 @@ class _Compiler:
             result=_result(table),
             direct=reach.joins == (),
             locate=self._locate(table, reach, newest),
-            erase=erase,
-            verify=verify,
+            erase=change.counted if change else None,
+            erase_one=change.alone if change else None,
+            verify=change.verify if change else None,
             mentions=mentions,
             unmentioned=unmentioned,
             ground=kept.ground if kept else None,
@@ -200,30 +203,39 @@ def _result(table: Table) -> TableResult | None:
     return {Action.DELETE: TableResult.ERASED, Action.ANONYMISE: TableResult.ANONYMISED}.get(table.erasure)
 
 
-def _counted(changing: str) -> str:
-    return words(
-        "WITH gone AS (", changing, ")", "SELECT account_id, count(*) AS rows FROM gone GROUP BY account_id",
-    )  # fmt: skip
+@dataclass(frozen=True)
+class _Change:
+    """A statement that erases, the same counting per account, and the one that finds what it left."""
+
+    alone: str
+    counted: str
+    verify: str
+
+    @classmethod
+    def of(cls, statement: str, giving: str, verify: str) -> Self:
+        returning = words(statement, "RETURNING", giving)
+        counting = words(
+            "WITH gone AS (", returning, ")", "SELECT account_id, count(*) AS rows FROM gone GROUP BY account_id"
+        )
+        return cls(statement, counting, verify)
 
 
-def _erase(table: Table, reach: Reach) -> tuple[str | None, str | None]:
-    """The statement that erases (or None) and the one that finds what is left (or None)."""
+def _erase(table: Table, reach: Reach) -> _Change | None:
+    """None where rows simply stay."""
     if table.erasure is Action.DELETE:
         using = words("USING", ", ".join(reach.others)) if reach.others else ""
-        where = conditions(reach.on, reach.is_one_of())
-        delete = words("DELETE FROM", reach.own, using, where, "RETURNING", account_id(reach))
-        return _counted(delete), _count(reach, ())
+        delete = words("DELETE FROM", reach.own, using, conditions(reach.on, reach.is_one_of()))
+        return _Change.of(delete, account_id(reach), _count(reach, ()))
     if not table.blanked:
-        return None, None
+        return None
     still = any_of(list(_still_there(table.blanked)))
     # The account ids come as a table, because an UPDATE that blanks the id could not give the old one back.
     asked = words(f"unnest({ids('$1', reach.subject_type)})", "AS asked (account_id)")
+    where = conditions(reach.on, words(reach.subject, "= asked.account_id"), still)
     update = words(
-        "UPDATE", reach.own, "SET", assigned(table.blanked), "FROM", ", ".join([asked, *reach.others]),
-        conditions(reach.on, words(reach.subject, "= asked.account_id"), still),
-        "RETURNING asked.account_id::text AS account_id",
-    )  # fmt: skip
-    return _counted(update), _count(reach, [still])
+        "UPDATE", reach.own, "SET", assigned(table.blanked), "FROM", ", ".join([asked, *reach.others]), where
+    )
+    return _Change.of(update, "asked.account_id::text AS account_id", _count(reach, [still]))
 
 
 def _read_again(tables: Iterable[TablePlan]) -> str | None:

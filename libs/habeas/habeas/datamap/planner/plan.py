@@ -62,7 +62,8 @@ class TablePlan:
     """One table in an erasure.
 
     `locate` counts (`account_id`, `rows`, and `newest` where rows may be kept). `erase` deletes or overwrites and gives
-    (`account_id`, `rows`); None where rows simply stay. `verify` counts what should not be there any more, None where
+    (`account_id`, `rows`); None where rows simply stay. `erase_one` does the same for one account, counting by the command
+    tag alone, which spares a large account a second copy of every id. `verify` counts what should not be there any more, None where
     nothing changes. `mentions` overwrite this person's id in rows of others, `unmentioned` counts what is left of it.
     """
 
@@ -72,6 +73,7 @@ class TablePlan:
     direct: bool
     locate: str
     erase: str | None
+    erase_one: str | None
     verify: str | None
     mentions: tuple[str, ...] = ()
     unmentioned: tuple[str, ...] = ()

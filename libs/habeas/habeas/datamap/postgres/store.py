@@ -188,7 +188,7 @@ class PostgresStore:
                 if table.erase is not None:
                     await conn.fetch(table.erase, asked.parameter)
             elif table.erase is not None:
-                counts = asked.by_asked(await self._counts(conn, table, table.erase, asked))
+                counts = asked.by_asked(await self._erase_counting(conn, table, asked))
                 held = {account_id: _Held(rows) for account_id, rows in counts.items()}
             else:
                 held = {}
@@ -199,6 +199,12 @@ class PostgresStore:
                 if left:
                     raise NotErased(self.name, table.table, left, committed=False)
         return held
+
+    async def _erase_counting(self, conn: Connection, table: TablePlan, asked: AskedIds) -> dict[str, int]:
+        if table.erase_one is not None and len(asked.parameter) == 1:
+            status = await conn.execute(table.erase_one, asked.parameter)
+            return {asked.parameter[0]: int(status.split()[-1])}
+        return await self._counts(conn, table, table.erase or "", asked)
 
     async def _read_again(self, conn: Connection, plan: StorePlan, asked: AskedIds) -> None:
         """After the commit, everything that carries the account id itself: a row written meanwhile would be there."""
