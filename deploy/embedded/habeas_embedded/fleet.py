@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -102,7 +103,7 @@ class Fleet:
         self.log_dir = self._run.directory / "audit-log"
         self.traces_dir = self._run.directory / "traces"
         for directory in (self.artefacts_dir, self.log_dir, self.traces_dir):
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         open_kek(KekSettings(file=self.kek_file, create=True, production=False))
         self.members = tuple(
             self._member(service, instance) for service in SERVICES for instance in range(plan.replicas.get(service, 1))

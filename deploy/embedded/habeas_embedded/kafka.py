@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from importlib.resources import files
@@ -164,7 +165,7 @@ class KafkaServer:
         template = self._cache / f"storage-{hashlib.sha256(_PROPERTIES.encode()).hexdigest()[:12]}"
         if not template.is_dir():
             _format(java, jars, template)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         shutil.copytree(template, self.data_directory)
         meta = self.data_directory / "meta.properties"
         text = meta.read_text()

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import stat
 from collections.abc import Iterator
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -78,7 +79,7 @@ class Mailbox:
 
     def misbehave(self, faults: Faults) -> None:
         """Make the sink misbehave from its next command on; a new call starts the count of `times` anew."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         new = self.directory / f"{FAULTS_FILE}.{secrets.token_hex(4)}"
         new.write_text(faults.model_dump_json(), encoding="utf-8")
         new.replace(self.directory / FAULTS_FILE)

@@ -183,6 +183,7 @@ class PostgresServer:
         """Make the data directory unless one was kept; gives the template's password when it still has to be changed."""
         if (self.data_directory / "PG_VERSION").is_file() and self._password_file.is_file():
             self._password = self._password_file.read_text()
+            _make_passable(self.data_directory, owner)
             self._write_settings(owner)
             return None
         template = _template(self._cache, owner, self._say)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -77,7 +78,7 @@ class Child:
         """
         if self.alive:
             raise RuntimeError(f"{self.name} runs already")
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
                 self.argv,

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ class Run:
         self.directory = runs_directory() / name
         self._traces: dict[str, Trace] = {}
         self._lock = _lock(self.directory)
+        self.directory.chmod(stat.S_IRWXU)  # keys, passwords and mail are in it
         self.mended = tuple(stop_traces(_read(self.directory)))
         if fresh or ephemeral:
             _empty(self.directory)

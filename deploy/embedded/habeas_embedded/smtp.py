@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import signal
+import stat
 import sys
 from email.parser import BytesHeaderParser
 from email.policy import SMTP as SMTP_POLICY
@@ -90,7 +91,8 @@ class Sink:
     def __init__(self, directory: Path) -> None:
         self._faults_file = directory / FAULTS_FILE
         self._mails = directory / MAIL_DIRECTORY
-        self._mails.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+        self._mails.mkdir(exist_ok=True)
         self._aside = directory / "tmp"
         self._aside.mkdir(exist_ok=True)
         names = (path.name for path in self._mails.glob("*.eml"))
