@@ -1,0 +1,66 @@
+"""What retention-sweeper reaches outside of its database: the stores in which rows go because of their age."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from habeas.datamap.errors import SchemaMismatch
+from habeas.datamap.planner import AgeKind
+from habeas.datamap.postgres import PostgresStore
+from retention_sweeper.lifecycle import Purged, Rule
+
+
+class Stores(Protocol):
+    """All stores of the data map, by name."""
+
+    def root(self, store: str) -> str:
+        """Give the table that stands for the whole store where no other can be named."""
+        ...
+
+    async def rules(self, store: str) -> tuple[Rule, ...]:
+        """Give the rules of a store as it is now, children before parents. Raises ``StoreError``."""
+        ...
+
+    async def purge(self, store: str, rule: Rule, cutoff: datetime, rows_max: int) -> Purged:
+        """Let go what is older than ``cutoff``, at most so many rows; may be repeated. Raises ``StoreError``."""
+        ...
+
+
+class MappedStores:
+    """The stores that the data map names; days are those of ``zone``."""
+
+    def __init__(self, stores: Sequence[PostgresStore], zone: ZoneInfo) -> None:
+        self._stores = {store.name: store for store in stores}
+        self._zone = zone
+
+    def root(self, store: str) -> str:
+        """Give the table in which the store's people begin; the store's own name when the map has it no more."""
+        return self._stores[store].map.root if store in self._stores else store
+
+    async def rules(self, store: str) -> tuple[Rule, ...]:
+        """Compare the live schema with the map, then give what the plan says; a store that the map lacks is a mismatch."""
+        found = self._store(store)
+        await found.check()
+        return tuple(Rule(rule.table, rule.retention) for rule in await found.purge_rules())
+
+    async def purge(self, store: str, rule: Rule, cutoff: datetime, rows_max: int) -> Purged:
+        """Let whole partitions and at most ``rows_max`` rows go; a rule that the plan lacks is a mismatch, never done."""
+        found = self._store(store)
+        for live in await found.purge_rules():
+            if (live.table, live.retention) == (rule.table, rule.retention):
+                result = await found.purge(live, cutoff, rows_max)
+                is_overdue = result.oldest_left is not None and self._is_before(live.kind, result.oldest_left, cutoff)
+                return Purged(result.rows, result.partitions_dropped, result.oldest_left, result.more, is_overdue)
+        raise SchemaMismatch(store, (), rule.table)
+
+    def _store(self, name: str) -> PostgresStore:
+        if name not in self._stores:
+            raise SchemaMismatch(name, ())
+        return self._stores[name]
+
+    def _is_before(self, kind: AgeKind, age: datetime, cutoff: datetime) -> bool:
+        """Answer whether a row of this age should be gone; a date counts as before the cutoff once its day has ended."""
+        if kind is AgeKind.DAY:
+            return age.astimezone(self._zone).date() < cutoff.astimezone(self._zone).date()
+        return age < cutoff

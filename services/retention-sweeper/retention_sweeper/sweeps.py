@@ -1,0 +1,104 @@
+"""The time edge of retention-sweeper: plans are read, rows go."""
+
+from typing import Final
+
+from habeas.chassis import cause
+from habeas.chassis.database import Database, Transaction
+from habeas.chassis.sweep import Swept
+from habeas.datamap.errors import StoreError
+from habeas.datamap.policy import Policy
+from retention_sweeper import lifecycle, store
+from retention_sweeper.gateways import Stores
+from retention_sweeper.lifecycle import Decision, Planned, Purged, Rule, State, Sweep, Tick
+
+BATCH_TICKS_MAX: Final = 100
+
+
+async def plan_due(db: Database, stores: Stores) -> Swept:
+    """Find what ticks ask for: a sweep of every rule that each store's live plan has, in its order.
+
+    Idempotent: the plan is read between two transactions, and whatever dies is taken up again after its lease. A store that does
+    not answer leaves its ticks stuck, and those of the others go on.
+    """
+    async with db.transaction("ticks-begin") as tx:
+        due = await store.lock_due_ticks(tx, BATCH_TICKS_MAX)
+        tx.caused_by(*(tick.traceparent for tick in due))
+        begun = [lifecycle.begin_plan(tick, tx.now) for tick in due]
+        await store.save_ticks(tx, begun)
+    if not begun:
+        return Swept(0)
+    plans: dict[str, tuple[Rule, ...] | StoreError] = {}
+    with cause.worked("stores.plan", [tick.traceparent for tick in begun], db.clock):
+        for name in sorted({tick.store for tick in begun}):
+            try:
+                plans[name] = await stores.rules(name)
+            except StoreError as error:
+                plans[name] = error
+    async with db.transaction("ticks-finish") as tx:
+        locked = await store.lock_ticks(tx, begun)
+        planned = [
+            _plan(tick, plans[tick.store], stores, tx)
+            for before in begun
+            if (tick := locked[before.tick_id, before.store]).version == before.version + 1
+        ]
+        await store.save_ticks(tx, [each.tick for each in planned])
+        await store.add_sweeps(tx, [sweep for each in planned for sweep in each.sweeps])
+        for each in planned:
+            tx.emit(*each.events, trace=each.tick.traceparent)
+            tx.record(*each.facts)
+    return Swept(len(begun), more=len(begun) == BATCH_TICKS_MAX)
+
+
+async def sweep_due(db: Database, stores: Stores, policy: Policy, rows_max: int) -> Swept:
+    """Let one batch of one rule go, children before parents, newest tick first; then ask to go on while sweeps are due.
+
+    Idempotent: a batch that was deleted is found so. Whatever dies is taken up again after its lease; only the count of a batch
+    whose report died with the process is lost.
+    """
+    async with db.transaction("sweep-begin") as tx:
+        due = await store.lock_due_sweep(tx)
+        if due is None:
+            return Swept(0)
+        tx.caused_by(due.traceparent)
+        reached = await store.find_reached(tx, due)
+        decision = lifecycle.begin_sweep(due, policy.retention.get(due.rule.retention), policy.zone, reached, tx.now)
+        await _save(tx, decision)
+    begun = decision.sweep
+    if begun.state is not State.SWEEPING or begun.cutoff_at is None:
+        return Swept(1, more=True)
+    try:
+        with cause.worked("stores.purge", [begun.traceparent], db.clock):
+            purged = await stores.purge(begun.store, begun.rule, begun.cutoff_at, rows_max)
+    except StoreError as error:
+        await _finish(db, begun, error)
+    else:
+        await _finish(db, begun, purged)
+    return Swept(1, more=True)
+
+
+def _plan(tick: Tick, rules: tuple[Rule, ...] | StoreError, stores: Stores, tx: Transaction) -> Planned:
+    if isinstance(rules, StoreError):
+        return lifecycle.fail_plan(tick, rules.because, rules.table or stores.root(tick.store), tx.now)
+    return lifecycle.plan(tick, rules, tx.now)
+
+
+async def _finish(db: Database, begun: Sweep, result: Purged | StoreError) -> None:
+    """Save what came of an attempt, unless the lease ran out and another replica took the sweep up meanwhile."""
+    async with db.transaction("sweep-finish") as tx:
+        sweep = await store.lock_sweep(tx, begun)
+        if sweep.version != begun.version + 1:
+            return
+        if isinstance(result, StoreError):
+            decision = lifecycle.fail(sweep, result.because, tx.now)
+        else:
+            is_behind = await store.has_open_before(tx, sweep)
+            decision = lifecycle.advance(sweep, result, tx.now, is_behind=is_behind)
+        await _save(tx, decision)
+
+
+async def _save(tx: Transaction, decision: Decision) -> None:
+    await store.save_sweep(tx, decision.sweep)
+    if decision.sweep.state is State.COMPLETED:
+        await store.note_reached(tx, decision.sweep)
+    tx.emit(*decision.events, trace=decision.sweep.traceparent)
+    tx.record(*decision.facts)
