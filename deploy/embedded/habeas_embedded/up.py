@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -94,14 +95,21 @@ async def _plan(options: UpOptions, servers: Servers) -> FleetPlan:
         raise EmbeddedError(
             "the demonstration's platform is made anew at each start: --keep-data needs one of your own"
         )
-    from habeas_demo.generator import PLATFORM_DIR  # noqa: PLC0415 (who has a platform of their own needs no demonstration)
-    from habeas_demo.platform import prepare_platform  # noqa: PLC0415 (the same)
+    return await _demonstration(options, servers)
 
-    platform = await prepare_platform(servers.postgres_admin_dsn, seed=_SEED, now=SystemClock().now())
-    dsns = platform.service_dsns
-    return FleetPlan(
-        PLATFORM_DIR / "policy.yaml", PLATFORM_DIR / "datamap", platform_dsns=dsns, replicas=options.replicas
-    )
+
+async def _demonstration(options: UpOptions, servers: Servers) -> FleetPlan:
+    """Make the demonstration's platform. It stands on this distribution, so it is asked for by name and may be absent."""
+    try:
+        generator, platforms = import_module("habeas_demo.generator"), import_module("habeas_demo.platform")
+    except ModuleNotFoundError as error:
+        raise EmbeddedError(
+            "the distribution habeas-demo is not installed: give a platform of your own by --policy, --datamap and PLATFORM_DSN"
+        ) from error
+    platform = await platforms.prepare_platform(servers.postgres_admin_dsn, seed=_SEED, now=SystemClock().now())
+    files: Path = generator.PLATFORM_DIR
+    dsns: Mapping[str, str] = platform.service_dsns
+    return FleetPlan(files / "policy.yaml", files / "datamap", platform_dsns=dsns, replicas=options.replicas)
 
 
 async def _watch(servers: Servers, access: Access, fleet: Fleet, console: Console) -> None:
