@@ -1,3 +1,5 @@
+import os
+
 import asyncpg
 import pytest
 
@@ -9,11 +11,11 @@ POSTGRES = ["postgres"]
 
 async def test_kept_data_is_there_after_the_next_start() -> None:
     """A run that keeps its data goes on with it; a fresh one of the same name begins empty."""
-    async with Servers("tests-kept", only=POSTGRES, env={}) as first:
+    async with Servers(f"tests-kept-{os.getpid()}", only=POSTGRES, env={}) as first:
         await run_sql(first, "CREATE TABLE kept AS SELECT 1 AS n")
-    async with Servers("tests-kept", only=POSTGRES, keep_data=True, env={}) as second:
+    async with Servers(f"tests-kept-{os.getpid()}", only=POSTGRES, keep_data=True, env={}) as second:
         assert await run_sql(second, "SELECT to_regclass('kept') IS NOT NULL")
-    async with Servers("tests-kept", only=POSTGRES, ephemeral=True, env={}) as third:
+    async with Servers(f"tests-kept-{os.getpid()}", only=POSTGRES, ephemeral=True, env={}) as third:
         assert not await run_sql(third, "SELECT to_regclass('kept') IS NOT NULL")
         directory = third.run.directory
     assert not directory.exists()
@@ -21,7 +23,7 @@ async def test_kept_data_is_there_after_the_next_start() -> None:
 
 async def test_committed_rows_survive_a_crash_of_the_server() -> None:
     """A killed PostgreSQL comes back at its address with everything that was committed."""
-    async with Servers("tests-crash", only=POSTGRES, ephemeral=True, env={}) as servers:
+    async with Servers(f"tests-crash-{os.getpid()}", only=POSTGRES, ephemeral=True, env={}) as servers:
         dsn = servers.postgres_admin_dsn
         await run_sql(servers, "CREATE TABLE kept AS SELECT 1 AS n")
         await servers.postgres.kill()
@@ -35,12 +37,12 @@ async def test_committed_rows_survive_a_crash_of_the_server() -> None:
 async def test_two_runs_do_not_disturb_each_other() -> None:
     """Runs of different names have servers of their own; a second one of the same name is refused."""
     async with (
-        Servers("tests-one", only=POSTGRES, ephemeral=True, env={}) as one,
-        Servers("tests-two", only=POSTGRES, ephemeral=True, env={}) as two,
+        Servers(f"tests-one-{os.getpid()}", only=POSTGRES, ephemeral=True, env={}) as one,
+        Servers(f"tests-two-{os.getpid()}", only=POSTGRES, ephemeral=True, env={}) as two,
     ):
         assert one.postgres_admin_dsn != two.postgres_admin_dsn
         with pytest.raises(RunTaken):
-            await Servers("tests-one", only=POSTGRES, env={}).start()
+            await Servers(f"tests-one-{os.getpid()}", only=POSTGRES, env={}).start()
         assert await run_sql(one, "SELECT true")
         assert await run_sql(two, "SELECT true")
 
@@ -48,7 +50,7 @@ async def test_two_runs_do_not_disturb_each_other() -> None:
 async def test_given_servers_win() -> None:
     """A server that the environment names is used as it is, and is not ours to stop."""
     env = {"HABEAS_ADMIN_DATABASE_DSN": "postgresql://admin@db.example:5432/postgres"}
-    async with Servers("tests-given", only=POSTGRES, ephemeral=True, env=env) as servers:
+    async with Servers(f"tests-given-{os.getpid()}", only=POSTGRES, ephemeral=True, env=env) as servers:
         assert servers.postgres_admin_dsn == "postgresql://admin@db.example:5432/postgres"
         with pytest.raises(RuntimeError, match="not started by us"):
             await servers.postgres.kill()
