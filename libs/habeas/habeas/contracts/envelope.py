@@ -1,8 +1,10 @@
 """CloudEvents 1.0 in Kafka's binary mode: ``ce_`` headers around a JSON value (CloudEvents Kafka protocol binding, section 3.2)."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
 from habeas.contracts.vocabulary import ParkReason
@@ -11,6 +13,11 @@ SPEC_VERSION = b"1.0"
 CONTENT_TYPE = b"application/json"
 
 Headers = list[tuple[str, bytes]]
+
+T = TypeVar("T")
+
+# W3C Trace Context, section 3.2; what a later version appends is left out, since it could hold anything.
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(?:-|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +69,33 @@ def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     found = dict(headers)
     if _text(found, "ce_specversion") != "1.0":
         raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_specversion")
-    try:
-        event_id = UUID(_text(found, "ce_id"))
-    except ValueError as error:
-        if isinstance(error, BadEnvelope):
-            raise
-        raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_id") from None
-    try:
-        at = datetime.fromisoformat(_text(found, "ce_time"))
-    except ValueError as error:
-        if isinstance(error, BadEnvelope):
-            raise
-        raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_time") from None
-    if at.tzinfo is None:
-        raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_time")
-    trace = found.get("traceparent")
+    event_id = _read(UUID, found, "ce_id")
+    at = _read(_instant, found, "ce_time")
+    trace = _TRACEPARENT.match(found.get("traceparent") or b"")
     return Envelope(
         event_id,
         _text(found, "ce_type"),
         _text(found, "ce_source"),
-        at.astimezone(UTC),
+        at,
         _text(found, "ce_subject") if "ce_subject" in found else "",
-        trace.decode("ascii", "replace") if trace else None,
+        trace[1].decode() if trace else None,
     )
+
+
+def _instant(text: str) -> datetime:
+    """Read a moment; near both ends of the calendar a zone can lead out of it."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone names no moment")
+    return at.astimezone(UTC)
+
+
+def _read(parse: Callable[[str], T], found: dict[str, bytes | None], name: str) -> T:
+    text = _text(found, name)
+    try:
+        return parse(text)
+    except (ValueError, OverflowError):
+        raise BadEnvelope(ParkReason.WRONG_HEADER, name) from None
 
 
 def _text(found: dict[str, bytes | None], name: str) -> str:
