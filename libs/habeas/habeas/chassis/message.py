@@ -27,6 +27,8 @@ from habeas.contracts.vocabulary import ParkReason
 _PLACE_NAMESPACE: Final = UUID("5b2f9c52-6a4c-5d0e-9b1a-3a5f5b1f0c11")
 _PRINTABLE_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,79}")
 _UNREADABLE: Final = "unreadable"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMESTAMP_MS_MAX: Final = 253_402_300_799_999  # the last millisecond of the year 9999: publishers choose record times
 _REASONS: Final[Mapping[str, ParkReason]] = {
     "json_invalid": ParkReason.NOT_JSON,
     "missing": ParkReason.MISSING_FIELD,
@@ -149,7 +151,7 @@ def _stored(
 ) -> Stored:
     event_id = name_based(_PLACE_NAMESPACE, topic.name, record.partition, record.offset)
     sealed_key, sealed, digest = _protected(topic, protection, key, value, event_id)
-    at = datetime.fromtimestamp(max(record.timestamp, 0) / 1000, UTC)
+    at = _EPOCH + timedelta(milliseconds=min(max(record.timestamp, 0), _TIMESTAMP_MS_MAX))
     return Stored(
         event_id,
         topic.name,
@@ -199,11 +201,14 @@ def read(
 ) -> Message | Defect:
     """Parse one claimed row; a defect names the field that is wrong.
 
-    Checks, in order: time not ahead of the clock by more than ``tolerance``, UTF-8, JSON, the model's fields, and that the record key
-    is the one that the event's own fields give.
+    Checks, in order: that this version knows topic and type, time not ahead of the clock by more than ``tolerance``, UTF-8, that the
+    type belongs on the topic, JSON, the model's fields, and that the record key is the one that the event's own fields give.
+    Raises what ``protection`` raises when the stored bytes do not open: that is no fault of the message.
     """
-    topic = topics[row["topic"]]
-    kind = BY_TYPE[row["type"]]
+    topic = topics.get(row["topic"])
+    kind = BY_TYPE.get(row["type"])
+    if topic is None or kind is None:
+        return Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
     if row["event_at"] > now + tolerance:
         return Defect(ParkReason.FROM_THE_FUTURE, "ce_time")
     value = protection.open(row["value"], row["event_id"].bytes) if topic.sensitive else row["value"]

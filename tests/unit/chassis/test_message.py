@@ -1,0 +1,303 @@
+"""Records on their way in: what is taken, what is parked and why, what is never shown."""
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import UUID, uuid5
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from habeas.chassis.message import Defect, Message, Stored, read, relabel, take
+from habeas.contracts import topics
+from habeas.contracts.catalogue import ROLLED
+from habeas.contracts.model import Event
+from habeas.contracts.topics import Topic
+from habeas.contracts.vocabulary import ParkReason
+from tests.support.delivery import (
+    ACCOUNT,
+    NOON,
+    PROTECTOR,
+    extended,
+    headers_of,
+    new_id,
+    ordered,
+    raw_record,
+    record_of,
+    submitted,
+    ticked,
+)
+
+SECRET = "ada.lovelace@example.org"
+EVERY = {topic.name: topic for topic in topics.CATALOGUE}
+WANTED = frozenset({"request.extended", "retention.ticked", "dsr_request.submitted", "participant.ordered"})
+TOLERANCE = timedelta(minutes=5)
+# The namespace is part of every database that exists: it must never change.
+PLACES = UUID("5b2f9c52-6a4c-5d0e-9b1a-3a5f5b1f0c11")
+
+
+def row(stored: Stored, **changed: object) -> asyncpg.Record:
+    """The inbox row that a stored record becomes."""
+    columns = {
+        "inbox_id": 1,
+        "event_id": stored.event_id,
+        "topic": stored.topic,
+        "type": stored.type,
+        "key": stored.key,
+        "event_at": stored.event_at,
+        "traceparent": stored.traceparent,
+        "value": stored.value,
+        "received_at": NOON,
+        "attempts": 0,
+    }
+    return cast("asyncpg.Record", columns | changed)
+
+
+def taken(event: Event, **changed: Any) -> Stored:
+    """What is stored of a good event."""
+    stored = take(record_of(event, **changed), event.topic, WANTED, PROTECTOR)
+    assert stored is not None
+    return stored
+
+
+def parsed(stored: Stored, **changed: object) -> Message | Defect:
+    """What a worker makes of a stored record at noon."""
+    return read(row(stored, **changed), EVERY, PROTECTOR, NOON, TOLERANCE)
+
+
+def spoiled(event: Event, value: bytes, key: bytes | None = None) -> Message | Defect:
+    """What a worker makes of an event whose value, or key, somebody changed."""
+    record = raw_record(event.topic, event.key().encode() if key is None else key, value, headers_of(event))
+    stored = take(record, event.topic, WANTED, PROTECTOR)
+    assert stored is not None
+    assert stored.defect is None
+    return parsed(stored)
+
+
+def with_field(event: Event, **fields: object) -> bytes:
+    """The event's JSON with fields added or replaced."""
+    return json.dumps(json.loads(event.encode()) | fields).encode()
+
+
+@pytest.mark.parametrize(
+    "event", [extended(new_id(), 7), ticked(new_id()), submitted(new_id()), ordered(new_id())], ids=lambda e: e.type
+)
+def test_a_good_record_comes_through(event: Event) -> None:
+    """What a publisher sends is what the handler gets, by id, time and value, on every kind of topic."""
+    event_id = new_id()
+    stored = taken(event, event_id=event_id, at=NOON - timedelta(hours=1))
+    assert (stored.event_id, stored.event_at, stored.defect) == (event_id, NOON - timedelta(hours=1), None)
+    message = parsed(stored)
+    assert isinstance(message, Message)
+    assert (message.event, message.value, message.event_id) == (event, event.encode(), event_id)
+
+
+@pytest.mark.parametrize("event", [submitted(new_id()), ordered(new_id())], ids=lambda e: e.type)
+def test_sensitive_topics_are_sealed(event: Event) -> None:
+    """Neither value nor key of a sensitive record lies in the inbox in clear; equal records still look equal."""
+    event_id = new_id()
+    record = record_of(event, event_id)
+    one, other = (take(record, event.topic, WANTED, PROTECTOR) for _ in range(2))
+    assert one is not None
+    assert other is not None
+    everything = b"".join(column for column in one.columns() if isinstance(column, bytes))
+    assert ACCOUNT.encode() not in everything
+    assert event.key().encode() not in everything
+    assert one.value != other.value
+    assert (one.key, one.lane, one.digest) == (other.key, other.lane, other.digest)
+    assert len(one.key) == len(one.digest) == 32
+    assert PROTECTOR.open(one.value, event_id.bytes) == event.encode()
+
+
+def test_open_topics_are_as_they_came() -> None:
+    """Other topics keep key and value; the digest is SHA-256 over both, with NUL between."""
+    event = extended(new_id(), 1)
+    stored = taken(event)
+    assert (stored.key, stored.value) == (event.key().encode(), event.encode())
+    assert stored.digest == hashlib.sha256(event.key().encode() + b"\0" + event.encode()).digest()
+
+
+GOOD = extended(UUID(int=7), 1)
+GOOD_HEADERS = headers_of(GOOD)
+UTC_NOON = b"2026-11-24T12:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason", "field"),
+    [
+        ({}, ParkReason.MISSING_HEADER, "ce_specversion"),
+        (GOOD_HEADERS | {"ce_specversion": b"2.0"}, ParkReason.WRONG_HEADER, "ce_specversion"),
+        (GOOD_HEADERS | {"ce_id": SECRET.encode()}, ParkReason.WRONG_HEADER, "ce_id"),
+        (GOOD_HEADERS | {"ce_id": b"\xff"}, ParkReason.WRONG_HEADER, "ce_id"),
+        (GOOD_HEADERS | {"ce_type": b"\xff\xfe"}, ParkReason.WRONG_HEADER, "ce_type"),
+        (GOOD_HEADERS | {"ce_time": b"noon"}, ParkReason.WRONG_HEADER, "ce_time"),
+        (GOOD_HEADERS | {"ce_type": SECRET.encode()}, ParkReason.UNKNOWN_TYPE, "ce_type"),
+        (GOOD_HEADERS | {"ce_type": b"\x00"}, ParkReason.UNKNOWN_TYPE, "ce_type"),
+        (GOOD_HEADERS | {"ce_type": b"unreadable"}, ParkReason.UNKNOWN_TYPE, "ce_type"),
+    ],
+)
+def test_bad_headers_are_parked_under_a_name_of_ours(headers: dict[str, bytes], reason: ParkReason, field: str) -> None:
+    """A record that cannot be named is stored as parked, by its place in the log, and shows nothing of what was wrong."""
+    record = raw_record(topics.REQUESTS, b"key", b"value", headers, partition=3)
+    stored = take(record, topics.REQUESTS, WANTED, PROTECTOR)
+    assert stored is not None
+    assert stored.defect == Defect(reason, field)
+    assert stored.event_id == uuid5(PLACES, f"request-intake.requests.v1\0003\000{record.offset}")
+    assert (stored.type, stored.event_at, stored.traceparent) == ("unreadable", NOON, None)
+    assert SECRET not in repr(stored)
+    assert (stored.key, stored.value) == (b"key", b"value")
+
+
+@pytest.mark.parametrize("timestamp", [-1, 0, 2**63 - 1, -(2**63), 253_402_300_800_000])
+def test_a_record_time_that_is_none_costs_nothing(timestamp: int) -> None:
+    """Kafka's own time of a broken record may be missing or beyond the calendar."""
+    record = raw_record(topics.REQUESTS, b"", b"", {}, timestamp=timestamp)
+    stored = take(record, topics.REQUESTS, WANTED, PROTECTOR)
+    assert stored is not None
+    assert (
+        datetime(1970, 1, 1, tzinfo=UTC) <= stored.event_at <= datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    )
+
+
+def test_a_broken_record_of_a_sensitive_topic_is_sealed_too() -> None:
+    """What cannot be read may still name a person."""
+    record = raw_record(topics.DSR_REQUESTS, ACCOUNT.encode(), ACCOUNT.encode(), {})
+    stored = take(record, topics.DSR_REQUESTS, WANTED, PROTECTOR)
+    assert stored is not None
+    assert ACCOUNT.encode() not in stored.key + stored.value + stored.digest
+    assert PROTECTOR.open(stored.value, stored.event_id.bytes) == ACCOUNT.encode()
+
+
+@pytest.mark.parametrize("kind", [ROLLED, "request.accepted"])
+def test_what_is_for_others_is_passed_over(kind: str) -> None:
+    """Markers, and known events that this service has no handler for, are not stored."""
+    headers = GOOD_HEADERS | {"ce_type": kind.encode()}
+    assert take(raw_record(topics.REQUESTS, b"k", b"{}", headers), topics.REQUESTS, WANTED, PROTECTOR) is None
+
+
+def test_a_repeated_id_gets_another_name() -> None:
+    """A record that repeats another's id with other content is parked under an id made from its place."""
+    record = record_of(submitted(new_id()))
+    stored = take(record, topics.DSR_REQUESTS, WANTED, PROTECTOR)
+    assert stored is not None
+    again = relabel(stored, record, topics.DSR_REQUESTS, PROTECTOR)
+    assert again.event_id == uuid5(PLACES, f"platform.dsr-requests.v1\0000\000{record.offset}")
+    assert again.defect == Defect(ParkReason.ID_CONFLICT, "ce_id")
+    assert (again.type, again.key) == (stored.type, stored.key)
+    assert PROTECTOR.open(again.value, again.event_id.bytes) == record.value
+
+
+TICK = ticked(UUID(int=8))
+SUBMISSION = submitted(UUID(int=9))
+
+
+@pytest.mark.parametrize(
+    ("event", "value", "defect"),
+    [
+        (GOOD, b"\xff", Defect(ParkReason.NOT_UTF8, "value")),
+        (GOOD, GOOD.encode()[:-2] + b'\xc3"}', Defect(ParkReason.NOT_UTF8, "value")),
+        (GOOD, b"", Defect(ParkReason.NOT_JSON, "value")),
+        (GOOD, SECRET.encode(), Defect(ParkReason.NOT_JSON, "value")),
+        (GOOD, GOOD.encode()[:-1], Defect(ParkReason.NOT_JSON, "value")),
+        (GOOD, b"[" * 100_000, Defect(ParkReason.NOT_JSON, "value")),
+        (GOOD, b'"' + SECRET.encode() + b'"', Defect(ParkReason.WRONG_VALUE, "value")),
+        (GOOD, b"null", Defect(ParkReason.WRONG_VALUE, "value")),
+        (GOOD, b"{}", Defect(ParkReason.MISSING_FIELD, "request_id")),
+        (GOOD, with_field(GOOD, due_on=SECRET), Defect(ParkReason.WRONG_VALUE, "due_on")),
+        (GOOD, with_field(GOOD, extended_at="2026-11-24T09:12:33"), Defect(ParkReason.WRONG_VALUE, "extended_at")),
+        (GOOD, with_field(GOOD, request_id=str(UUID(int=1))), Defect(ParkReason.WRONG_KEY, "request_id")),
+        (TICK, with_field(TICK, note=SECRET), Defect(ParkReason.UNKNOWN_FIELD, "note")),
+        (TICK, with_field(TICK, **{SECRET: 1}), Defect(ParkReason.UNKNOWN_FIELD, "(unprintable name)")),
+        (TICK, with_field(TICK, **{"x" * 81: 1}), Defect(ParkReason.UNKNOWN_FIELD, "(unprintable name)")),
+        (SUBMISSION, with_field(SUBMISSION, name=SECRET), Defect(ParkReason.UNKNOWN_FIELD, "name")),
+        (SUBMISSION, with_field(SUBMISSION, account_id="mallory"), Defect(ParkReason.WRONG_KEY, "account_id")),
+        (SUBMISSION, with_field(SUBMISSION, account_id="ada lovelace"), Defect(ParkReason.WRONG_VALUE, "account_id")),
+    ],
+)
+def test_what_is_wrong_is_named_and_never_shown(event: Event, value: bytes, defect: Defect) -> None:
+    """Each fault has its reason and the field's name, never the value."""
+    found = spoiled(event, value)
+    assert found == defect
+    assert SECRET not in repr(found)
+
+
+def test_the_fleets_own_topics_ignore_what_is_new() -> None:
+    """A field that a newer producer added does no harm; the rest is understood."""
+    message = spoiled(GOOD, with_field(GOOD, shoe_size=43))
+    assert isinstance(message, Message)
+    assert message.event == GOOD
+
+
+@pytest.mark.parametrize("event", [GOOD, SUBMISSION], ids=["open", "sensitive"])
+@pytest.mark.parametrize("key", [b"", b"another", b"\xff"])
+def test_the_key_must_be_the_events_own(event: Event, key: bytes) -> None:
+    """A record under a key that its fields do not give would break the order of that key."""
+    assert spoiled(event, event.encode(), key) == Defect(ParkReason.WRONG_KEY, type(event).key_field)
+
+
+def test_a_known_type_on_a_wrong_topic_is_refused() -> None:
+    """Who may write to one topic cannot speak for the owner of another."""
+    stored = take(raw_record(topics.RETENTION_TICKS, GOOD.key().encode(), GOOD.encode(), GOOD_HEADERS),
+                  topics.RETENTION_TICKS, WANTED, PROTECTOR)  # fmt: skip
+    assert stored is not None
+    assert parsed(stored) == Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "refused"), [(timedelta(minutes=5), False), (timedelta(minutes=5, microseconds=1), True)]
+)
+def test_the_future_is_refused_beyond_the_tolerance(ahead: timedelta, refused: bool) -> None:  # noqa: FBT001 -- a column of the table
+    """A time ahead of the own clock by more than the tolerance is refused: nobody gets things done early by lying."""
+    found = parsed(taken(extended(new_id(), 1), at=NOON + ahead))
+    assert (found == Defect(ParkReason.FROM_THE_FUTURE, "ce_time")) is refused
+
+
+def test_rows_of_another_version_are_parked() -> None:
+    """A row whose type or topic this version does not know, as an operator's retry can bring back, is told, not stumbled over."""
+    stored = taken(extended(new_id(), 1))
+    unknown = Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+    assert parsed(stored, type="unreadable") == unknown
+    assert parsed(stored, topic="request-intake.requests.v9") == unknown
+
+
+def test_altered_rows_are_no_fault_of_the_message() -> None:
+    """Bytes that do not open are the database's or the key ring's fault: an error, so that the message stays."""
+    stored = taken(submitted(new_id()))
+    with pytest.raises(Exception, match="do not open"):
+        parsed(stored, value=stored.value[:-1] + bytes([stored.value[-1] ^ 1]))
+
+
+names = st.sampled_from([*GOOD_HEADERS, "traceparent"]) | st.text(max_size=20)
+values = st.none() | st.binary(max_size=60) | st.sampled_from(list(GOOD_HEADERS.values()))
+
+
+@given(
+    st.lists(st.tuples(names, values)),
+    st.booleans(),
+    st.none() | st.binary(max_size=100),
+    st.none() | st.binary(max_size=100),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([topics.REQUESTS, topics.DSR_REQUESTS, topics.RETENTION_TICKS]),
+)
+def test_nothing_breaks_the_way_in(
+    extra: list[tuple[str, bytes]],
+    complete: bool,  # noqa: FBT001 -- drawn
+    key: bytes | None,
+    value: bytes | None,
+    timestamp: int,
+    topic: Topic,
+) -> None:
+    """Whatever a record holds, it is stored in a form that PostgreSQL takes, and read to an event or a defect."""
+    headers = [*GOOD_HEADERS.items(), *extra] if complete else extra
+    record = raw_record(topic, key, value, headers, timestamp=timestamp)
+    stored = take(record, topic, WANTED, PROTECTOR)
+    if stored is None:
+        return
+    texts = [column for column in stored.columns() if isinstance(column, str)]
+    assert not any("\0" in text for text in texts)
+    assert 0 <= stored.lane < 16
+    if stored.defect is None:
+        assert isinstance(parsed(stored), Defect | Message)
