@@ -42,7 +42,7 @@ TRANSITIONS = table(
     State.READY,
     row(State.READY, "begun", State.SWEEPING),
     row(State.SWEEPING, "begun again, or more is left", State.SWEEPING),
-    row(State.SWEEPING, "read again: nothing older is left", State.COMPLETED),
+    row(State.SWEEPING, "read again, nothing older is left", State.COMPLETED),
     row(State.SWEEPING, "failed", State.STUCK),
     row(State.STUCK, "begun again", State.SWEEPING),
 )
