@@ -1,7 +1,8 @@
 """From Kafka into the inbox: raw records are stored in bulk, then their offsets are committed. Nothing is decided here.
 
-The FastStream subscriber takes whole batches as raw records; its parser and decoder are replaced so that nothing can fail, and so drop or
-block a record, before our own code sees it. While the database is away the handler waits: no offset is committed and nothing is lost.
+FastStream makes the consumer and keeps its group; records are taken from it raw, so that nothing can fail, and so drop or block a record,
+before our own code sees it. While the database is away nothing is committed and nothing is lost. Offsets are committed some times a
+second and not with every batch: what is stored is known by its id when it comes again.
 """
 
 import asyncio
@@ -9,14 +10,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from aiokafka import ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
-from faststream.kafka.message import KafkaAckableMessage
 
 from habeas.chassis import kafka, log, metrics, store
 from habeas.chassis.database import TRANSIENT, Database, Transaction
+from habeas.chassis.errors import Invariant
 from habeas.chassis.message import Protection, Stored, relabel, take
+from habeas.chassis.redaction import named
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.worker import wait_any
 from habeas.contracts.topics import Topic
@@ -24,7 +27,8 @@ from habeas.contracts.topics import Topic
 Records = Sequence["ConsumerRecord[bytes, bytes]"]
 
 _COMMIT_TIMEOUT_S: Final = 10.0
-_BATCH_WAIT_MS: Final = 10
+_COMMIT_EVERY_S: Final = 0.25
+_FETCH_WAIT_MS: Final = 250
 
 
 class Consumer:
@@ -40,8 +44,10 @@ class Consumer:
         settings: ChassisSettings,
         stored: Callable[[], None],
     ) -> None:
-        self.stopping = asyncio.Event()
         self.polled_at = 0.0
+        self._committed_at = 0.0
+        self._offsets: dict[TopicPartition, int] = {}  # stored and not yet committed
+        self._reached: dict[TopicPartition, int] = {}
         self.seen: Callable[[Records], None] = lambda _: None
         self._topics = topics
         self._wanted = wanted
@@ -66,37 +72,73 @@ class Consumer:
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
             max_records=settings.inbox_batch_rows_max,
-            batch_timeout_ms=_BATCH_WAIT_MS,
             fetch_max_wait_ms=500,
             session_timeout_ms=15_000,
             heartbeat_interval_ms=3_000,
             rebalance_timeout_ms=30_000,
             max_poll_interval_ms=300_000,
-            parser=self._parse,
-            decoder=_undecoded,
         )
-        self.subscriber(self._on_records)
 
-    async def _parse(self, records: Any) -> KafkaAckableMessage:  # noqa: ANN401 -- FastStream's own type is generic over the batch
-        return KafkaAckableMessage(raw_message=records, body=b"", headers={}, consumer=self.subscriber.consumer)
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Store what comes until told to stop. Trouble with Kafka is waited out; the client finds its way back by itself."""
+        consumer = self.subscriber.consumer
+        if consumer is None:
+            message = "the broker is started before its consumer is run"
+            raise Invariant(message)
+        while not stopping.is_set():
+            try:
+                found = await consumer.getmany(
+                    timeout_ms=_FETCH_WAIT_MS, max_records=self._settings.inbox_batch_rows_max
+                )
+            except KafkaError as error:
+                log.event("consumer.kafka_trouble", error=error)
+                await wait_any(stopping, stopping, self._settings.poll_interval_s)
+                continue
+            self.polled_at = self._database.clock.monotonic()
+            records = [record for batch in found.values() for record in batch]
+            if records and not await self._take(records, stopping):
+                return
+            if not records or self.polled_at - self._committed_at > _COMMIT_EVERY_S:
+                await self._commit(consumer)
+        await self._commit(consumer)
 
-    async def _on_records(self, message: KafkaAckableMessage) -> None:
-        """Store one batch, then commit its offsets. A stop while the database is away leaves the offsets where they were."""
-        records: Records = message.raw_message
+    async def _take(self, records: Records, stopping: asyncio.Event) -> bool:
+        """Store one batch; False when told to stop while the database was away: its offsets stay where they were."""
         while True:
             try:
                 await self._database.run("inbox-store", lambda tx: self._store(tx, records))
                 break
             except TRANSIENT as error:
+                self.polled_at = self._database.clock.monotonic()
                 log.event("consumer.database_trouble", error=error)
-                await wait_any(self.stopping, self.stopping, self._settings.poll_interval_s)
-                if self.stopping.is_set():
-                    raise
+                await wait_any(stopping, stopping, self._settings.poll_interval_s)
+                if stopping.is_set():
+                    return False
+        for record in records:
+            partition = TopicPartition(record.topic, record.partition)
+            self._offsets[partition] = self._reached[partition] = record.offset + 1
         self._stored()
         self.seen(records)
         metrics.INBOX_RECEIVED_MESSAGES.add(len(records))
-        async with asyncio.timeout(_COMMIT_TIMEOUT_S):
-            await message.ack()
+        return True
+
+    async def _commit(self, consumer: "AIOKafkaConsumer") -> None:
+        """Commit what is stored. A commit that fails is no loss: the records come again and are known by their ids."""
+        self._committed_at = self._database.clock.monotonic()
+        held = consumer.assignment()
+        offsets = {partition: offset for partition, offset in self._offsets.items() if partition in held}
+        self._offsets = {}
+        for topic in self._topics:
+            read = [(each, self._reached[each]) for each in held if each.topic == topic and each in self._reached]
+            lag = sum(max(0, (consumer.highwater(each) or 0) - reached) for each, reached in read)
+            metrics.KAFKA_LAG_MESSAGES.set(lag, topic=named(topic))
+        if not offsets:
+            return
+        try:
+            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
+                await consumer.commit(offsets)
+        except (KafkaError, TimeoutError) as error:
+            log.event("consumer.commit_failed", error=error)
 
     async def _store(self, tx: Transaction, records: Records) -> None:
         taken: dict[Any, tuple[Stored, ConsumerRecord[bytes, bytes]]] = {}
@@ -126,7 +168,3 @@ class Consumer:
             return set()
         columns = map(list, zip(*(one.columns() for one in stored), strict=True))
         return {row["event_id"] for row in await tx.fetch(store.STORE_RECORDS, tx.now, *columns)}
-
-
-async def _undecoded(message: Any) -> Any:  # noqa: ANN401 -- passed through untouched
-    return message

@@ -47,6 +47,15 @@ _ATTEMPTS_MAX: Final = 5
 _POSTGRESQL: Final = Name("postgresql")
 _BACKOFF_FIRST_S: Final = 0.02
 
+# Queues are empty when statistics are taken and full when it matters, so the planner's guesses are worth nothing: it sorts all that
+# waits to take the first few rows (160 ms instead of 5 with 60,000 waiting). Every statement of a service has an index made for it.
+_PLANNER: Final = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
 
 class Transaction:
     """One unit of work. Made by ``Database.transaction`` only; a handler cannot commit it."""
@@ -144,7 +153,9 @@ class Database:
                 "lock_timeout": str(settings.lock_timeout_ms),
                 "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
                 "jit": "off",
+                **_PLANNER,
             },
+            reset=_keep_session,
         )
         return cls(pool, schema, clock, settings)
 
@@ -191,6 +202,13 @@ class Database:
         message = "the loop above returns or raises"
         raise Invariant(message)
 
+    async def read(self, name: str, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Run one statement that changes nothing, outside of any transaction, and give its rows."""
+        async with self.pool.acquire(timeout=self._acquire_timeout_s) as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(f"/* {name} */ {sql}", *args)
+        metrics.TRANSACTION_STATEMENTS.add(1, transaction=_label(name))
+        return rows
+
     async def ping(self) -> bool:
         """Answer whether the server answers, within two seconds."""
         try:
@@ -205,6 +223,10 @@ class Database:
             await asyncio.wait_for(self.pool.close(), 5)
         except TimeoutError:
             self.pool.terminate()
+
+
+async def _keep_session(connection: object) -> None:
+    """Do nothing: services change nothing in a session that would have to be undone, and asking costs a round trip each time."""
 
 
 @lru_cache(maxsize=1024)

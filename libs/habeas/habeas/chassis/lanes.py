@@ -25,6 +25,7 @@ class Lanes:
         self._lease_s = lease_s
         self._lease = timedelta(seconds=lease_s)
         self._renewed = -float("inf")
+        self._is_new = True
 
     def of_messages(self) -> tuple[list[int], list[int]]:
         """Give the message lanes held and their tokens, empty when the own lease may have run out."""
@@ -54,10 +55,16 @@ class Lanes:
         """Renew what is held, take what is free up to the fair share, give back what is above it."""
         started = self._database.clock.monotonic()
         self.held = await self._database.run("lanes-balance", self._balance)
+        self._is_new = False
         self._renewed = started
 
     async def _balance(self, tx: Transaction) -> dict[int, int]:
         await tx.execute(store.HEARTBEAT, self.holder, self._instance, self._lease)
+        if self._is_new:
+            # The ordinal is one replica's alone: whoever held lanes under it before is this process's dead predecessor, or a paused
+            # one, which the raised token keeps from committing.
+            await tx.execute(store.INHERIT_LANES, self.holder, self._instance, self._lease)
+            await tx.execute(store.FORGET_PREDECESSORS, self.holder, self._instance)
         await tx.execute(store.FORGET_DEAD_REPLICAS)
         replicas = max(1, await tx.fetchval(store.COUNT_REPLICAS))
         share = -(-(LANES + 1) // replicas)

@@ -29,6 +29,8 @@ class Relay:
         self, service: str, database: Database, lanes: Lanes, producer: Producer, settings: ChassisSettings
     ) -> None:
         self.wake = asyncio.Event()
+        self._events = True  # something may be waiting; found out by looking
+        self._facts = True
         self._service = service
         self._producer_name = audit.Producer(service)
         self._database = database
@@ -38,7 +40,11 @@ class Relay:
 
     def note(self, pending: Pending) -> None:
         """Wake up when a commit left something to publish."""
-        if pending.events or pending.facts:
+        if pending.events:
+            self._events = True
+            self.wake.set()
+        if pending.facts:
+            self._facts = True
             self.wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -49,14 +55,20 @@ class Relay:
                 sent = await self.step()
             except (PublishFailed, *TRANSIENT) as error:
                 log.event("relay.trouble", error=error)
+                self._events = self._facts = True
                 await wait_any(stopping, stopping, self._settings.poll_interval_s)
                 continue
-            if sent == 0:
-                await wait_any(self.wake, stopping, self._settings.poll_interval_s)
+            if sent == 0 and not await wait_any(self.wake, stopping, self._settings.poll_interval_s):
+                self._events = self._facts = True
 
     async def step(self) -> int:
         """Publish one batch of events and one of audit entries; gives how many records were acknowledged."""
-        events, facts = await asyncio.gather(self._publish_events(), self._publish_facts())
+        look_for_events, self._events = self._events, False
+        look_for_facts, self._facts = self._facts, False
+        events = await self._publish_events() if look_for_events else 0
+        facts = await self._publish_facts() if look_for_facts else 0
+        self._events |= events == self._settings.relay_batch_rows_max
+        self._facts |= facts == self._settings.relay_batch_rows_max
         return events + facts
 
     async def _publish_events(self) -> int:
@@ -64,10 +76,9 @@ class Relay:
         if not lanes:
             return 0
 
-        async def find(tx: Transaction) -> list[store.Row]:
-            return await tx.fetch(store.FIND_UNPUBLISHED, lanes, self._settings.relay_batch_rows_max)
-
-        rows = await self._database.run("relay-find", find)
+        rows = await self._database.read(
+            "relay-find", store.FIND_UNPUBLISHED, lanes, self._settings.relay_batch_rows_max
+        )
         if not rows:
             return 0
         hops = [tracing.start_hop(row["topic"], row["traceparent"], row["created_at"]) for row in rows]
@@ -97,10 +108,9 @@ class Relay:
             return 0
         await self._database.run("relay-sequence", self._sequence)
 
-        async def find(tx: Transaction) -> list[store.Row]:
-            return await tx.fetch(store.FIND_UNPUBLISHED_FACTS, self._settings.relay_batch_rows_max)
-
-        rows = await self._database.run("relay-find", find)
+        rows = await self._database.read(
+            "relay-find", store.FIND_UNPUBLISHED_FACTS, self._settings.relay_batch_rows_max
+        )
         if not rows:
             return 0
         records = []

@@ -43,6 +43,7 @@ _EXIT_OVERDUE: Final = 75
 _EXIT_FAILED: Final = 70
 _PARTITION_DAYS_AHEAD: Final = 7
 _HOUSEKEEPING_S: Final = 3600.0
+_POLL_AGE_MAX_S: Final = 120.0
 _GAUGES_S: Final = 2.0
 _DROP_ROWS_MAX: Final = 10_000
 _OUTBOX_KEPT: Final = timedelta(days=14)  # longer than any topic keeps records, so that a lost Kafka can be refilled
@@ -255,6 +256,7 @@ class Service:
         ]
         if running.consumer is not None:
             await running.consumer.broker.start()
+            jobs.append(running.consumer.run(self.stopping))
             names = sensitive(self.topics)
             if names:
                 trimmer = Trimmer(
@@ -283,14 +285,13 @@ class Service:
     async def _stop(self, running: _Running, tasks: list["asyncio.Task[None]"]) -> None:
         """Stop in the order in which work flows; every step is bounded."""
         part_s = self.settings.stop_timeout_s / 4
-        if running.consumer is not None:
-            running.consumer.stopping.set()
-            await _bounded(running.consumer.broker.stop(), part_s)
         _, late = await asyncio.wait(tasks, timeout=part_s)
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=1)
+        if running.consumer is not None:
+            await _bounded(running.consumer.broker.stop(), part_s)
         await _bounded(self._drain(running.relay), part_s / 2)
         await _bounded(running.producer.stop(), part_s / 2)
         await _bounded(running.lanes.leave(), part_s / 2)
@@ -351,6 +352,11 @@ class Service:
         async def not_halted() -> bool:
             return not running.worker.halted
 
+        async def polling() -> bool:
+            consumer = running.consumer
+            return consumer is None or self.clock.monotonic() - consumer.polled_at < _POLL_AGE_MAX_S
+
+        health.live("consumer", polling)
         health.ready("database", running.database.ping)
         health.ready("lanes", leased)
         health.ready("consumer", assigned)

@@ -131,6 +131,13 @@ HEARTBEAT: Final = """
     ON CONFLICT (holder) DO UPDATE SET expires_at = EXCLUDED.expires_at
 """
 
+INHERIT_LANES: Final = """
+    UPDATE lanes SET holder = $1, token = token + 1, expires_at = now() + $3::interval
+     WHERE holder IN (SELECT holder FROM replicas WHERE instance = $2 AND holder <> $1)
+"""
+
+FORGET_PREDECESSORS: Final = "DELETE FROM replicas WHERE instance = $2 AND holder <> $1"
+
 FORGET_DEAD_REPLICAS: Final = "DELETE FROM replicas WHERE expires_at < now() - interval '1 minute'"
 
 COUNT_REPLICAS: Final = "SELECT count(*) FROM replicas WHERE expires_at >= now()"

@@ -69,6 +69,7 @@ class Worker:
         self._tolerance = timedelta(seconds=settings.clock_tolerance_s)
         self._limit = settings.inbox_batch_rows_max
         self._parked_in_a_row = 0
+        self._more = True  # the last claim was full, or not everything could be settled: look again at once
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop; the batch in progress is finished. An ``Invariant`` ends the process."""
@@ -82,7 +83,7 @@ class Worker:
                 continue
             if handled:
                 self._told()
-            else:
+            if not handled or not self._more:
                 await wait_any(self.wake, stopping, self._settings.poll_interval_s)
 
     async def step(self) -> int:
@@ -99,6 +100,7 @@ class Worker:
                 log.event("worker.batch_failed", error=error, limit=self._limit)
                 if self._limit == 1:
                     await self._settle_alone()
+                    self._more = True
                     return 1
                 self._limit = max(1, self._limit // 2)
                 attempt = _Attempt()
@@ -110,6 +112,7 @@ class Worker:
         """Claim, decode, run handlers and settle, in one transaction."""
         async with self._database.transaction("inbox-batch") as tx:
             rows = await self._claim(tx, self._limit)
+            self._more = len(rows) == self._limit
             if not rows:
                 return 0
             claimed = {row["inbox_id"] for row in rows}  # lanes may have moved since the verdicts were given
@@ -255,14 +258,15 @@ def _note(attempt: _Attempt, blamed: _Blamed) -> None:
         attempt.later[blamed.message.inbox_id] = blamed.verdict.because
 
 
-async def wait_any(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> None:
-    """Return when either event is set or the limit is over."""
+async def wait_any(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> bool:
+    """Wait until either event is set or the limit is over; answers whether one was set."""
     if first.is_set() or second.is_set():
-        return
+        return True
     loop = asyncio.get_running_loop()
     waiters = [loop.create_task(first.wait()), loop.create_task(second.wait())]
     try:
-        await asyncio.wait(waiters, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waiters, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
     finally:
         for waiter in waiters:
             waiter.cancel()

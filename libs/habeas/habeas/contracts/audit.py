@@ -66,6 +66,7 @@ class Action(StrEnum):
     MESSAGE_RETRIED = "message.retried"
     MESSAGE_RESOLVED = "message.resolved"
     PRODUCER_HALTED = "producer.halted"
+    PRODUCER_RESUMED = "producer.resumed"
 
 
 class AuditOutcome(StrEnum):
@@ -192,6 +193,10 @@ def parse_entry(line: bytes) -> AuditEntry:
         message = "entry does not follow the grammar"
         raise BadEntry(message)
     producer, epoch, seq, prev, time, action, request, subject, outcome, count, commitments = found.groups()
+    labels = [part.partition(":")[0] for part in commitments.split(",")]
+    if labels != sorted(set(labels)):
+        message = "commitments must be in order, each label once"
+        raise BadEntry(message)
     try:
         return AuditEntry(
             Producer(producer),
