@@ -1,0 +1,32 @@
+"""The composition root of audit-ledger: all that it reacts to, on one screen."""
+
+from functools import partial
+
+from audit_ledger import gateways, sweeps
+from audit_ledger.handlers import Sequencer
+from audit_ledger.settings import Settings
+from habeas.chassis.database import Database
+from habeas.chassis.follow import Follower
+from habeas.chassis.service import Service
+from habeas.contracts.topics import AUDIT_ENTRIES
+
+
+def build(settings: Settings) -> Service:
+    """Wire audit-ledger by hand. Raises ``SigningKeyMissing`` when there is no private key that it may use."""
+    signer = gateways.open_signer(settings.key_file, settings.origin, create=not settings.chassis.in_production)
+    service = Service("audit-ledger", settings.chassis, protection=gateways.NothingSealed())
+    directory = gateways.LogDirectory(settings.log_dir, signer.verifier)
+    seat = gateways.Seat()
+    look_s = settings.chassis.poll_interval_s
+    sequencer = Sequencer(seat, directory, settings.origin, service.stopping, look_s=look_s)
+
+    def follow(db: Database) -> Follower:
+        position, take = partial(sequencer.position, db), partial(sequencer.take, db)
+        return Follower(AUDIT_ENTRIES, position, take, settings.batch_rows_max, look_s)
+
+    service.prepare(directory.prepare)
+    service.follow(follow)
+    service.every(settings.checkpoint_interval_s, sweeps.publish_checkpoint, sequencer, seat, directory, signer)
+    service.every(settings.resume_interval_s, sweeps.resume_producers)
+    service.close(seat.leave)
+    return service

@@ -1,0 +1,200 @@
+"""What audit-ledger reaches outside of its database: the log's directory, its private key, and the sequencer's seat."""
+
+import asyncio
+import os
+import secrets
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import asyncpg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing_extensions import override
+
+from audit_ledger import store
+from audit_ledger.errors import SigningKeyMissing
+from habeas.auditlog.checkpoint import Checkpoint, open_checkpoint
+from habeas.auditlog.errors import AuditLogError, BadNote, BadTile
+from habeas.auditlog.notes import ED25519, KEY_BYTES, Signer, Verifier, decode_base64
+from habeas.auditlog.publish import drop_partial_tiles, write_checkpoint, write_tiles
+from habeas.auditlog.tiles import CHECKPOINT, TilePath
+from habeas.chassis.database import TRANSIENT, Database
+from habeas.chassis.errors import Invariant
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+VKEY: Final = "vkey"
+_PREFIX: Final = "PRIVATE+KEY+"
+
+
+class LogDirectory:
+    """The published log. Files appear whole; the checkpoint comes last, so a reader never meets one without its tiles."""
+
+    def __init__(self, path: Path, verifier: Verifier) -> None:
+        self._path = path
+        self._verifier = verifier
+
+    async def prepare(self, _: Database) -> None:
+        """Make the directory and put the public key there. Raises ``Invariant`` when it belongs to a log of another key."""
+        await asyncio.to_thread(self._prepare)
+
+    async def checkpoint(self) -> Checkpoint | None:
+        """Read what is published; None when nothing is. Raises ``Invariant`` when it is not ours."""
+        return await asyncio.to_thread(self._checkpoint)
+
+    async def write(self, files: Sequence[tuple[TilePath, bytes]]) -> None:
+        """Write tiles and bundles. Raises ``Invariant`` when one is published with other bytes, ``OSError`` for a full disk."""
+        try:
+            await asyncio.to_thread(write_tiles, self._path, files)
+        except BadTile as error:
+            raise Invariant("what is published is not what the database holds; the log must not fork") from error
+
+    async def finish(self, note: bytes, full: Iterable[TilePath]) -> None:
+        """Put the checkpoint in place, then drop the partial versions of tiles that are full now."""
+        await asyncio.to_thread(write_checkpoint, self._path, note)
+        await asyncio.to_thread(drop_partial_tiles, self._path, full)
+
+    def _prepare(self) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        target = self._path / VKEY
+        text = f"{self._verifier.vkey}\n"
+        if target.exists():
+            if target.read_text(encoding="utf-8") != text:
+                raise Invariant("the log's directory belongs to another key; give the right one back")
+            return
+        draft = self._path / f".{VKEY}.draft"
+        draft.write_text(text, encoding="utf-8")
+        draft.chmod(0o644)
+        draft.replace(target)
+
+    def _checkpoint(self) -> Checkpoint | None:
+        try:
+            raw = (self._path / CHECKPOINT).read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            return open_checkpoint(raw, self._verifier)
+        except AuditLogError as error:
+            raise Invariant(
+                "the published checkpoint is not signed by this log's key; the log must not fork"
+            ) from error
+
+
+class Seat:
+    """The one sequencer's place: a session-level advisory lock, on a connection that does nothing else.
+
+    It keeps a second replica idle. What keeps two from forking the log is the head's row, which moves by compare and swap.
+    """
+
+    def __init__(self) -> None:
+        self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether the seat was ours when we last asked."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def take(self, database: Database) -> bool:
+        """Sit down, or stay seated; False while another replica sits there."""
+        if self._connection is not None:
+            try:
+                return bool(await self._connection.fetchval(store.CHECK_SEAT))
+            except TRANSIENT:
+                await self.leave()
+        connection = await database.pool.acquire()
+        if await connection.fetchval(store.TAKE_SEAT, store.SEAT):
+            self._connection = connection
+            return True
+        await database.pool.release(connection)
+        return False
+
+    async def leave(self) -> None:
+        """Give the seat back; ending the session is what frees the lock."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+class NothingSealed:
+    """The protection of a service that takes no sensitive message: it has no key, so it refuses."""
+
+    def seal(self, value: bytes, aad: bytes) -> bytes:
+        """Refuse."""
+        _refuse(value, aad)
+
+    def open(self, value: bytes, aad: bytes) -> bytes:
+        """Refuse."""
+        _refuse(value, aad)
+
+    def fingerprint(self, value: bytes) -> bytes:
+        """Refuse."""
+        _refuse(value, b"")
+
+    @override
+    def __repr__(self) -> str:
+        return "<NothingSealed>"
+
+
+def open_signer(path: Path, origin: str, *, create: bool) -> Signer:
+    """Read the log's private key; with ``create`` make one when there is no file.
+
+    The file holds one line as Go's note package writes it: ``PRIVATE+KEY+<name>+<8 hex key id>+<base64 of type byte || seed>``.
+    Raises ``SigningKeyMissing`` when it is absent, open to others, no such line, or the key of another log.
+    """
+    if create and not path.exists():
+        _create_key(path, origin)
+    try:
+        with path.open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SigningKeyMissing(f"no readable signing key in the file given ({type(error).__name__})") from None
+    if mode & 0o077:
+        raise SigningKeyMissing("the signing key's file is open to others than its owner; set mode 0600")
+    return _parse_key(text, origin)
+
+
+def _parse_key(text: str, origin: str) -> Signer:
+    name, _, rest = text.removeprefix(_PREFIX).partition("+")
+    key_id, _, encoded = rest.partition("+")
+    try:
+        raw = decode_base64(encoded)
+    except BadNote:
+        raw = b""
+    if not text.startswith(_PREFIX) or len(raw) != 1 + KEY_BYTES or raw[:1] != ED25519:
+        raise SigningKeyMissing("the signing key's file holds no Ed25519 key in the format of signed notes")
+    if name != origin:
+        raise SigningKeyMissing("the signing key belongs to a log of another name; set AUDIT_LEDGER_ORIGIN to that")
+    signer = Signer(name, Ed25519PrivateKey.from_private_bytes(raw[1:]))
+    if signer.verifier.key_id.hex() != key_id:
+        raise SigningKeyMissing("the signing key has another key id than its file says")
+    return signer
+
+
+def _create_key(path: Path, origin: str) -> None:
+    """Write a new key, mode 0600; of two first starts one wins."""
+    seed = secrets.token_bytes(KEY_BYTES)
+    verifier = Signer(origin, Ed25519PrivateKey.from_private_bytes(seed)).verifier
+    encoded = b64encode(ED25519 + seed).decode("ascii")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with open(draft, "x", encoding="ascii", opener=_open_private) as file:
+        file.write(f"{_PREFIX}{origin}+{verifier.key_id.hex()}+{encoded}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(draft)  # appears whole or not at all, and never replaces
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
+
+
+def _refuse(_value: bytes, _aad: bytes) -> NoReturn:
+    raise Invariant("audit-ledger takes no sensitive message and holds no key for one")
