@@ -1,0 +1,62 @@
+"""`habeas`, the command-line program. Exit codes: 0 done, 1 not true or failed, 2 wrong use.
+
+A command imports what it needs when it runs, so that help answers at once; those of other distributions are looked for
+only when they are called.
+"""
+
+from importlib import import_module
+from typing import Final
+
+import click
+from typing_extensions import override
+
+from habeas.cli.datamap import datamap
+from habeas.cli.policy import policy
+
+_ELSEWHERE: Final = {
+    "up": ("habeas_embedded.up", "up_command", "Start servers and fleet, and keep them until Ctrl-C."),
+    "doctor": ("habeas_embedded.doctor", "doctor_command", "Say what is there, what is missing and how to get it."),
+}
+"""Commands of the distribution habeas-embedded, which a production image does not hold."""
+
+
+class _Program(click.Group):
+    """Knows the names of commands that live elsewhere, and fetches them when they are called."""
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Give a command; raises UsageError for one whose distribution is not installed."""
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, name, _ = _ELSEWHERE[cmd_name]
+        try:
+            found: click.Command = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != module.partition(".")[0]:
+                raise
+            raise click.UsageError(f"`habeas {cmd_name}` needs the distribution habeas-embedded") from None
+        return found
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing those that live elsewhere."""
+        rows = [(name, command.get_short_help_str(80)) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(name="habeas", cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="habeas")
+def habeas() -> None:
+    """Answer data subjects' requests, keep retention promises, and prove it."""
+
+
+for _name, (_, _, _help) in _ELSEWHERE.items():
+    habeas.add_command(click.Command(_name, help=_help))
+for _command in (datamap, policy):
+    habeas.add_command(_command)
+
+
+def main() -> None:
+    """Run the program; never returns."""
+    habeas(prog_name="habeas")
