@@ -79,7 +79,9 @@ class _Compiler:
         contacts = self.store.contacts()
         columns = [words(quoted("t0", column) + "::text", "AS", quoted(part)) for part, column in contacts.items()]
         asked = conditions(reach.is_one_of())
-        exists = words("SELECT", account_id(reach), "FROM", reach.own, asked)
+        every = words("SELECT", account_id(reach), "FROM", reach.own)
+        in_order = words("ORDER BY", reach.subject)
+        exists = words(every, asked)
         return RootPlan(
             table=root.name,
             identity_type=reach.subject_type,
@@ -87,7 +89,10 @@ class _Compiler:
             parts=tuple(contacts),
             exists=exists,
             # One lock order everywhere: no deadlocks between batches.
-            lock=words(exists, "ORDER BY", reach.subject, "FOR UPDATE"),
+            lock=words(exists, in_order, "FOR UPDATE"),
+            # Two statements and not one with OR, so that every page is a range of the identity's index.
+            first_page=words(every, "WHERE", reach.subject, "IS NOT NULL", in_order, "LIMIT $1::int"),
+            next_page=words(every, "WHERE", reach.subject, ">", one_id(reach.subject_type), in_order, "LIMIT $2::int"),
         )
 
     def _reach(self, table: Table, path: SubjectPath) -> Reach:
@@ -175,6 +180,11 @@ class _Compiler:
             )  # fmt: skip
             left.append(words("SELECT count(*) AS rows FROM", reach.own, conditions(reach.is_one_of())))
         return tuple(changed), tuple(left)
+
+
+def one_id(kind: str) -> str:
+    """An account id as parameter `$1`, compared as the column's own type would; `character` alone means one character."""
+    return "$1::text" if kind in {"text", "character varying", "character"} else f"$1::text::{kind}"
 
 
 def account_id(reach: Reach) -> str:

@@ -30,7 +30,8 @@ class RootPlan:
     """Where a person begins; usable also while other tables differ from the map, so that a request is never turned away.
 
     `contact` gives `account_id` and one column for each of `parts`, `exists` gives `account_id`, both only for accounts that
-    have a row; `lock` holds those rows until the transaction ends.
+    have a row; `lock` holds those rows until the transaction ends. `first_page` (`$1` rows) and `next_page` (`$1` an account
+    id, `$2` rows) give `account_id` in the order of the identity column.
     """
 
     table: str
@@ -39,6 +40,8 @@ class RootPlan:
     parts: tuple[Contact, ...]
     exists: str
     lock: str
+    first_page: str
+    next_page: str
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,20 @@ class PostgresStore:
                 rows = await conn.fetch(root.exists, asked.parameter)
         return frozenset(given for row in rows for given in asked.given(row["account_id"]))
 
+    async def account_ids(self, after: str | None, limit: int) -> list[str]:
+        """Account ids in the order of the identity column, from behind `after` on; fewer than `limit` means the end.
+
+        Works like `contacts`. An account that is made while somebody pages may come before the place reached.
+        """
+        async with self._link.connection() as conn:
+            root = await self._root_plan(conn)
+            with self._link.told(root.table):
+                if after is None:
+                    rows = await conn.fetch(root.first_page, limit)
+                else:
+                    rows = await conn.fetch(root.next_page, after, limit)
+        return [row["account_id"] for row in rows]
+
     async def locate(self, account_ids: Iterable[str]) -> Mapping[str, Mapping[str, int]]:
         """Rows per table per account, zeros included, in one snapshot and one statement per table."""
         async with self._link.connection() as conn:

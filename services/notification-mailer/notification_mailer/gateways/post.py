@@ -1,0 +1,249 @@
+"""The mail server, spoken with so that a failure before the final dot is told from one after it.
+
+MAIL, RCPT, DATA, the text and the final dot are separate steps here. What goes wrong before the dot is definite: the server must
+not deliver what never ended (RFC 5321 section 4.1.1.4). After the dot only a reply tells; without one the mail is lost to our
+knowledge, never "failed" (RFC 1047).
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import aiosmtplib
+from aiosmtplib.errors import SMTPException, SMTPResponseException, SMTPServerDisconnected
+
+from habeas.chassis import log
+from notification_mailer.gateways.letters import Letter
+from notification_mailer.lifecycle.mails import Report, Result
+from notification_mailer.settings import SmtpSettings, SmtpTls
+
+BeforeDot = Callable[[], Awaitable[bool]]
+
+_LEADING_DOT: Final = re.compile(rb"(?m)^\.")
+_DOT: Final = b".\r\n"
+_START_INPUT: Final = 354
+_SERVICE_CLOSING: Final = 421
+_OURSELVES_TO_BLAME: Final = (SMTPException, OSError, ssl.SSLError, TimeoutError)
+
+
+class Post(Protocol):
+    """Takes letters to the mail server."""
+
+    @property
+    def connections_max(self) -> int:
+        """How many letters can be on their way at once."""
+        ...
+
+    async def deliver(self, letter: Letter, before_dot: BeforeDot) -> Report:
+        """Send one letter once and tell how it ended.
+
+        ``before_dot`` is awaited when the text is with the server and only the final dot is missing; False, or an error, keeps
+        the dot back. Never raises for what the server or the network does.
+        """
+        ...
+
+
+class _Stale(Exception):
+    """A kept connection had ended meanwhile; nothing of the mail was said on it."""
+
+
+class SmtpPost:
+    """A few connections to one server, kept and reused."""
+
+    def __init__(self, settings: SmtpSettings, tls: SmtpTls, sender: str) -> None:
+        self._settings = settings
+        self._tls = tls
+        self._sender = sender
+        self._idle: list[_Connection] = []
+        self._slots = asyncio.Semaphore(settings.smtp_connections_max)
+
+    @property
+    def connections_max(self) -> int:
+        """How many letters can be on their way at once."""
+        return self._settings.smtp_connections_max
+
+    async def deliver(self, letter: Letter, before_dot: BeforeDot) -> Report:
+        """Send one letter over a kept connection, or a new one where none is left."""
+        async with self._slots:
+            while self._idle:
+                kept = self._idle.pop()
+                if kept.is_open:
+                    try:
+                        return await self._over(kept, letter, before_dot)
+                    except _Stale:
+                        continue
+            try:
+                opened = await _Connection.open(self._settings, self._tls, self._sender)
+            except _OURSELVES_TO_BLAME as error:
+                log.event("mail.server_unreachable", error=error)
+                return Report(Result.UNREACHABLE, error.code if isinstance(error, SMTPResponseException) else None)
+            try:
+                return await self._over(opened, letter, before_dot)
+            except _Stale:
+                return Report(Result.NOT_SENT)
+
+    async def close(self) -> None:
+        """Say QUIT on every kept connection."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.quit()
+
+    async def _over(self, connection: "_Connection", letter: Letter, before_dot: BeforeDot) -> Report:
+        try:
+            report = await connection.send(letter, before_dot)
+        except BaseException:
+            connection.abort()
+            raise
+        if connection.is_open:
+            self._idle.append(connection)
+        return report
+
+
+class _Connection:
+    """One SMTP session; any doubt about it ends it."""
+
+    def __init__(self, client: aiosmtplib.SMTP, settings: SmtpSettings, sender: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._sender = sender
+
+    @classmethod
+    async def open(cls, settings: SmtpSettings, tls: SmtpTls, sender: str) -> "_Connection":
+        """Connect, greet, protect and log in, within the connect timeout."""
+        password = settings.smtp_password
+        client = aiosmtplib.SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            local_hostname=sender.rpartition("@")[2],
+            timeout=settings.smtp_command_timeout_s,
+            use_tls=tls is SmtpTls.IMPLICIT,
+            start_tls=tls is SmtpTls.STARTTLS,
+            tls_context=None if tls is SmtpTls.NONE else _tls_context(settings),
+        )
+        try:
+            async with asyncio.timeout(settings.smtp_connect_timeout_s):
+                await client.connect()
+                await client.ehlo()
+                if settings.smtp_username is not None and password is not None:
+                    await client.login(settings.smtp_username, password.get_secret_value())
+        except BaseException:
+            client.close()
+            raise
+        return cls(client, settings, sender)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection may be used again, as far as is known."""
+        return self._client.is_connected
+
+    async def send(self, letter: Letter, before_dot: BeforeDot) -> Report:
+        """Run one mail transaction. Raises ``_Stale`` when the server had left before it began."""
+        refusal = await self._envelope(letter)
+        if refusal is not None:
+            return refusal
+        protocol = self._client.protocol
+        try:
+            reply = await self._client.execute_command(b"DATA", timeout=self._settings.smtp_command_timeout_s)
+            if reply.code != _START_INPUT:
+                return await self._refusal(reply.code)
+            if protocol is None:
+                return Report(Result.NOT_SENT)
+            protocol.write(_LEADING_DOT.sub(b"..", letter.text))
+        except (SMTPException, OSError):
+            self.abort()
+            return Report(Result.NOT_SENT)
+        if not await before_dot():
+            self.abort()
+            return Report(Result.FENCED)
+        try:
+            protocol.write(_DOT)
+        except (SMTPException, OSError):  # raised before anything is written
+            self.abort()
+            return Report(Result.NOT_SENT)
+        try:
+            reply = await protocol.read_response(timeout=self._settings.smtp_final_timeout_s)
+        except (SMTPException, OSError):
+            self.abort()
+            return Report(Result.LOST)
+        return self._final(reply.code)
+
+    async def quit(self) -> None:
+        """End the session in order, or else at once."""
+        try:
+            await self._client.quit(timeout=1)
+        except (SMTPException, OSError):
+            self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection: a text without its final dot is no mail."""
+        transport = self._client.transport
+        if isinstance(transport, asyncio.WriteTransport) and not transport.is_closing():
+            transport.abort()
+        self._client.close()
+
+    async def _envelope(self, letter: Letter) -> Report | None:
+        """Say sender and recipient; gives why not, else None."""
+        international = not letter.recipient.isascii()
+        if international and not self._client.supports_extension("smtputf8"):
+            return Report(Result.REFUSED)  # RFC 6531 section 3.1: without the extension such a mail cannot be sent
+        options = ["SMTPUTF8", "BODY=8BITMIME"] if international else []
+        timeout = self._settings.smtp_command_timeout_s
+        try:
+            await self._client.mail(self._sender, options=options, timeout=timeout)
+        except SMTPServerDisconnected:
+            raise _Stale from None
+        except SMTPResponseException as error:
+            if error.code == _SERVICE_CLOSING:
+                self.abort()
+                raise _Stale from None
+            # The server will not have us as a sender at all: that is nothing to refuse the person's mail for.
+            self.abort()
+            return Report(Result.UNREACHABLE, error.code)
+        except (SMTPException, OSError):
+            self.abort()
+            return Report(Result.NOT_SENT)
+        try:
+            await self._client.rcpt(letter.recipient, encoding="utf-8" if international else "ascii", timeout=timeout)
+        except SMTPResponseException as error:
+            return await self._refusal(error.code)
+        except ValueError:
+            self.abort()
+            return Report(Result.REFUSED)
+        except (SMTPException, OSError):
+            self.abort()
+            return Report(Result.NOT_SENT)
+        return None
+
+    async def _refusal(self, code: int) -> Report:
+        """Take a reply that ends the transaction before the dot, and make the session ready for another mail."""
+        try:
+            await self._client.rset(timeout=self._settings.smtp_command_timeout_s)
+        except (SMTPException, OSError):
+            self.abort()
+        if 500 <= code <= 599:  # noqa: PLR2004 -- RFC 5321 section 4.2.1
+            return Report(Result.REFUSED, code)
+        return Report(Result.POSTPONED, code)
+
+    def _final(self, code: int) -> Report:
+        """Take the reply to the final dot (RFC 5321 section 4.2.1)."""
+        if code == _SERVICE_CLOSING:
+            self.abort()
+        match code // 100:
+            case 2:
+                return Report(Result.TAKEN, code)
+            case 4:
+                return Report(Result.POSTPONED, code)
+            case 5:
+                return Report(Result.REFUSED, code)
+            case _:
+                self.abort()
+                return Report(Result.LOST)
+
+
+def _tls_context(settings: SmtpSettings) -> ssl.SSLContext:
+    """Speak TLS 1.3 only, and check the server's name; reads the file anew, so that a renewed certificate is taken up."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.smtp_ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context

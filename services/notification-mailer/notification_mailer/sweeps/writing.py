@@ -1,0 +1,85 @@
+"""Writing letters: the sealed is opened, the template filled, in memory only."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+from uuid import UUID
+
+from habeas.chassis import log
+from habeas.chassis.database import Transaction
+from habeas.contracts.vocabulary import MailKind
+from habeas.sealing import KeyKind, KeyStore, Place, SealingError, SubjectKey, open_json, open_text
+from notification_mailer.errors import Unaddressable
+from notification_mailer.gateways import Audience, CampaignKeys, Letter, Letters, Recipient
+from notification_mailer.lifecycle.mails import Mail
+from notification_mailer.store import campaigns, messages
+
+Written: TypeAlias = tuple[Mail, Letter | Unaddressable | None]
+"""A mail with its letter; with an error when no letter can go to its address; with None when nobody is left to write to."""
+
+
+async def write_request_letters(
+    tx: Transaction, due: Sequence[Mail], letters: Letters, keys: KeyStore
+) -> list[Written]:
+    """Write acknowledgements and outcomes to the contacts that came with the requests, opened under the case keys."""
+    contacts = await messages.find_contacts(tx, {mail.request_id for mail in due if mail.request_id is not None})
+    case_keys = await keys.read(tx, {mail.subject_id for mail in due if mail.subject_id is not None}, KeyKind.CASE)
+    written: list[Written] = []
+    for mail in due:
+        contact = None if mail.request_id is None else contacts.get(mail.request_id)
+        key = None if mail.subject_id is None else case_keys.get(mail.subject_id)
+        if mail.request_id is None or contact is None or key is None:
+            written.append((mail, None))
+            continue
+        try:
+            recipient = _opened(key, mail.request_id, contact)
+            if mail.kind is MailKind.OUTCOME:
+                written.append((mail, letters.outcome(mail, recipient, tx.now)))
+            else:
+                written.append((mail, letters.acknowledgement(mail, recipient, tx.now)))
+        except Unaddressable as error:
+            written.append((mail, error))
+        except SealingError as error:
+            log.event("mail.contact_unreadable", error=error, mail_id=mail.mail_id)
+            written.append((mail, Unaddressable()))
+    return written
+
+
+async def write_campaign_letters(
+    tx: Transaction, due: Sequence[Mail], letters: Letters, keys: CampaignKeys, audience: Audience
+) -> list[Written]:
+    """Write notices to the addresses that the stores hold now: who was erased since is not written to.
+
+    Raises ``StoreError`` when a store does not answer; nothing is claimed then.
+    """
+    found = await campaigns.find_campaigns(tx, {mail.campaign_id for mail in due if mail.campaign_id is not None})
+    opened = {
+        campaign_id: keys.open(campaign_id, campaign.key)
+        for campaign_id, campaign in found.items()
+        if campaign.key is not None
+    }
+    accounts = {
+        mail.mail_id: open_text(opened[mail.campaign_id], Place("mail", mail.mail_id, "account"), mail.account)
+        for mail in due
+        if mail.campaign_id in opened and mail.account is not None
+    }
+    contacts = await audience.contacts(sorted(set(accounts.values())))
+    written: list[Written] = []
+    for mail in due:
+        contact = contacts.get(accounts.get(mail.mail_id, ""))
+        if mail.campaign_id is None or contact is None or not contact.address:
+            written.append((mail, None))
+            continue
+        recipient = Recipient(contact.address, contact.name, contact.language)
+        try:
+            written.append((mail, letters.policy_change(mail, found[mail.campaign_id], recipient, tx.now)))
+        except Unaddressable as error:
+            written.append((mail, error))
+    return written
+
+
+def _opened(key: SubjectKey, request_id: UUID, sealed: str) -> Recipient:
+    contact = open_json(key, Place("request", request_id, "contact"), sealed)
+    address, name, language = contact.get("address"), contact.get("name"), contact.get("language")
+    if not isinstance(address, str):
+        raise Unaddressable
+    return Recipient(address, name if isinstance(name, str) else None, language if isinstance(language, str) else None)
