@@ -1,5 +1,21 @@
-"""Servers for the journeys."""
+"""Servers for the journeys, and one fleet on them for the whole session."""
 
+import os
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from habeas_demo.histories import Size
 from tests.support.servers import database, empty_database, postgres_server, postgres_template, servers
+from tests.support.stage import Stage, raised
 
-__all__ = ["database", "empty_database", "postgres_server", "postgres_template", "servers"]
+__all__ = ["database", "empty_database", "postgres_server", "postgres_template", "servers", "stage"]
+
+_MANY = Size(accounts=1_250, logs_each=3, tasks_each=2)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stage() -> AsyncIterator[Stage]:
+    """The fleet that all journeys share, on servers of its own: nobody kills these."""
+    async with raised(f"tests-stage-{os.getpid()}", size=_MANY) as stage:
+        yield stage

@@ -1,0 +1,233 @@
+"""A whole fleet for journeys: servers, databases, the demonstration platform with invented people, six services, and ears.
+
+One stage serves all tests of a session; each test takes people of its own with `take`. Tests that spoil a fleet for
+others raise a stage of their own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from habeas.chassis.clock import Clock, SystemClock
+from habeas.contracts.audit import Action
+from habeas.contracts.request_intake import RequestCompleted
+from habeas.contracts.vocabulary import ErasureGround, Right
+from habeas.kit import Issuer, Publisher
+from habeas_demo.generator import PLATFORM_DIR, Connection
+from habeas_demo.histories import Size
+from habeas_demo.people import Person
+from habeas_demo.platform import PlatformAccess, prepare_platform
+from habeas_demo.scenario import new_issuer, policy_with_issuer
+from habeas_embedded.fleet import Fleet, FleetPlan
+from habeas_embedded.mailbox import Mail
+from habeas_embedded.processes import end_of_log
+from habeas_embedded.provision import SERVICES, Access, prepare_database
+from habeas_embedded.servers import Servers
+from habeas_embedded.topics import create_topics
+from tests.support.heard import Heard
+
+SMALL: Final = Size(accounts=60, logs_each=4, tasks_each=2)
+"""Enough people for a few journeys."""
+
+_SEED: Final = 11
+_DETAILS: Final = {Right.ERASURE: {"ground": ErasureGround.CONSENT_WITHDRAWN.value}}
+_INBOXES: Final = tuple(service.replace("-", "_") for service in SERVICES)
+
+
+@dataclass
+class Stage:
+    """A running fleet and what a test needs to play on it."""
+
+    servers: Servers
+    access: Access
+    platform: PlatformAccess
+    fleet: Fleet
+    issuer: Issuer
+    publisher: Publisher
+    heard: Heard
+    habeas: Connection
+    owner: Connection
+    clock: Clock
+    services: tuple[str, ...]
+    _people: Iterator[Person] = field(repr=False)
+    _mails: dict[Path, Mail] = field(default_factory=dict, repr=False)
+
+    @property
+    def run(self) -> Path:
+        """The directory in which servers and services write."""
+        return self.servers.run.directory
+
+    def take(self, count: int) -> list[Person]:
+        """Give people with open accounts whom no other test has had; raises ValueError when there are too few left."""
+        taken = [person for person, _ in zip(self._people, range(count), strict=False)]
+        if len(taken) < count:
+            raise ValueError(f"{count} people were wanted, {len(taken)} are left: the platform has to be larger")
+        return taken
+
+    def take_one(self) -> Person:
+        """Give one person."""
+        return self.take(1)[0]
+
+    async def ask(self, right: Right, person: Person, **given: Any) -> UUID:
+        """Send a request of this person through the publisher kit."""
+        parts: dict[str, Any] = {
+            "account_id": person.account_id,
+            "country": "DE",
+            "language": person.language,
+            "details": _DETAILS.get(right),
+            **given,
+        }
+        return await self.publisher.request(right, **parts)
+
+    async def until(
+        self, condition: Callable[[], bool], limit_s: float = 60.0, *, what: str = "what was awaited"
+    ) -> None:
+        """Listen until the condition holds. Raises AssertionError with what the fleet says about itself when it does not."""
+        end = self.clock.monotonic() + limit_s
+        while not condition():
+            self._all_alive()
+            if self.clock.monotonic() > end:
+                raise AssertionError(f"{what} did not happen within {limit_s:.0f} s\n{await self.troubles()}")
+            await self.heard.listen()
+
+    async def completed(self, *request_ids: UUID, limit_s: float = 60.0) -> list[RequestCompleted]:
+        """Wait until all these requests are completed, and give what was said then."""
+        wanted = set(request_ids)
+        await self.until(lambda: wanted <= self.heard.completed.keys(), limit_s, what=f"{len(wanted)} completions")
+        return [self.heard.completed[request_id] for request_id in request_ids]
+
+    async def told(self, request_id: UUID, kind: str, limit_s: float = 60.0) -> None:
+        """Wait until an event of this type was said about the request."""
+        await self.until(lambda: kind in self.heard.types(request_id), limit_s, what=f"{kind} of {request_id}")
+
+    async def logged(self, request_id: UUID, *actions: Action, limit_s: float = 30.0) -> None:
+        """Wait until the audit topic has these actions about the request."""
+
+        def all_there() -> bool:
+            return set(actions) <= {entry.fact.action for entry in self.heard.audit if entry.fact.request == request_id}
+
+        await self.until(all_there, limit_s, what=f"{', '.join(actions)} of {request_id} in the audit topic")
+
+    async def request(self, request_id: UUID) -> Mapping[str, Any]:
+        """Give the request's row as request-intake holds it, empty when there is none."""
+        row = await self.habeas.fetchrow("SELECT * FROM request_intake.requests WHERE request_id = $1", request_id)
+        return {} if row is None else dict(row)
+
+    async def holds(self, request_id: UUID, limit_s: float = 60.0, **columns: object) -> Mapping[str, Any]:
+        """Wait until the request's row has these values, and give it."""
+        end = self.clock.monotonic() + limit_s
+        while True:
+            row = await self.request(request_id)
+            if row and all(row[name] == value for name, value in columns.items()):
+                return row
+            if self.clock.monotonic() > end:
+                found = {name: row.get(name) for name in columns}
+                raise AssertionError(f"{request_id} has {found}, not {columns}\n{await self.troubles()}")
+            self._all_alive()
+            await self.heard.listen()
+
+    def mails(self, address: str) -> list[Mail]:
+        """Give the mails that were delivered to an address, in order of delivery."""
+        directory = self.servers.mailbox.directory / "new"
+        if set(directory.glob("*.eml")) - self._mails.keys():
+            self._mails = {mail.path: mail for mail in self.servers.mailbox.mails()}
+        return [mail for mail in self._mails.values() if address.lower() in {to.lower() for to in mail.recipients}]
+
+    def mail_kinds(self, address: str) -> list[str]:
+        """Give the kinds of the mails that an address got, sorted."""
+        return sorted(str(mail.message["X-Habeas-Kind"]) for mail in self.mails(address))
+
+    async def parked(self) -> dict[tuple[str, int, int], tuple[str, str]]:
+        """Give reason and field of every parked message of every service, by topic, partition and offset."""
+        found: dict[tuple[str, int, int], tuple[str, str]] = {}
+        for schema in _INBOXES:
+            for row in await self.habeas.fetch(
+                f"SELECT topic, partition, record_offset, reason, field FROM {schema}.inbox WHERE state = 'parked'"
+            ):
+                place = (row["topic"], row["partition"], row["record_offset"])
+                assert place not in found, "one record was parked by two services"
+                found[place] = (row["reason"], row["field"])
+        return found
+
+    async def troubles(self) -> str:
+        """Say in a few lines what does not go on, for the message of a failed test."""
+        lines = [
+            f"requests {row['state']} ({row['stuck_reason']}): {row['count']}"
+            for row in await self.habeas.fetch(
+                "SELECT state, stuck_reason, count(*) FROM request_intake.requests GROUP BY 1, 2 ORDER BY 1, 2"
+            )
+        ]
+        for schema in _INBOXES:
+            rows = await self.habeas.fetch(
+                f"SELECT state, type, reason, field, count(*) FROM {schema}.inbox WHERE state IN ('pending', 'parked')"
+                " GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC LIMIT 5"
+            )
+            lines += [f"{schema}: {' '.join(str(value) for value in row.values())}" for row in rows]
+        for member in self.fleet.members:
+            if member.service in self.services:
+                lines += [f"-- {member.name}", end_of_log(member.child.log, 3)]
+        return "\n".join(lines)
+
+    def _all_alive(self) -> None:
+        for member in self.fleet.members:
+            if member.wanted and not member.child.alive:
+                raise AssertionError(
+                    f"{member.name} ended with {member.child.exit_code}:\n{end_of_log(member.child.log, 20)}"
+                )
+
+
+@asynccontextmanager
+async def raised(
+    name: str,
+    *,
+    size: Size = SMALL,
+    services: Iterable[str] = SERVICES,
+    environment: Mapping[str, Mapping[str, str]] | None = None,
+    programs: Mapping[str, tuple[str, ...]] | None = None,
+) -> AsyncIterator[Stage]:
+    """Start a stage and take it down at the end; `name` is that of its run, `environment` and `programs` as in FleetPlan."""
+    clock = SystemClock()
+    now = clock.now()
+    services = tuple(services)
+    async with AsyncExitStack() as stack:
+        servers = await stack.enter_async_context(Servers(name, ephemeral=True))
+        access, platform, _ = await asyncio.gather(
+            prepare_database(servers.postgres_admin_dsn),
+            prepare_platform(servers.postgres_admin_dsn, seed=_SEED, now=now, size=size),
+            create_topics(servers.kafka_bootstrap),
+        )
+        issuer = new_issuer("accounts-tests")
+        policy = servers.run.directory / "policy.yaml"
+        text = (PLATFORM_DIR / "policy.yaml").read_text(encoding="utf-8")
+        policy.write_text(policy_with_issuer(text, issuer), encoding="utf-8")
+        plan = FleetPlan(
+            policy,
+            PLATFORM_DIR / "datamap",
+            platform.service_dsns,
+            environment=environment or {},
+            programs=programs or {},
+        )
+        fleet = Fleet(servers, access, plan)
+        stack.push_async_callback(fleet.stop)
+        await fleet.start(services)
+        publisher = await stack.enter_async_context(
+            Publisher(servers.kafka_bootstrap, source=issuer.name, issuer=issuer, clock=clock)
+        )
+        heard = await stack.enter_async_context(Heard(servers.kafka_bootstrap))
+        habeas = await _connected(stack, access.admin_dsn)
+        owner = await _connected(stack, platform.owner_dsn)
+        people = (person for person in platform.loaded.people if person.closed_at is None and not person.old_customer)
+        yield Stage(servers, access, platform, fleet, issuer, publisher, heard, habeas, owner, clock, services, people)
+
+
+async def _connected(stack: AsyncExitStack, dsn: str) -> Connection:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("SET idle_session_timeout = 0")
+    stack.push_async_callback(connection.close)
+    return connection
