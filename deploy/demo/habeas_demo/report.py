@@ -42,21 +42,39 @@ class View:
         return Group(*lines)
 
 
+_GROUPS: Final = {
+    "requests": "each is completed, with the outcome that the policy gives it",
+    "erased": "tables without any row of the 50 people",
+    "kept without the person": "tables whose rows tax law keeps, and that name nobody any more",
+    "others untouched": "tables in which every row of everybody else is as it was",
+    "unchanged": "tables that hold no person",
+    "retention": "tables and days of log: nothing past its time, nothing gone too early",
+    "exports": "opened with the person's key: all rows, nobody else's, no secret, and what Art. 15 demands",
+    "mail": "each person told what they had to be told, once",
+    "canary": "nobody readable in dumps, topics, logs, traces, artefacts",
+    "broken": "what can't be done is said and not claimed",
+}
+
+
 def show_checks(console: Console, checks: Sequence[Check]) -> None:
     """Print one line for each group of checks, and each check that failed."""
     table = Table(title="What the demo's own eyes saw", title_justify="left", header_style="bold")
-    table.add_column("looked at")
-    table.add_column("passed", justify="right")
-    table.add_column("of the kind", overflow="fold")
-    for group in dict.fromkeys(check.name.split(" · ")[0] for check in checks):
-        members = [check for check in checks if check.name.split(" · ")[0] == group]
-        passed = sum(check.passed for check in members)
-        style = "green" if passed == len(members) else "bold red"
-        table.add_row(group, Text(f"{passed} of {len(members)}", style=style), members[-1].detail)
+    table.add_column("looked at", no_wrap=True)
+    table.add_column("passed", justify="right", no_wrap=True)
+    table.add_column("meaning", overflow="fold")
+    groups: dict[str, list[Check]] = {group: [] for group in _GROUPS}
+    for check in checks:
+        groups.setdefault(check.name.split(" · ")[0], []).append(check)
+    for group, members in groups.items():
+        if members:
+            passed = sum(check.passed for check in members)
+            style = "green" if passed == len(members) else "bold red"
+            table.add_row(group, Text(f"{passed} of {len(members)}", style=style), _GROUPS.get(group, ""))
     console.print(table)
     for check in checks:
         if not check.passed:
-            console.print(Text.assemble(("false ", "bold red"), (check.name, "bold"), f": {check.detail}"))
+            line = Text.assemble(("false ", "bold red"), (check.name, "bold"), f": {check.detail}")
+            console.print(line, soft_wrap=True)
 
 
 def show_next(console: Console, run: Path, sent: Sent | None, *, kept: bool) -> None:

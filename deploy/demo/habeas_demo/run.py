@@ -1,7 +1,9 @@
 """The demo from beginning to end: servers, platform, fleet, requests, and then the question whether it all is true."""
 
 import asyncio
+import datetime as dt
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +59,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class SetUp:
     """Everything that runs when the curtain rises."""
 
     servers: Servers
@@ -66,8 +68,8 @@ class Stage:
     cast: Cast
     fleet: Fleet
     witness: Witness
-    sent: Sent
-    progress: Progress
+    issuer: Issuer
+    as_of: dt.datetime
 
     @property
     def run(self) -> Path:
@@ -75,65 +77,89 @@ class Stage:
         return self.servers.run.directory
 
 
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What was asked, and what was heard of it so far."""
+
+    set_up: SetUp
+    sent: Sent
+    progress: Progress
+
+
 async def run_demo(options: Options, console: Console) -> bool:
     """Run the demo; True when every check passed."""
-    clock = SystemClock()
-    begun = clock.monotonic()
-    now = clock.now()
     say = partial(console.print, style="dim", soft_wrap=True)
+    broken = BREAKS[options.breaking] if options.breaking else None
     async with AsyncExitStack() as stack:
-        say("starting Kafka, PostgreSQL and a mail sink")
-        servers = await stack.enter_async_context(Servers("demo", say=say))
-        say(f"inventing {options.accounts:,} accounts with {options.days} days of history")
-        access, platform, _ = await asyncio.gather(
-            prepare_database(servers.postgres_admin_dsn),
-            prepare_platform(
-                servers.postgres_admin_dsn,
-                seed=options.seed,
-                now=now,
-                size=Size(accounts=options.accounts, days=options.days),
-            ),
-            create_topics(servers.kafka_bootstrap),
-        )
-        cast = choose_cast(platform.loaded.people, options.seed)
-        witness = await Witness.open(platform.owner_dsn, start_of_day(now))
-        stack.push_async_callback(witness.close)
-        issuer = new_issuer(f"accounts-{now:%Y-%m}")
-        policy_file = await asyncio.to_thread(_write_policy, servers.run.directory, issuer)
-        say("starting the fleet: six services")
-        plan = FleetPlan(policy_file, PLATFORM_DIR / "datamap", platform.service_dsns)
-        fleet = await stack.enter_async_context(Fleet(servers, access, plan))
-        await _supervise(stack, fleet)
-        say(f"ready after {clock.monotonic() - begun:.1f} s")
-
-        reach = Reach(await asyncpg.connect(platform.owner_dsn), servers.mailbox)
+        set_up = await _set_up(stack, options, say)
+        seen_before = await search_platform(set_up.run, set_up.platform.owner_dsn, set_up.cast.erasures)
+        checks = [judge_control(seen_before, set_up.cast.erasures)]
+        reach = Reach(await asyncpg.connect(set_up.platform.owner_dsn), set_up.servers.mailbox)
         stack.push_async_callback(reach.conn.close)
-        broken = BREAKS[options.breaking] if options.breaking else None
         if broken is not None:
             console.print(f"breaking on purpose: {broken.does}", style="yellow")
             await broken.do(reach)
-
-        seen_before = await search_platform(servers.run.directory, platform.owner_dsn, cast.erasures)
-        checks = [judge_control(seen_before, cast.erasures)]
-        asked = clock.monotonic()
-        sent = await publish(servers.kafka_bootstrap, issuer, cast, seed=options.seed, now=now)
-        stage = Stage(servers, access, platform, cast, fleet, witness, sent, Progress())
+        play = await _play(set_up, options)
         if broken is not None:
-            checks += await _watch_broken(stage, broken, options, console)
+            checks += await _watch_broken(play, broken, options, console)
             if options.mend:
                 console.print("mending it again", style="yellow")
                 await broken.undo(reach)
         if broken is None or options.mend:
-            await _watch(stage, options.limit_s, console)
-        say(
-            f"{len(stage.progress.final)} of {len(sent.requests)} requests final {clock.monotonic() - asked:.1f} s after they were sent"
-        )
-        checks += await _look(stage)
+            await _watch(play, options.limit_s, console)
+        say(_time_taken(play))
+        checks += await _look(play)
         show_checks(console, checks)
-        show_next(console, stage.run, sent, kept=options.keep)
+        show_next(console, set_up.run, play.sent, kept=options.keep)
         if options.keep:
             await asyncio.Event().wait()
         return all(check.passed for check in checks)
+
+
+async def _set_up(stack: AsyncExitStack, options: Options, say: Callable[[str], None]) -> SetUp:
+    """Start servers, invent the platform, note what is there, start the fleet; the stack takes it all down again."""
+    clock = SystemClock()
+    begun, now = clock.monotonic(), clock.now()
+    say("starting Kafka, PostgreSQL and a mail sink")
+    servers = await stack.enter_async_context(Servers("demo", say=say))
+    say(f"inventing {options.accounts:,} accounts with {options.days} days of history")
+    size = Size(accounts=options.accounts, days=options.days)
+    admin_dsn = servers.postgres_admin_dsn
+    access, platform, _ = await asyncio.gather(
+        prepare_database(admin_dsn),
+        prepare_platform(admin_dsn, seed=options.seed, now=now, size=size),
+        create_topics(servers.kafka_bootstrap),
+    )
+    witness = await Witness.open(platform.owner_dsn, start_of_day(now))
+    stack.push_async_callback(witness.close)
+    issuer = new_issuer(f"accounts-{now:%Y-%m}")
+    policy_file = await asyncio.to_thread(_write_policy, servers.run.directory, issuer)
+    say("starting the fleet: six services")
+    plan = FleetPlan(policy_file, PLATFORM_DIR / "datamap", platform.service_dsns)
+    fleet = await stack.enter_async_context(Fleet(servers, access, plan))
+    await _supervise(stack, fleet)
+    say(f"ready after {clock.monotonic() - begun:.1f} s")
+    cast = choose_cast(platform.loaded.people, options.seed)
+    return SetUp(servers, access, platform, cast, fleet, witness, issuer, start_of_day(now))
+
+
+async def _play(set_up: SetUp, options: Options) -> Play:
+    """Send everything."""
+    now = SystemClock().now()
+    bootstrap = set_up.servers.kafka_bootstrap
+    sent = await publish(bootstrap, set_up.issuer, set_up.cast, seed=options.seed, now=now, as_of=set_up.as_of)
+    return Play(set_up, sent, Progress())
+
+
+def _time_taken(play: Play) -> str:
+    """Say how long the requests took, by the fleet's own times."""
+    answered = [event.completed_at for event in play.progress.final.values() if isinstance(event, RequestCompleted)]
+    if not answered:
+        return "no request was completed"
+    took = (max(answered) - play.sent.began_at).total_seconds()
+    return (
+        f"{len(answered)} of {len(play.sent.requests)} requests completed within {took:.1f} s of the first being sent"
+    )
 
 
 def _write_policy(run: Path, issuer: Issuer) -> Path:
@@ -152,65 +178,69 @@ async def _supervise(stack: AsyncExitStack, fleet: Fleet) -> None:
     stack.callback(stopping.set)
 
 
-async def _watch(stage: Stage, limit_s: float, console: Console) -> None:
+async def _watch(play: Play, limit_s: float, console: Console) -> None:
     """Show the progress until everything that was asked for is done, at most for `limit_s`."""
-    wanted = {asked.request_id for asked in stage.sent.requests}
+    wanted = {asked.request_id for asked in play.sent.requests}
 
     def done(progress: Progress) -> bool:
         return (
             wanted <= progress.final.keys()
             and progress.swept.keys() >= SWEEPS
-            and stage.sent.change.change_id in progress.notified
+            and play.sent.change.change_id in progress.notified
         )
 
-    with Live(View(stage.progress, stage.sent), console=console, refresh_per_second=5):
-        await follow(stage.servers.kafka_bootstrap, stage.progress, done, limit_s)
+    with Live(View(play.progress, play.sent), console=console, refresh_per_second=5):
+        await follow(play.set_up.servers.kafka_bootstrap, play.progress, done, limit_s)
+    console.print()
 
 
-async def _watch_broken(stage: Stage, broken: Break, options: Options, console: Console) -> list[Check]:
+async def _watch_broken(play: Play, broken: Break, options: Options, console: Console) -> list[Check]:
     """Show how the fleet says what is wrong; nothing that can't be done may be called done."""
-    others = {asked.request_id for asked in stage.sent.requests if asked.right not in broken.stops}
+    others = {asked.request_id for asked in play.sent.requests if asked.right not in broken.stops}
 
     def told(progress: Progress) -> bool:
         return bool(progress.stuck) and others <= progress.final.keys()
 
-    with Live(View(stage.progress, stage.sent), console=console, refresh_per_second=5):
-        await follow(stage.servers.kafka_bootstrap, stage.progress, told, options.limit_s)
-    stopped = [asked for asked in stage.sent.requests if asked.right in broken.stops]
-    claimed = [asked for asked in stopped if isinstance(stage.progress.final.get(asked.request_id), RequestCompleted)]
-    words = ", ".join(f"{what} × {count}" for what, count in stage.progress.stuck.most_common()) or "nothing"
+    with Live(View(play.progress, play.sent), console=console, refresh_per_second=5):
+        await follow(play.set_up.servers.kafka_bootstrap, play.progress, told, options.limit_s)
+    console.print()
+    stopped = [asked for asked in play.sent.requests if asked.right in broken.stops]
+    claimed = [asked for asked in stopped if isinstance(play.progress.final.get(asked.request_id), RequestCompleted)]
+    words = ", ".join(f"{what} × {count}" for what, count in play.progress.stuck.most_common()) or "nothing"
     return [
         Check("broken · nothing false was claimed", not claimed, f"{len(claimed)} of {len(stopped)} called completed"),
-        Check("broken · the fleet said so", bool(stage.progress.stuck), words),
+        Check("broken · the fleet said so", bool(play.progress.stuck), words),
     ]
 
 
-async def _look(stage: Stage) -> list[Check]:
+async def _look(play: Play) -> list[Check]:
     """Ask whether it all is true."""
-    erased = [person.account_id for person in stage.cast.erasures]
-    people = stage.platform.loaded.people
-    checks = [_check_requests(stage)]
-    checks += await stage.witness.check_platform(erased)
-    wanted = [asked for asked in stage.sent.requests if asked.right in {Right.ACCESS, Right.PORTABILITY}]
-    held = await stage.witness.count_rows([asked.person.account_id for asked in wanted])
+    erased = [person.account_id for person in play.set_up.cast.erasures]
+    people = play.set_up.platform.loaded.people
+    checks = [_check_requests(play)]
+    checks += await play.set_up.witness.check_platform(erased)
+    wanted = [asked for asked in play.sent.requests if asked.right in {Right.ACCESS, Right.PORTABILITY}]
+    held = await play.set_up.witness.count_rows([asked.person.account_id for asked in wanted])
     ids = [asked.request_id for asked in wanted]
-    opened = await open_exports(stage.access.admin_dsn, stage.fleet.kek_file, stage.fleet.artefacts_dir, ids)
+    opened = await open_exports(
+        play.set_up.access.admin_dsn, play.set_up.fleet.kek_file, play.set_up.fleet.artefacts_dir, ids
+    )
     checks += check_exports(wanted, opened, held)
-    checks += check_mails(stage.servers.mailbox.mails(), people, stage.cast)
-    scan = await search_fleet(stage.run, stage.access.admin_dsn, people, _TRIM_LIMIT_S)
-    checks.append(judge_scan("canary · nobody in clear in what the fleet wrote", scan, stage.run))
-    scan = await search_platform(stage.run, stage.platform.owner_dsn, stage.cast.erasures)
-    checks.append(judge_scan("canary · the erased in the platform's database", scan, stage.run))
+    checks += check_mails(play.set_up.servers.mailbox.mails(), people, play.set_up.cast)
+    scan = await search_fleet(play.set_up.run, play.set_up.access.admin_dsn, people, _TRIM_LIMIT_S)
+    checks.append(judge_scan("canary · nobody in clear in what the fleet wrote", scan, play.set_up.run))
+    scan = await search_platform(play.set_up.run, play.set_up.platform.owner_dsn, play.set_up.cast.erasures)
+    checks.append(judge_scan("canary · the erased in the platform's database", scan, play.set_up.run))
     return checks
 
 
-def _check_requests(stage: Stage) -> Check:
+def _check_requests(play: Play) -> Check:
     """Every request is completed, and erasures say that books were kept."""
-    outcomes = Counter(_outcome(asked, stage.progress) for asked in stage.sent.requests)
+    outcomes = Counter(_outcome(asked, play.progress) for asked in play.sent.requests)
     wanted = {
-        "erasure partly_kept": len(stage.cast.erasures),
-        "access done": len(stage.cast.accesses),
-        "portability done": len(stage.cast.portabilities),
+        "erasure partly_kept": len(play.set_up.cast.erasures),
+        "access done": len(play.set_up.cast.accesses),
+        "portability done": len(play.set_up.cast.portabilities),
     }
     detail = ", ".join(f"{what} × {count}" for what, count in sorted(outcomes.items()))
     return Check("requests · completed", outcomes == wanted, detail)

@@ -54,6 +54,7 @@ class Asked:
 class Sent:
     """Everything that was sent."""
 
+    began_at: dt.datetime
     requests: tuple[Asked, ...]
     as_of: dt.datetime
     tick_id: UUID
@@ -90,8 +91,10 @@ def start_of_day(now: dt.datetime) -> dt.datetime:
     return now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-async def publish(bootstrap: str, issuer: Issuer, cast: Cast, *, seed: int, now: dt.datetime) -> Sent:
-    """Send all requests in a shuffled order, the tick and the policy change, and wait until Kafka has them all."""
+async def publish(
+    bootstrap: str, issuer: Issuer, cast: Cast, *, seed: int, now: dt.datetime, as_of: dt.datetime
+) -> Sent:
+    """Send all requests in a shuffled order, a tick for `as_of` and the policy change; returns when Kafka has them all."""
     order = [(right, person) for right, people in cast.by_right.items() for person in people]
     random.Random(f"habeas-demo-order:{seed}").shuffle(order)  # noqa: S311 - nothing secret
     change = PolicyChanged(
@@ -109,10 +112,9 @@ async def publish(bootstrap: str, issuer: Issuer, cast: Cast, *, seed: int, now:
     async with Publisher(bootstrap, source=ISSUER_NAME, issuer=issuer) as publisher:
         sends = [_send(publisher, right, person) for right, person in order]
         requests = await asyncio.gather(*sends)
-        as_of = start_of_day(now)
         tick_id = await publisher.tick(as_of)
         await publisher.policy_change(change)
-    return Sent(tuple(requests), as_of, tick_id, change)
+    return Sent(now, tuple(requests), as_of, tick_id, change)
 
 
 async def _send(publisher: Publisher, right: Right, person: Person) -> Asked:
