@@ -1,5 +1,6 @@
 """What tests of delivery share: events of a toy story, their Kafka records, settings, and one service's slice of a database."""
 
+import asyncio
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,6 @@ from uuid import UUID
 
 import asyncpg
 from aiokafka import ConsumerRecord
-from faststream.kafka.message import KafkaAckableMessage
 from pydantic import SecretStr
 
 from habeas.chassis.clock import FakeClock
@@ -37,6 +37,17 @@ CONSUMER: Final = "erasure-executor"
 ACCOUNT: Final = "ada.lovelace"
 FIRST_DAY: Final = date(2026, 1, 1)
 PROTECTOR: Final = Protector(KeyRing(f"wrap={'A' * 43} derive={'B' * 42}A"))
+
+HANDLED: Final = frozenset(
+    {
+        RequestExtended.type,
+        RequestRestricted.type,
+        RetentionTicked.type,
+        RequestSubmitted.type,
+        ReceiptGiven.type,
+        ParticipantOrdered.type,
+    }
+)
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -144,8 +155,6 @@ class Delivery:
     settings: ChassisSettings
     database: Database
     topics: dict[str, Topic]
-    acks: int = 0
-    failures: list[BaseException] = field(default_factory=list)
     opened: list[Database] = field(default_factory=list)
 
     @classmethod
@@ -175,29 +184,13 @@ class Delivery:
 
     def consumer(self, database: Database | None = None) -> Consumer:
         """What stores records."""
-        wanted = {RequestExtended, RequestRestricted, RetentionTicked, RequestSubmitted, ReceiptGiven}
         return Consumer(
-            CONSUMER,
-            self.topics,
-            frozenset(event.type for event in wanted),
-            database or self.database,
-            PROTECTOR,
-            self.settings,
-            lambda: None,
-            self.failures.append,
+            CONSUMER, self.topics, HANDLED, database or self.database, PROTECTOR, self.settings, lambda: None
         )
 
-    async def receive(self, *records: "ConsumerRecord[bytes, bytes]", consumer: Consumer | None = None) -> None:
-        """Store a batch as if Kafka had delivered it; counts the commits of its offsets."""
-        await (consumer or self.consumer())._on_records(await self.message(*records))
-
-    async def message(self, *records: "ConsumerRecord[bytes, bytes]") -> KafkaAckableMessage:
-        """A batch as FastStream hands it over."""
-        return KafkaAckableMessage(raw_message=records, body=b"", headers={}, consumer=cast("Any", self))
-
-    async def commit(self) -> None:
-        """Stand in for Kafka's consumer."""
-        self.acks += 1
+    async def receive(self, *records: "ConsumerRecord[bytes, bytes]", database: Database | None = None) -> None:
+        """Store a batch as if Kafka had delivered it."""
+        assert await self.consumer(database)._take(records, asyncio.Event())
 
     async def lanes(self, database: Database | None = None, *, instance: int = 0, lease_s: float = 60) -> Lanes:
         """A replica that has taken its share of lanes."""

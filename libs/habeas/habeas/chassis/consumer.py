@@ -8,7 +8,8 @@ second and not with every batch: what is stored is known by its id when it comes
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -20,8 +21,9 @@ from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.message import Protection, Stored, relabel, take
 from habeas.chassis.redaction import named
-from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.worker import wait_any
+from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.topics import Topic
 
 Records = Sequence["ConsumerRecord[bytes, bytes]"]
@@ -104,23 +106,31 @@ class Consumer:
 
     async def _take(self, records: Records, stopping: asyncio.Event) -> bool:
         """Store one batch; False when told to stop while the database was away: its offsets stay where they were."""
-        while True:
-            try:
-                await self._database.run("inbox-store", lambda tx: self._store(tx, records))
-                break
-            except TRANSIENT as error:
-                self.polled_at = self._database.clock.monotonic()
-                log.event("consumer.database_trouble", error=error)
-                await wait_any(stopping, stopping, self._settings.poll_interval_s)
-                if stopping.is_set():
-                    return False
+        parked = await self._keep(records, stopping)
+        if parked is None:
+            return False
         for record in records:
             partition = TopicPartition(record.topic, record.partition)
             self._offsets[partition] = self._reached[partition] = record.offset + 1
         self._stored()
         self.seen(records)
         metrics.INBOX_RECEIVED_MESSAGES.add(len(records))
+        for each in parked:
+            metrics.INBOX_PARKED_MESSAGES.add()
+            log.event("message.parked", severity=LogLevel.WARNING, event_id=each.event_id, reason=each.reason)
         return True
+
+    async def _keep(self, records: Records, stopping: asyncio.Event) -> list[Stored] | None:
+        """Store one batch however long the database is away; gives what was parked, None when told to stop before."""
+        while True:
+            try:
+                return await self._database.run("inbox-store", lambda tx: self._store(tx, records))
+            except TRANSIENT as error:
+                self.polled_at = self._database.clock.monotonic()
+                log.event("consumer.database_trouble", error=error)
+                await wait_any(stopping, stopping, self._settings.poll_interval_s)
+                if stopping.is_set():
+                    return None
 
     async def _commit(self, consumer: "AIOKafkaConsumer") -> None:
         """Commit what is stored. A commit that fails is no loss: the records come again and are known by their ids."""
@@ -140,31 +150,37 @@ class Consumer:
         except (KafkaError, TimeoutError) as error:
             log.event("consumer.commit_failed", error=error)
 
-    async def _store(self, tx: Transaction, records: Records) -> None:
-        taken: dict[Any, tuple[Stored, ConsumerRecord[bytes, bytes]]] = {}
-        conflicts: list[Stored] = []
+    async def _store(self, tx: Transaction, records: Records) -> list[Stored]:
+        """Store what is new; gives what had to be parked for it. The first content of an id counts, others are set aside."""
+        taken: list[tuple[Stored, ConsumerRecord[bytes, bytes]]] = []
         for record in records:
-            topic = self._topics[record.topic]
-            stored = take(record, topic, self._wanted, self._protection)
-            if stored is None:
-                continue
-            before = taken.get(stored.event_id)
-            if before is None:
-                taken[stored.event_id] = stored, record
-            elif before[0].digest != stored.digest:
-                conflicts.append(relabel(stored, record, topic, self._protection))
-        fresh = await self._insert(tx, [stored for stored, _ in taken.values()])
-        known = [event_id for event_id in taken if event_id not in fresh]
+            stored = take(record, self._topics[record.topic], self._wanted, self._protection)
+            if stored is not None:
+                taken.append((stored, record))
+        firsts: dict[UUID, Stored] = {}
+        for stored, _ in taken:
+            firsts.setdefault(stored.event_id, stored)
+        fresh = await self._insert(tx, list(firsts.values()))
+        digests = {stored.event_id: stored.digest for stored in fresh}
+        known = [event_id for event_id in firsts if event_id not in digests]
         if known:
-            digests = {row["event_id"]: row["digest"] for row in await tx.fetch(store.FIND_DIGESTS, known)}
-            for event_id in known:
-                stored, record = taken[event_id]
-                if digests.get(event_id) != stored.digest:
-                    conflicts.append(relabel(stored, record, self._topics[record.topic], self._protection))
-        await self._insert(tx, conflicts)
+            digests |= {row["event_id"]: row["digest"] for row in await tx.fetch(store.FIND_DIGESTS, known)}
+        conflicts = {
+            (record.topic, record.partition, record.offset): relabel(
+                stored, record, self._topics[record.topic], self._protection
+            )
+            for stored, record in taken
+            if digests.get(stored.event_id) != stored.digest
+        }
+        fresh += await self._insert(tx, list(conflicts.values()))
+        parked = [stored for stored in fresh if stored.defect is not None]
+        tx.record(*(AuditFact(Action.MESSAGE_PARKED) for _ in parked))
+        return parked
 
-    async def _insert(self, tx: Transaction, stored: Sequence[Stored]) -> set[Any]:
+    async def _insert(self, tx: Transaction, stored: Sequence[Stored]) -> list[Stored]:
+        """Insert rows; gives those whose id was not there yet."""
         if not stored:
-            return set()
+            return []
         columns = map(list, zip(*(one.columns() for one in stored), strict=True))
-        return {row["event_id"] for row in await tx.fetch(store.STORE_RECORDS, tx.now, *columns)}
+        added = {row["event_id"] for row in await tx.fetch(store.STORE_RECORDS, tx.now, *columns)}
+        return [one for one in stored if one.event_id in added]

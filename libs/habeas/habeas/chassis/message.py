@@ -77,6 +77,11 @@ class Stored:
     digest: bytes
     defect: Defect | None
 
+    @property
+    def reason(self) -> ParkReason | None:
+        """Why it is parked, if it is."""
+        return None if self.defect is None else self.defect.reason
+
     def columns(self) -> tuple[object, ...]:
         """Give the values in the order of ``store.STORE_RECORDS``."""
         return (
