@@ -10,8 +10,15 @@ from typing import Final
 import click
 from typing_extensions import override
 
+from habeas.cli.audit import audit
 from habeas.cli.datamap import datamap
+from habeas.cli.export import export
+from habeas.cli.migrate import migrate
+from habeas.cli.parked import parked
 from habeas.cli.policy import policy
+from habeas.cli.request import request
+from habeas.cli.status import status
+from habeas.cli.trail import trail
 
 _ELSEWHERE: Final = {
     "up": ("habeas_embedded.up", "up_command", "Start servers and fleet, and keep them until Ctrl-C."),
@@ -53,7 +60,7 @@ def habeas() -> None:
 
 for _name, (_, _, _help) in _ELSEWHERE.items():
     habeas.add_command(click.Command(_name, help=_help))
-for _command in (datamap, policy):
+for _command in (audit, datamap, export, migrate, parked, policy, request, status, trail):
     habeas.add_command(_command)
 
 

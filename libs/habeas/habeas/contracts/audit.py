@@ -65,6 +65,7 @@ class Action(StrEnum):
     MESSAGE_PARKED = "message.parked"
     MESSAGE_RETRIED = "message.retried"
     MESSAGE_RESOLVED = "message.resolved"
+    MESSAGE_REVEALED = "message.revealed"
     PRODUCER_HALTED = "producer.halted"
     PRODUCER_RESUMED = "producer.resumed"
 

@@ -1,0 +1,59 @@
+"""Connections of the command line: bounded, named, and with errors that a person can act on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias, TypeVar
+
+import asyncpg
+import click
+
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+OPERATOR_DSN: Final = click.option(
+    "--dsn",
+    envvar="HABEAS_OPERATOR_DATABASE_DSN",
+    show_envvar=True,
+    required=True,
+    help="The fleet's database, as a role that may read it (habeas_operator).",
+)
+
+_CONNECT_S: Final = 10.0
+_STATEMENT_S: Final = 60.0
+
+
+def run(job: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work to its end."""
+    return asyncio.run(job)
+
+
+@asynccontextmanager
+async def connected(dsn: str, schema: str = "pg_catalog", *, writes: bool = False) -> AsyncIterator[Connection]:
+    """Connect for one command; unless it ``writes``, the server refuses changes.
+
+    What goes wrong with the server ends the command with exit code 1 and a sentence that holds no value and no password.
+    """
+    try:
+        conn = await asyncpg.connect(
+            dsn,
+            timeout=_CONNECT_S,
+            command_timeout=_STATEMENT_S,
+            server_settings={
+                "application_name": "habeas-cli",
+                "search_path": schema,
+                "default_transaction_read_only": "off" if writes else "on",
+            },
+        )
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise click.ClickException(f"the database does not let us in: {type(error).__name__}") from None
+    try:
+        yield conn
+    except asyncpg.InsufficientPrivilegeError:
+        raise click.ClickException("the role of this DSN may not do that") from None
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError):
+        raise click.ClickException("the fleet's tables are not there: run `habeas migrate` first") from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise click.ClickException(f"the database did not answer: {type(error).__name__}") from None
+    finally:
+        await conn.close(timeout=_CONNECT_S)

@@ -1,0 +1,184 @@
+"""Every SQL statement of the command line.
+
+Statements over the tables that each service has are made per schema, from the closed list of services; values are always parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import asyncpg
+
+from habeas.contracts.audit import Producer
+
+SERVICES: Final = tuple(service.value for service in Producer)
+
+
+class Querying(Protocol):
+    """A connection of asyncpg."""
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Run a query and give its rows."""
+        ...
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """Run a query and give its first row."""
+        ...
+
+
+def schema_of(service: str) -> str:
+    """Give the schema of a service; raises KeyError for a name that is none."""
+    return _SCHEMAS[service]
+
+
+_SCHEMAS: Final[Mapping[str, str]] = MappingProxyType({service: service.replace("-", "_") for service in SERVICES})
+
+_COUNT_REQUESTS: Final = """
+    SELECT dsr_right, state, count(*) AS requests, count(*) FILTER (WHERE stuck_reason IS NOT NULL) AS stuck,
+           min(received_at) AS oldest_at, min(due_on) AS next_due_on
+      FROM request_intake.requests
+     GROUP BY dsr_right, state
+     ORDER BY dsr_right, state
+"""
+
+_COUNT_WORK: Final = """
+    SELECT 'erasure-executor' AS service, 'erasure' AS work, state, coalesce(stuck_reason, '') AS reason, count(*) AS rows
+      FROM erasure_executor.erasures WHERE state <> 'completed' GROUP BY state, stuck_reason
+    UNION ALL
+    SELECT 'export-builder', 'export', state, coalesce(stuck_reason, ''), count(*)
+      FROM export_builder.exports WHERE state NOT IN ('completed', 'deleted') GROUP BY state, stuck_reason
+    UNION ALL
+    SELECT 'retention-sweeper', 'tick', state, coalesce(stuck_reason, ''), count(*)
+      FROM retention_sweeper.ticks WHERE state <> 'completed' GROUP BY state, stuck_reason
+    UNION ALL
+    SELECT 'retention-sweeper', 'sweep', state, coalesce(stuck_reason, ''), count(*)
+      FROM retention_sweeper.sweeps WHERE state <> 'completed' GROUP BY state, stuck_reason
+    UNION ALL
+    SELECT 'notification-mailer', 'mail', state, '', count(*)
+      FROM notification_mailer.messages WHERE state NOT IN ('sent', 'suppressed') GROUP BY state
+    UNION ALL
+    SELECT 'audit-ledger', 'producer', state, coalesce(halted_reason, ''), count(*)
+      FROM audit_ledger.producers WHERE state <> 'following' GROUP BY state, halted_reason
+     ORDER BY service, work, state, reason
+"""
+
+_COUNT_DELIVERY: Final = """
+    SELECT i.waiting, i.parked, i.oldest_waiting_at, o.unpublished, a.unlogged, least(o.oldest_at, a.oldest_at) AS oldest_unpublished_at
+      FROM (SELECT count(*) FILTER (WHERE state = 'pending') AS waiting, count(*) FILTER (WHERE state = 'parked') AS parked,
+                   min(received_at) FILTER (WHERE state = 'pending') AS oldest_waiting_at
+              FROM {schema}.inbox WHERE state IN ('pending', 'parked')) AS i,
+           (SELECT count(*) AS unpublished, min(created_at) AS oldest_at FROM {schema}.outbox WHERE published_at IS NULL) AS o,
+           (SELECT count(*) AS unlogged, min(created_at) AS oldest_at FROM {schema}.audit_outbox WHERE published_at IS NULL) AS a
+"""
+
+_FIND_REQUEST: Final = """
+    SELECT request_id, dsr_right, state, stuck_reason, outcome, regime, channel, received_at, accepted_at, closed_at, due_on,
+           legal_limit_on, is_verified
+      FROM request_intake.requests WHERE request_id = $1
+"""
+
+_FIND_TAKEN: Final = """
+    SELECT type, topic, state, reason, attempts, received_at AS at, handled_at - received_at AS took
+      FROM {schema}.inbox WHERE key = convert_to($1::uuid::text, 'UTF8')
+"""
+
+_FIND_TOLD: Final = """
+    SELECT type, topic, created_at AS at, published_at - created_at AS took
+      FROM {schema}.outbox WHERE subject = $1::uuid::text
+"""
+
+_FIND_LOGGED: Final = """
+    SELECT seq, tail, created_at AS at, published_at - created_at AS took
+      FROM {schema}.audit_outbox WHERE tail LIKE '% request=' || replace($1::uuid::text, '-', '') || ' %'
+"""
+
+_FIND_STATES: Final = """
+    SELECT 'erasure-executor' AS service, erased_at AS at, 'erasure is ' || state AS what, stuck_reason, attempts
+      FROM erasure_executor.erasures WHERE request_id = $1
+    UNION ALL
+    SELECT 'export-builder', completed_at, 'export ' || export_id || ' is ' || state, stuck_reason, attempts
+      FROM export_builder.exports WHERE request_id = $1
+    UNION ALL
+    SELECT 'notification-mailer', ended_at, kind || ' mail is ' || state, NULL, attempt
+      FROM notification_mailer.messages WHERE request_id = $1
+"""
+
+_FIND_PARKED: Final = """
+    SELECT inbox_id, event_id, topic, partition, record_offset, type, reason, field, attempts, event_at, received_at, handled_at
+      FROM {schema}.inbox WHERE state = 'parked' ORDER BY inbox_id LIMIT $1
+"""
+
+_FIND_ONE_PARKED: Final = """
+    SELECT inbox_id, event_id, topic, partition, record_offset, type, reason, field, attempts, event_at, received_at, handled_at,
+           octet_length(value) AS value_bytes
+      FROM {schema}.inbox WHERE inbox_id = $1 AND state = 'parked'
+"""
+
+_FIND_PARKED_VALUE: Final = "SELECT value FROM {schema}.inbox WHERE inbox_id = $1 AND state = 'parked'"
+
+_FIND_EXPORT: Final = """
+    SELECT export_id, request_id, subject_id, state, artefact_key, artefact_sha256, expires_on
+      FROM export_builder.exports WHERE export_id = $1
+"""
+
+
+async def count_requests(conn: Querying) -> list[asyncpg.Record]:
+    """Count requests by right and state, with the oldest and the next that is due."""
+    return await conn.fetch(_COUNT_REQUESTS)
+
+
+async def count_work(conn: Querying) -> list[asyncpg.Record]:
+    """Count what services have not finished, by state and reason."""
+    return await conn.fetch(_COUNT_WORK)
+
+
+async def count_delivery(conn: Querying, service: str) -> asyncpg.Record | None:
+    """Count messages that wait, are parked or are not published yet."""
+    return await conn.fetchrow(_COUNT_DELIVERY.format(schema=schema_of(service)))
+
+
+async def find_request(conn: Querying, request_id: UUID) -> asyncpg.Record | None:
+    """Give where a request stands."""
+    return await conn.fetchrow(_FIND_REQUEST, request_id)
+
+
+async def find_taken(conn: Querying, service: str, request_id: UUID) -> Sequence[asyncpg.Record]:
+    """Give the messages about a request that a service took; reads the whole inbox."""
+    return await conn.fetch(_FIND_TAKEN.format(schema=schema_of(service)), request_id)
+
+
+async def find_told(conn: Querying, service: str, request_id: UUID) -> Sequence[asyncpg.Record]:
+    """Give the messages about a request that a service sent; reads the whole outbox."""
+    return await conn.fetch(_FIND_TOLD.format(schema=schema_of(service)), request_id)
+
+
+async def find_logged(conn: Querying, service: str, request_id: UUID) -> Sequence[asyncpg.Record]:
+    """Give a service's audit entries about a request; reads all of them."""
+    return await conn.fetch(_FIND_LOGGED.format(schema=schema_of(service)), request_id)
+
+
+async def find_states(conn: Querying, request_id: UUID) -> Sequence[asyncpg.Record]:
+    """Give where a request stands at the services that work on it."""
+    return await conn.fetch(_FIND_STATES, request_id)
+
+
+async def find_parked(conn: Querying, service: str, limit: int) -> Sequence[asyncpg.Record]:
+    """Give a service's parked messages, oldest first, without their values."""
+    return await conn.fetch(_FIND_PARKED.format(schema=schema_of(service)), limit)
+
+
+async def find_one_parked(conn: Querying, service: str, inbox_id: int) -> asyncpg.Record | None:
+    """Give one parked message without its value."""
+    return await conn.fetchrow(_FIND_ONE_PARKED.format(schema=schema_of(service)), inbox_id)
+
+
+async def find_parked_value(conn: Querying, service: str, inbox_id: int) -> bytes | None:
+    """Give the value of one parked message as it is stored, sealed where its topic is sensitive."""
+    row = await conn.fetchrow(_FIND_PARKED_VALUE.format(schema=schema_of(service)), inbox_id)
+    return None if row is None else row["value"]
+
+
+async def find_export(conn: Querying, export_id: UUID) -> asyncpg.Record | None:
+    """Give what is needed to open an export; the artefact's key is sealed."""
+    return await conn.fetchrow(_FIND_EXPORT, export_id)
