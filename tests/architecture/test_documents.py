@@ -78,8 +78,10 @@ def shown_commands(text: str) -> Iterator[str]:
         if not re.match(r"(```+|~~~+)(sh|shell|bash|console|text)?\s*\n", block[0]):
             continue
         yield from (line.split(" #")[0].strip() for line in block[0].splitlines()[1:-1])
+    heading = ""
     for line in FENCE.sub("", text).splitlines():
-        if not NOT_BUILT.search(line):  # what is said not to exist need not
+        heading = line if HEADING.match(line) else heading
+        if not NOT_BUILT.search(f"{heading} {line}"):  # what is said not to exist need not
             yield from (" ".join(span[1].split()) for span in SPAN.findall(line))
 
 
@@ -135,7 +137,7 @@ def test_verbs_exist(document: Source) -> None:
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: str(document.path))
 def test_commands_exist(document: Source) -> None:
-    """Every `habeas` command that a document names exists, unless the same line says that it is not built yet."""
+    """Every `habeas` command that a document names exists, unless its line or heading says that it is not built yet."""
     assert not unknown_commands(document.text, the_program())
 
 
