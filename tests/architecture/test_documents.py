@@ -1,4 +1,4 @@
-"""Documents lead somewhere: every relative link, `make` verb and `habeas` command that a Markdown file names exists."""
+"""Documents tell the truth: links lead somewhere; verbs, commands, topics and settings that they name exist."""
 
 import importlib
 import re
@@ -12,8 +12,11 @@ from urllib.parse import unquote
 
 import click
 import pytest
+from pydantic import BaseModel
 
-from tests.architecture.repository import ROOT, Source, sources
+from habeas.chassis.settings import ChassisSettings
+from habeas.contracts.topics import CATALOGUE, DAY_MS
+from tests.architecture.repository import ROOT, SERVICES, Source, sources
 
 FENCE: Final = re.compile(r"^(```+|~~~+).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 SPAN: Final = re.compile(r"(`+)(.+?)\1", re.DOTALL)
@@ -155,6 +158,40 @@ def test_every_decision_is_listed() -> None:
     listed = set(links((folder / "README.md").read_text(encoding="utf-8")))
     assert set(records) == listed
     assert [int(name[:4]) for name in records] == list(range(1, len(records) + 1))
+
+
+def test_architecture_lists_the_topics() -> None:
+    """The table of topics in the architecture page is the catalogue: names, partitions and retention."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([a-z.\-]+\.v\d+)` \| (\d+) \| (for ever|\d+ days) \|", text, re.MULTILINE)
+    days = {topic.name: f"{topic.retention_ms // DAY_MS} days" for topic in CATALOGUE if topic.retention_ms > 0}
+    assert listed == [(topic.name, str(topic.partitions), days.get(topic.name, "for ever")) for topic in CATALOGUE]
+
+
+def variables_of(service: str) -> dict[str, str]:
+    """What an operator may set for one service beside what every service has: its own variables, with the fleet-wide ones."""
+    kind: type[BaseModel] = importlib.import_module(f"{service.replace('-', '_')}.settings").Settings
+    prefix, waiting, found = f"{service.upper().replace('-', '_')}_", [kind], {}
+    while waiting:
+        for name, field in waiting.pop().model_fields.items():
+            inner = field.annotation
+            if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+                found[f"{prefix}{name.upper()}"] = f"HABEAS_{name.upper()}"
+            elif inner is not ChassisSettings:
+                waiting.append(inner)
+    return found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_readme_lists_the_settings(service: str) -> None:
+    """The README of a service names each of its settings, and no variable with its prefix that it does not read."""
+    text = (ROOT / "services" / service / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", text))
+    own = variables_of(service)
+    assert not [variable for variable, shared in own.items() if not {variable, shared} & named]
+    prefix = f"{service.upper().replace('-', '_')}_"
+    everywhere = {f"{prefix}{name.upper()}" for name in ChassisSettings.model_fields}
+    assert not {name for name in named if name.startswith(prefix)} - set(own) - everywhere
 
 
 def test_wrong_references_are_found() -> None:
