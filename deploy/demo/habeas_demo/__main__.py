@@ -38,13 +38,15 @@ def main() -> int:
         breaking=given.breaking,
         mend=given.mend,
     )
+    code = 1
     try:
-        return 0 if asyncio.run(run_demo(options, console)) else 1
-    except EmbeddedError as error:
-        console.print(str(error), style="bold red", markup=False)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        code = 0 if asyncio.run(run_demo(options, console)) else 1
+    except* EmbeddedError as group:
+        for error in group.exceptions:
+            console.print(str(error), style="bold red", markup=False)
+    except* KeyboardInterrupt:
+        code = 130
+    return code
 
 
 if __name__ == "__main__":

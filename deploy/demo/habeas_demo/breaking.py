@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from habeas.contracts.vocabulary import Right
 from habeas_demo.generator import Connection
@@ -20,10 +20,14 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """One way to break: what is done, which rights then must not be completed, and how it is undone."""
+    """One way to break: what is done, which rights then must not be completed, and how it is undone.
+
+    `stops_at` is where a request then stands: stuck with a reason, or fulfilled without the person having been told.
+    """
 
     does: str
     stops: frozenset[Right]
+    stops_at: Literal["stuck", "fulfilled"]
     do: Callable[[Reach], Awaitable[None]]
     undo: Callable[[Reach], Awaitable[None]]
 
@@ -57,11 +61,13 @@ _EVERY_RIGHT: Final = frozenset({Right.ERASURE, Right.ACCESS, Right.PORTABILITY}
 BREAKS: Final = MappingProxyType(
     {
         "table-missing": Break(
-            "a table that the data map names is gone from the platform", _EVERY_RIGHT, _lose_table, _find_table
+            "a table that the data map names is gone from the platform", _EVERY_RIGHT, "stuck", _lose_table, _find_table
         ),
         "store-revoked": Break(
-            "the eraser may no longer delete from one table", frozenset({Right.ERASURE}), _revoke, _grant
+            "the eraser may no longer delete from one table", frozenset({Right.ERASURE}), "stuck", _revoke, _grant
         ),
-        "mail-refused": Break("the mail server refuses every mail for now", _EVERY_RIGHT, _refuse_mail, _take_mail),
+        "mail-refused": Break(
+            "the mail server refuses every mail for now", _EVERY_RIGHT, "fulfilled", _refuse_mail, _take_mail
+        ),
     }
 )

@@ -107,6 +107,8 @@ class Witness:
         as_of = self.ticked_as_of or _LONG_AGO
         await self.conn.execute(MAKE_NOTES.format(name=name))
         for table, look in LOOKS.items():
+            if not await self.conn.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
+                continue  # a table that is not there has no rows; whose rows were there before are missing then
             await self.conn.execute(NOTE.format(name=name, table=table, look=look), as_of)
         await self.conn.execute(f"CREATE INDEX ON {name} (table_name, id)")
         await self.conn.execute(f"ANALYZE {name}")

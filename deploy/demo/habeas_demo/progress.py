@@ -12,10 +12,17 @@ from aiokafka import AIOKafkaConsumer
 from habeas.contracts import topics
 from habeas.contracts.catalogue import BY_TYPE
 from habeas.contracts.envelope import decode_headers
-from habeas.contracts.export_builder import ExportCompleted
+from habeas.contracts.erasure_executor import ErasureStuck
+from habeas.contracts.export_builder import ExportStuck
 from habeas.contracts.model import Event
 from habeas.contracts.notification_mailer import PolicyChangeNotified
-from habeas.contracts.request_intake import RequestCompleted, RequestDenied, RequestExpired, RequestWithdrawn
+from habeas.contracts.request_intake import (
+    RequestCompleted,
+    RequestDenied,
+    RequestExpired,
+    RequestFulfilled,
+    RequestWithdrawn,
+)
 from habeas.contracts.retention_sweeper import SweepCompleted
 
 _POLL_MS: Final = 200
@@ -40,7 +47,8 @@ class Progress:
     """What was heard so far. Every event counts once, however often Kafka delivers it."""
 
     final: dict[UUID, Event] = field(default_factory=dict)
-    exports: dict[UUID, ExportCompleted] = field(default_factory=dict)
+    fulfilled: set[UUID] = field(default_factory=set)
+    stuck_requests: set[UUID] = field(default_factory=set)
     swept: dict[tuple[str, str, str], SweepCompleted] = field(default_factory=dict)
     notified: dict[str, PolicyChangeNotified] = field(default_factory=dict)
     stuck: Counter[str] = field(default_factory=Counter)
@@ -58,8 +66,10 @@ class Progress:
         match event:
             case RequestCompleted() | RequestDenied() | RequestWithdrawn() | RequestExpired():
                 self.final[event.request_id] = event
-            case ExportCompleted():
-                self.exports[event.request_id] = event
+            case RequestFulfilled():
+                self.fulfilled.add(event.request_id)
+            case ErasureStuck() | ExportStuck():
+                self.stuck_requests.add(event.request_id)
             case SweepCompleted():
                 self.swept[(event.store, event.table, event.retention)] = event
             case PolicyChangeNotified():

@@ -43,6 +43,7 @@ from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
 
 _TRIM_LIMIT_S = 30.0
+_MAILS_EACH = 2  # that the request came in, and what became of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,7 @@ async def _watch(play: Play, limit_s: float, console: Console) -> None:
         return (
             wanted <= progress.final.keys()
             and progress.swept.keys() >= SWEEPS
+            and progress.types["mail.sent"] >= _MAILS_EACH * len(wanted)
             and play.sent.change.change_id in progress.notified
         )
 
@@ -196,20 +198,23 @@ async def _watch(play: Play, limit_s: float, console: Console) -> None:
 
 async def _watch_broken(play: Play, broken: Break, options: Options, console: Console) -> list[Check]:
     """Show how the fleet says what is wrong; nothing that can't be done may be called done."""
-    others = {asked.request_id for asked in play.sent.requests if asked.right not in broken.stops}
+    progress = play.progress
+    stopped = {asked.request_id for asked in play.sent.requests if asked.right in broken.stops}
+    others = {asked.request_id for asked in play.sent.requests} - stopped
 
     def told(progress: Progress) -> bool:
-        return bool(progress.stuck) and others <= progress.final.keys()
+        at = progress.stuck_requests if broken.stops_at == "stuck" else progress.fulfilled
+        return stopped <= at and others <= progress.final.keys()
 
-    with Live(View(play.progress, play.sent), console=console, refresh_per_second=5):
-        await follow(play.set_up.servers.kafka_bootstrap, play.progress, told, options.limit_s)
+    with Live(View(progress, play.sent), console=console, refresh_per_second=5):
+        await follow(play.set_up.servers.kafka_bootstrap, progress, told, options.limit_s)
     console.print()
-    stopped = [asked for asked in play.sent.requests if asked.right in broken.stops]
-    claimed = [asked for asked in stopped if isinstance(play.progress.final.get(asked.request_id), RequestCompleted)]
-    words = ", ".join(f"{what} × {count}" for what, count in play.progress.stuck.most_common()) or "nothing"
+    claimed = [each for each in stopped if isinstance(progress.final.get(each), RequestCompleted)]
+    stand = len(stopped & (progress.stuck_requests if broken.stops_at == "stuck" else progress.fulfilled))
+    words = ", ".join(f"{what} × {count}" for what, count in progress.stuck.most_common()) or "nothing stuck"
     return [
         Check("broken · nothing false was claimed", not claimed, f"{len(claimed)} of {len(stopped)} called completed"),
-        Check("broken · the fleet said so", bool(play.progress.stuck), words),
+        Check("broken · the fleet said so", told(progress), f"{stand} of {len(stopped)} {broken.stops_at}; {words}"),
     ]
 
 
