@@ -35,7 +35,8 @@ TRANSIENT: Final = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # disk, memory, connections
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or one that is about to be
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     OSError,

@@ -72,15 +72,18 @@ FIND_DIGESTS: Final = "SELECT event_id, digest FROM inbox WHERE event_id = ANY($
 
 # A row of a held lane is due when its time has come and no earlier message of its key stands in the way. The share lock on the
 # lanes is the fence: whoever wants to take a lane over waits until this transaction ends, and a changed token finds no lane here.
+# Lanes are always locked in their order. A time further ahead than any wait was given by a clock that has been put right since.
 CLAIM: Final = """
     WITH held AS MATERIALIZED (
         SELECT l.lane
           FROM lanes AS l JOIN unnest($2::smallint[], $3::bigint[]) AS mine (lane, token) USING (lane, token)
          WHERE l.holder = $1
+         ORDER BY l.lane
            FOR SHARE OF l)
     SELECT i.inbox_id, i.event_id, i.topic, i.type, i.key, i.event_at, i.traceparent, i.value, i.received_at, i.attempts
       FROM inbox AS i
-     WHERE i.state = 'pending' AND i.next_attempt_at <= $4 AND i.lane IN (SELECT lane FROM held)
+     WHERE i.state = 'pending' AND i.lane IN (SELECT lane FROM held)
+       AND (i.attempts = 0 OR i.next_attempt_at <= $4 OR i.next_attempt_at > $4 + $6::interval)
        AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id)
      ORDER BY i.inbox_id
      LIMIT $5
@@ -133,7 +136,9 @@ HEARTBEAT: Final = """
 
 INHERIT_LANES: Final = """
     UPDATE lanes SET holder = $1, token = token + 1, expires_at = now() + $3::interval
-     WHERE holder IN (SELECT holder FROM replicas WHERE instance = $2 AND holder <> $1)
+     WHERE lane IN (SELECT lane FROM lanes
+                     WHERE holder IN (SELECT holder FROM replicas WHERE instance = $2 AND holder <> $1)
+                     ORDER BY lane FOR NO KEY UPDATE)
 """
 
 FORGET_PREDECESSORS: Final = "DELETE FROM replicas WHERE instance = $2 AND holder <> $1"
@@ -143,7 +148,9 @@ FORGET_DEAD_REPLICAS: Final = "DELETE FROM replicas WHERE expires_at < now() - i
 COUNT_REPLICAS: Final = "SELECT count(*) FROM replicas WHERE expires_at >= now()"
 
 RENEW_LANES: Final = """
-    UPDATE lanes SET expires_at = now() + $2::interval WHERE holder = $1 RETURNING lane, token
+    UPDATE lanes SET expires_at = now() + $2::interval
+     WHERE lane IN (SELECT lane FROM lanes WHERE holder = $1 ORDER BY lane FOR NO KEY UPDATE)
+    RETURNING lane, token
 """
 
 TAKE_LANES: Final = """
@@ -154,7 +161,8 @@ TAKE_LANES: Final = """
 """
 
 RELEASE_LANES: Final = """
-    UPDATE lanes SET holder = NULL, token = token + 1, expires_at = '-infinity' WHERE holder = $1 AND lane = ANY($2::smallint[])
+    UPDATE lanes SET holder = NULL, token = token + 1, expires_at = '-infinity'
+     WHERE lane IN (SELECT lane FROM lanes WHERE holder = $1 AND lane = ANY($2::smallint[]) ORDER BY lane FOR NO KEY UPDATE)
 """
 
 LEAVE: Final = "DELETE FROM replicas WHERE holder = $1"

@@ -27,6 +27,7 @@ from habeas.contracts.vocabulary import ParkReason
 Handler = Callable[[Batch[Any], Transaction], Awaitable[None]]
 
 _UNEXPECTED: Final = "unexpected"
+_ATTEMPTS_MIN: Final = 8  # nothing is given up before it was tried this often
 
 
 @dataclass(slots=True)
@@ -35,13 +36,18 @@ class _Attempt:
 
     poison: dict[int, Defect] = field(default_factory=dict)
     later: dict[int, str] = field(default_factory=dict)
+    claimed: list[int] = field(default_factory=list)
+
+    def note(self, message: Message, verdict: Poison | Retry) -> None:
+        """Keep a verdict for the next run."""
+        if isinstance(verdict, Poison):
+            self.poison[message.inbox_id] = Defect(verdict.reason, verdict.field)
+        else:
+            self.later[message.inbox_id] = verdict.because
 
 
-class _Blamed(Exception):
-    def __init__(self, message: Message, verdict: Poison | Retry) -> None:
-        super().__init__()
-        self.message = message
-        self.verdict = verdict
+class _Again(Exception):
+    """A verdict was found: nothing of this run may stay, and the next one knows more."""
 
 
 class Worker:
@@ -92,14 +98,17 @@ class Worker:
         while True:
             try:
                 settled = await self._handle(attempt)
-            except _Blamed as blamed:
-                _note(attempt, blamed)
-            except (Invariant, *TRANSIENT):
+            except _Again:
+                continue
+            except Invariant:
+                raise
+            except TRANSIENT:
+                self._limit = max(1, self._limit // 2)  # perhaps there is less trouble with less to do at once
                 raise
             except Exception as error:  # noqa: BLE001 -- whatever a handler raises must not cost a message
                 log.event("worker.batch_failed", error=error, limit=self._limit)
                 if self._limit == 1:
-                    await self._settle_alone()
+                    await self._set_aside(attempt.claimed)
                     self._more = True
                     return 1
                 self._limit = max(1, self._limit // 2)
@@ -112,40 +121,70 @@ class Worker:
         """Claim, decode, run handlers and settle, in one transaction."""
         async with self._database.transaction("inbox-batch") as tx:
             rows = await self._claim(tx, self._limit)
+            attempt.claimed = [row["inbox_id"] for row in rows]
             self._more = len(rows) == self._limit
             if not rows:
                 return 0
-            claimed = {row["inbox_id"] for row in rows}  # lanes may have moved since the verdicts were given
-            poison = {key: defect for key, defect in attempt.poison.items() if key in claimed}
-            put_off = {key: why for key, why in attempt.later.items() if key in claimed}
-            messages: list[Message] = []
-            for row in rows:
-                got = read(row, self._topics, self._protection, tx.now, self._tolerance)
-                if isinstance(got, Defect):
-                    poison[row["inbox_id"]] = got
-                elif row["inbox_id"] not in poison:
-                    messages.append(got)
-            later = _held_back(messages, put_off)
-            ready = [message for message in messages if message.inbox_id not in later]
+            messages, poison = self._read(rows, tx.now)
+            poison |= {key: defect for key, defect in attempt.poison.items() if key in messages}
+            held = self._held_back(rows, poison, attempt.later)
+            poison = {key: defect for key, defect in poison.items() if key not in held}
+            later = {key: why for key, why in attempt.later.items() if key in messages and key not in held}
+            ready = [messages[key] for key in messages if not (key in poison or key in later or key in held)]
             spans = tracing.start_messages(ready, tx.now)
             tx.caused_by(*spans.traces.values())
             with tracing.finished(spans):
+                rejected: dict[int, Defect] = {}
                 for group in in_order(ready):
-                    await self._call(group, tx, spans.traces, poison)
-                done = [message.inbox_id for message in ready if message.inbox_id not in poison]
-                await self._settle(tx, rows, done, poison, put_off)
-        self._tell(ready, poison, len(done))
-        return len(done) + len(poison) + len(put_off)
+                    rejected |= await self._call(group, tx, spans.traces, attempt)
+                if not self._held_back(rows, rejected, {}).isdisjoint(message.inbox_id for message in ready):
+                    attempt.poison |= rejected
+                    raise _Again
+                done = [message.inbox_id for message in ready if message.inbox_id not in rejected]
+                parked, waiting = await self._settle(tx, rows, done, poison | rejected, later)
+        self._tell(rows, done, parked, waiting)
+        return len(done) + len(parked) + len(waiting)
 
     async def _claim(self, tx: Transaction, limit: int) -> list[Any]:
         lanes, tokens = self._lanes.of_messages()
         if not lanes:
             return []
-        return await tx.fetch(store.CLAIM, self._lanes.holder, lanes, tokens, tx.now, limit)
+        longest = timedelta(seconds=self._settings.retry_max_s)
+        return await tx.fetch(store.CLAIM, self._lanes.holder, lanes, tokens, tx.now, limit, longest)
+
+    def _read(self, rows: Sequence[Any], now: datetime) -> tuple[dict[int, Message], dict[int, Defect]]:
+        """Decode rows; one that was stored for a handler which is no more is as wrong as one that cannot be read."""
+        messages: dict[int, Message] = {}
+        poison: dict[int, Defect] = {}
+        for row in rows:
+            got = read(row, self._topics, self._protection, now, self._tolerance)
+            if isinstance(got, Defect):
+                poison[row["inbox_id"]] = got
+            elif got.type not in self._handlers:
+                poison[row["inbox_id"]] = Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+            else:
+                messages[row["inbox_id"]] = got
+        return messages, poison
+
+    def _held_back(self, rows: Sequence[Any], poison: Mapping[int, Defect], later: Mapping[int, str]) -> set[int]:
+        """Give the messages that must wait behind another of their key: one that waits, or is parked on an ordered topic."""
+        stopped: set[bytes] = set()
+        held: set[int] = set()
+        for row in rows:
+            if row["key"] in stopped:
+                held.add(row["inbox_id"])
+            elif row["inbox_id"] in later or (row["inbox_id"] in poison and self._is_ordered(row)):
+                stopped.add(row["key"])
+        return held
+
+    def _is_ordered(self, row: Any) -> bool:  # noqa: ANN401 -- an asyncpg record
+        topic = self._topics.get(row["topic"])
+        return topic is None or topic.ordered
 
     async def _call(
-        self, group: Sequence[Message], tx: Transaction, traces: Mapping[int, str | None], poison: dict[int, Defect]
-    ) -> None:
+        self, group: Sequence[Message], tx: Transaction, traces: Mapping[int, str | None], attempt: _Attempt
+    ) -> Mapping[int, Defect]:
+        """Run the handler of one group; gives what it rejected."""
         batch: Batch[Any] = Batch(group, traces)
         try:
             await self._handlers[group[0].type](batch, tx)
@@ -153,8 +192,9 @@ class Worker:
             if batch.current is None and len(group) > 1:
                 message = f"a handler of {group[0].type} gave a verdict on no message"
                 raise RuntimeError(message) from verdict
-            raise _Blamed(batch.current or group[0], verdict) from verdict
-        poison.update(batch.rejected)
+            attempt.note(batch.current or group[0], verdict)
+            raise _Again from verdict
+        return batch.rejected
 
     async def _settle(
         self,
@@ -163,14 +203,15 @@ class Worker:
         done: list[int],
         poison: Mapping[int, Defect],
         later: Mapping[int, str],
-    ) -> None:
+    ) -> tuple[Mapping[int, Defect], Mapping[int, str]]:
+        """Write down what became of each message; gives what was parked and what waits."""
         if done:
             await tx.execute_exactly(len(done), store.MARK_HANDLED, tx.now, done)
         by_id = {row["inbox_id"]: row for row in rows}
         exhausted = {key: why for key, why in later.items() if self._is_exhausted(by_id[key], tx.now)}
         parked = {**poison, **{key: Defect(ParkReason.EXHAUSTED, why) for key, why in exhausted.items()}}
         if parked:
-            blocks = [key in exhausted or self._topics[by_id[key]["topic"]].ordered for key in parked]
+            blocks = [self._is_ordered(by_id[key]) for key in parked]
             reasons = [defect.reason.value for defect in parked.values()]
             fields = [defect.field for defect in parked.values()]
             await tx.execute_exactly(len(parked), store.MARK_PARKED, tx.now, list(parked), reasons, fields, blocks)
@@ -179,43 +220,52 @@ class Worker:
         if waiting:
             times = [self._next_attempt(by_id[key]["attempts"], tx.now) for key in waiting]
             await tx.execute_exactly(len(waiting), store.MARK_WAITING, list(waiting), times, list(waiting.values()))
+        return parked, waiting
 
-    async def _settle_alone(self) -> None:
+    async def _set_aside(self, failed: Sequence[int]) -> None:
         """Give the single message that makes its handler fail a later attempt, or park it when its horizon is over."""
         async with self._database.transaction("inbox-set-aside") as tx:
-            rows = await self._claim(tx, 1)
-            if rows:
-                await self._settle(tx, rows, [], {}, {rows[0]["inbox_id"]: _UNEXPECTED})
+            rows = [row for row in await self._claim(tx, 1) if row["inbox_id"] in failed]
+            parked, waiting = await self._settle(tx, rows, [], {}, {row["inbox_id"]: _UNEXPECTED for row in rows})
+        self._tell(rows, [], parked, waiting)
         self._limit = 2
 
     def _is_exhausted(self, row: Any, now: datetime) -> bool:  # noqa: ANN401 -- an asyncpg record
-        return bool(now - row["received_at"] > timedelta(seconds=self._settings.retry_horizon_s))
+        """Answer whether a message was tried long and often enough; time alone may be a jump of the clock, or a long pause."""
+        over = now - row["received_at"] > timedelta(seconds=self._settings.retry_horizon_s)
+        return bool(over and row["attempts"] + 1 >= _ATTEMPTS_MIN)
 
     def _next_attempt(self, attempts: int, now: datetime) -> datetime:
         """Exponential backoff with full jitter above half, so that a crowd of retries spreads out."""
         longest = min(self._settings.retry_max_s, self._settings.retry_first_s * 2 ** min(attempts, 30))
         return now + timedelta(seconds=random.uniform(longest / 2, longest))  # noqa: S311 -- jitter
 
-    def _tell(self, ready: Sequence[Message], poison: Mapping[int, Defect], done: int) -> None:
-        for message in ready:
-            defect = poison.get(message.inbox_id)
-            kind = Name(message.type)
-            if defect is None:
-                metrics.INBOX_HANDLED_MESSAGES.add(type=kind)
-            else:
+    def _tell(
+        self, rows: Sequence[Any], done: Sequence[int], parked: Mapping[int, Defect], waiting: Mapping[int, str]
+    ) -> None:
+        metrics.INBOX_RETRIED_MESSAGES.add(len(waiting))
+        handled = frozenset(done)
+        for row in rows:
+            defect = parked.get(row["inbox_id"])
+            if defect is not None:
                 metrics.INBOX_PARKED_MESSAGES.add()
-            if log.is_logged(LogLevel.INFO):
-                log.event(
-                    "message.handled" if defect is None else "message.parked",
-                    type=kind,
-                    event_id=message.event_id,
-                    attempts=message.attempts,
-                    reason=defect.reason if defect else None,
-                )
-        self._parked_in_a_row = 0 if done else self._parked_in_a_row + len(poison)
+                self._log("message.parked", row, LogLevel.WARNING, defect.reason)
+            elif row["inbox_id"] in handled:
+                metrics.INBOX_HANDLED_MESSAGES.add(type=Name(row["type"]))
+                self._log("message.handled", row, LogLevel.INFO)
+            elif row["inbox_id"] in waiting:
+                self._log("message.put_off", row, LogLevel.INFO)
+        self._parked_in_a_row = 0 if done else self._parked_in_a_row + len(parked)
         if self._parked_in_a_row >= self._settings.parked_in_a_row_max:
             self.halted = True
             log.event("worker.halted", severity=LogLevel.ERROR, parked_in_a_row=self._parked_in_a_row)
+
+    def _log(self, name: str, row: Any, severity: LogLevel, reason: ParkReason | None = None) -> None:  # noqa: ANN401 -- an asyncpg record
+        if log.is_logged(severity):
+            kind = Name(row["type"])
+            log.event(
+                name, severity=severity, type=kind, event_id=row["event_id"], attempts=row["attempts"], reason=reason
+            )
 
 
 def in_order(messages: Sequence[Message]) -> list[list[Message]]:
@@ -236,26 +286,6 @@ def in_order(messages: Sequence[Message]) -> list[list[Message]]:
             groups.append([message])
             last_of_key[message.key] = len(groups) - 1
     return groups
-
-
-def _held_back(messages: Sequence[Message], later: Mapping[int, str]) -> set[int]:
-    """Give the messages that are put off, and those of the same keys that come after them."""
-    keys: set[bytes] = set()
-    held: set[int] = set()
-    for message in messages:
-        if message.inbox_id in later:
-            keys.add(message.key)
-            held.add(message.inbox_id)
-        elif message.key in keys:
-            held.add(message.inbox_id)
-    return held
-
-
-def _note(attempt: _Attempt, blamed: _Blamed) -> None:
-    if isinstance(blamed.verdict, Poison):
-        attempt.poison[blamed.message.inbox_id] = Defect(blamed.verdict.reason, blamed.verdict.field)
-    else:
-        attempt.later[blamed.message.inbox_id] = blamed.verdict.because
 
 
 async def wait_any(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> bool:
