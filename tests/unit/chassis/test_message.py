@@ -238,12 +238,15 @@ def test_the_key_must_be_the_events_own(event: Event, key: bytes) -> None:
     assert spoiled(event, event.encode(), key) == Defect(ParkReason.WRONG_KEY, type(event).key_field)
 
 
-def test_a_known_type_on_a_wrong_topic_is_refused() -> None:
-    """Who may write to one topic cannot speak for the owner of another."""
-    stored = take(raw_record(topics.RETENTION_TICKS, GOOD.key().encode(), GOOD.encode(), GOOD_HEADERS),
-                  topics.RETENTION_TICKS, WANTED, PROTECTOR)  # fmt: skip
+@pytest.mark.parametrize("event", [GOOD, TICK, SUBMISSION], ids=lambda event: event.type)
+def test_a_known_type_on_a_wrong_topic_is_parked(event: Event) -> None:
+    """Who may write to one topic cannot speak for the owner of another, nor lose a message there that nobody handles."""
+    wrong = topics.POLICY_CHANGES
+    headers = GOOD_HEADERS | {"ce_type": event.type.encode()}
+    stored = take(raw_record(wrong, event.key().encode(), event.encode(), headers), wrong, WANTED, PROTECTOR)
     assert stored is not None
-    assert parsed(stored) == Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+    assert stored.defect == Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+    assert parsed(stored, type=event.type) == stored.defect
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,10 @@ class Stored:
 def take(
     record: "ConsumerRecord[bytes, bytes]", topic: Topic, wanted: frozenset[str], protection: Protection
 ) -> Stored | None:
-    """Turn one record into what the inbox stores; None for a known type that this service does not handle.
+    """Turn one record into what the inbox stores; None for a type of this topic that this service does not handle.
 
-    A record with broken headers is stored as parked, under an id made from its place in the log.
+    A record with broken headers, or of a type that has no place on the topic, is stored as parked, under an id made from its place
+    in the log: nobody else would ever look at it.
     """
     key = record.key or b""
     value = record.value or b""
@@ -117,7 +118,8 @@ def take(
         return _stored(record, topic, protection, key, value, defect=Defect(error.reason, error.field))
     if envelope.type == ROLLED:
         return None
-    if envelope.type not in BY_TYPE:
+    kind = BY_TYPE.get(envelope.type)
+    if kind is None or kind.topic is not topic:
         return _stored(record, topic, protection, key, value, defect=Defect(ParkReason.UNKNOWN_TYPE, "ce_type"))
     if envelope.type not in wanted:
         return None
