@@ -391,15 +391,26 @@ async def test_a_clock_that_steps_back_delays_nobody(delivery: Delivery) -> None
 
 
 async def test_too_many_parked_in_a_row_halt_the_worker(delivery: Delivery) -> None:
-    """After so many parked messages without a good one between, nothing more is handled: the fault is likely ours."""
+    """After so many parked messages of our own without a good one between, nothing more is handled: the fault is likely ours."""
     delivery.settings = delivery.settings.model_copy(update={"parked_in_a_row_max": 5})
-    worker = delivery.worker(await delivery.lanes(), {RetentionTicked: always_poison})
-    await delivery.receive(*[record_of(ticked(new_id())) for _ in range(4)])
+    worker = delivery.worker(await delivery.lanes(), {RequestExtended: always_poison})
+    await delivery.receive(*[record_of(extended(new_id(), 1)) for _ in range(4)])
     await drain(worker)
     assert not worker.halted
-    await delivery.receive(record_of(ticked(new_id())))
+    await delivery.receive(record_of(extended(new_id(), 1)))
     await drain(worker)
     assert worker.halted
+
+
+async def test_garbage_from_outside_halts_nobody(delivery: Delivery) -> None:
+    """However much of what outsiders send is parked, it neither halts the worker nor adds to what would."""
+    delivery.settings = delivery.settings.model_copy(update={"parked_in_a_row_max": 5})
+    worker = delivery.worker(await delivery.lanes(), {RetentionTicked: always_poison, RequestExtended: always_poison})
+    await delivery.receive(*[record_of(extended(new_id(), 1)) for _ in range(4)])
+    await delivery.receive(*[record_of(ticked(new_id())) for _ in range(50)])
+    await drain(worker)
+    assert {state for state, *_ in await delivery.states()} == {"parked"}
+    assert not worker.halted
 
 
 async def always_poison(batch: Batch[Any], tx: Transaction) -> None:

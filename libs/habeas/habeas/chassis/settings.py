@@ -107,7 +107,10 @@ class ChassisSettings(BaseModel):
         259_200.0, ge=1, le=2_592_000, description="how long a message is retried before it is parked"
     )
     parked_in_a_row_max: int = Field(
-        100, ge=1, le=100_000, description="messages parked without one handled between, before consuming stops"
+        100,
+        ge=1,
+        le=100_000,
+        description="messages of the fleet's own topics parked without one handled between, before handling stops",
     )
 
     health_host: str = Field(

@@ -181,6 +181,11 @@ class Worker:
         topic = self._topics.get(row["topic"])
         return topic is None or topic.ordered
 
+    def _is_foreign(self, row: Any) -> bool:  # noqa: ANN401 -- an asyncpg record
+        """Answer whether outsiders write to the message's topic: their garbage says nothing about us, and must not stop us."""
+        topic = self._topics.get(row["topic"])
+        return topic is not None and topic.strict
+
     async def _call(
         self, group: Sequence[Message], tx: Transaction, traces: Mapping[int, str | None], attempt: _Attempt
     ) -> Mapping[int, Defect]:
@@ -255,7 +260,8 @@ class Worker:
                 self._log("message.handled", row, LogLevel.INFO)
             elif row["inbox_id"] in waiting:
                 self._log("message.put_off", row, LogLevel.INFO)
-        self._parked_in_a_row = 0 if done else self._parked_in_a_row + len(parked)
+        own = sum(1 for row in rows if row["inbox_id"] in parked and not self._is_foreign(row))
+        self._parked_in_a_row = 0 if done else self._parked_in_a_row + own
         if self._parked_in_a_row >= self._settings.parked_in_a_row_max:
             self.halted = True
             log.event("worker.halted", severity=LogLevel.ERROR, parked_in_a_row=self._parked_in_a_row)
