@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-import asyncpg
 import click
+
+if TYPE_CHECKING:
+    import asyncpg
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -34,6 +36,8 @@ async def connected(dsn: str, schema: str = "pg_catalog", *, writes: bool = Fals
 
     What goes wrong with the server ends the command with exit code 1 and a sentence that holds no value and no password.
     """
+    import asyncpg
+
     try:
         conn = await asyncpg.connect(
             dsn,

@@ -51,6 +51,10 @@ async def _migrate(dsn: str) -> dict[str, int]:
             applied[schema] = await migrations.migrate(dsn, schema, migrations.directories(service), role=schema)
     except migrations.MigrationError as error:
         raise click.ClickException(str(error)) from None
+    except asyncpg.InsufficientPrivilegeError:
+        raise click.ClickException(
+            "habeas_owner may not make tables here: run deploy/postgres/roles.sql first"
+        ) from None
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise click.ClickException(f"the schemas could not be brought forward: {type(error).__name__}") from None
     return applied

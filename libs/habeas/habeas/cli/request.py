@@ -95,14 +95,17 @@ async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) ->
     options = client_options()
     bootstrap = options.pop("bootstrap_servers")
     source = "habeas-cli" if issuer is None else issuer.name
+    publisher = Publisher(bootstrap, source=source, issuer=issuer, kafka=options)
     try:
-        async with Publisher(bootstrap, source=source, issuer=issuer, kafka=options) as publisher:
+        async with publisher:
             return await publisher.request(right, **parts)
     except ValidationError as error:
         wrong = sorted({".".join(str(part) for part in each["loc"]) or "details" for each in error.errors()})
         raise click.UsageError(f"the request is not right in: {', '.join(wrong)}") from None
     except (KafkaError, OSError, TimeoutError) as error:
         raise click.ClickException(f"Kafka did not take the request: {type(error).__name__}") from None
+    finally:
+        await publisher.__aexit__(None, None, None)  # entering may have failed half way, which leaves a producer open
 
 
 def _details(
