@@ -1,0 +1,277 @@
+"""Lanes: who works on which keys, and what keeps a replica that lost its lanes from doing anything."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest_asyncio
+
+from habeas.chassis.batch import Batch
+from habeas.chassis.database import TRANSIENT, Database, Transaction
+from habeas.chassis.lanes import Lanes
+from habeas.chassis.outbox import lane_of
+from habeas.chassis.worker import Handler, Worker
+from habeas.contracts.request_intake import RequestExtended
+from habeas_embedded.provision import Access
+from habeas_embedded.waiting import until
+from tests.support.delivery import Delivery, by_key, drain, extended, new_id, number_of, record_of
+
+LEASE_S = 60.0
+EVERY_LANE = set(range(17))
+
+ADD_EFFECT = "INSERT INTO effects (request_id, number) VALUES ($1, $2)"
+
+
+@pytest_asyncio.fixture
+async def delivery(database: Access) -> AsyncIterator[Delivery]:
+    """The receiving half of a service."""
+    delivery = await Delivery.open(database, inbox_batch_rows_max=20)
+    yield delivery
+    await delivery.close()
+
+
+async def add_effects(batch: Batch[RequestExtended], tx: Transaction) -> None:
+    """Write down each event."""
+    for event in batch:
+        await tx.execute(ADD_EFFECT, event.request_id, number_of(event))
+
+
+class Gate:
+    """A handler that writes its effects, says so, and then waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def handle(self, batch: Batch[RequestExtended], tx: Transaction) -> None:
+        """Handle and wait."""
+        await add_effects(batch, tx)
+        self.reached.set()
+        async with asyncio.timeout(30):
+            await self.opened.wait()
+
+
+class Replica:
+    """One replica: its connections, its lanes, its worker."""
+
+    def __init__(self, database: Database, lanes: Lanes, worker: Worker) -> None:
+        self.database = database
+        self.lanes = lanes
+        self.worker = worker
+
+    @classmethod
+    async def start(
+        cls, delivery: Delivery, instance: int, handler: Handler = add_effects, lease_s: float = LEASE_S
+    ) -> "Replica":
+        """Start a replica of its own ordinal."""
+        database = await delivery.another()
+        lanes = await delivery.lanes(database, instance=instance, lease_s=lease_s)
+        return cls(database, lanes, delivery.worker(lanes, {RequestExtended: handler}, database))
+
+
+async def fill(delivery: Delivery, keys: int = 40, each: int = 10) -> list[UUID]:
+    """Store messages of many keys, in turns."""
+    requests = [new_id() for _ in range(keys)]
+    await delivery.receive(*[record_of(extended(key, number)) for number in range(each) for key in requests])
+    return requests
+
+
+async def expire(delivery: Delivery, lanes: Lanes) -> None:
+    """Let the leases of a replica run out, and its sign of life too, as its long silence would."""
+    for table in ("lanes", "replicas"):
+        await delivery.look(
+            f"UPDATE erasure_executor.{table} SET expires_at = now() - interval '1 second' WHERE holder = $1 RETURNING 1",
+            lanes.holder,
+        )
+
+
+async def expired(delivery: Delivery) -> bool:
+    """Answer whether every lease has run out by the database's clock."""
+    (row,) = await delivery.look("SELECT max(expires_at) < now() AS over FROM erasure_executor.lanes")
+    return bool(row["over"])
+
+
+async def share_out(first: Replica, second: Replica) -> None:
+    """Let two replicas find their balance: the first gives back what is above its share, the second takes it."""
+    await first.lanes.balance()
+    await second.lanes.balance()
+
+
+async def test_one_replica_holds_everything(delivery: Delivery) -> None:
+    """On a laptop one process works on all keys and writes the audit log."""
+    one = await Replica.start(delivery, 0)
+    assert set(one.lanes.held) == EVERY_LANE
+    assert one.lanes.has_audit()
+    assert sorted(one.lanes.of_messages()[0]) == list(range(16))
+
+
+async def test_lanes_spread_and_come_back(delivery: Delivery) -> None:
+    """Two replicas share the lanes evenly; when one leaves, or dies, the other has all again."""
+    one, two = await Replica.start(delivery, 0), await Replica.start(delivery, 1)
+    await share_out(one, two)
+    assert sorted(map(len, (one.lanes.held, two.lanes.held))) == [8, 9]
+    assert set(one.lanes.held) | set(two.lanes.held) == EVERY_LANE
+    assert one.lanes.has_audit() is not two.lanes.has_audit()
+    await two.lanes.leave()
+    await one.lanes.balance()
+    assert set(one.lanes.held) == EVERY_LANE
+    three = await Replica.start(delivery, 2)
+    await share_out(one, three)
+    await expire(delivery, three.lanes)
+    await one.lanes.balance()
+    assert set(one.lanes.held) == EVERY_LANE
+
+
+async def test_a_lease_that_may_have_run_out_is_not_used(delivery: Delivery) -> None:
+    """A replica that could not renew in time stops using its lanes by its own clock, before anybody takes them."""
+    one = await Replica.start(delivery, 0)
+    await fill(delivery, keys=3, each=1)
+    delivery.clock.advance(timedelta(seconds=LEASE_S))
+    assert (one.lanes.of_messages(), one.lanes.has_audit()) == (([], []), False)
+    assert await one.worker.step() == 0
+    await one.lanes.balance()
+    assert await drain(one.worker) == 3
+
+
+async def test_no_key_is_worked_on_twice_at_once(delivery: Delivery) -> None:
+    """Two replicas work at the same time: together on everything, once, in order, never both on one key."""
+    working: set[UUID] = set()
+    overlaps: list[UUID] = []
+
+    async def handle(batch: Batch[RequestExtended], tx: Transaction) -> None:
+        keys = {event.request_id for event in batch}
+        overlaps.extend(keys & working)
+        working.update(keys)
+        await add_effects(batch, tx)
+        working.difference_update(keys)
+
+    one, two = await Replica.start(delivery, 0, handle), await Replica.start(delivery, 1, handle)
+    await share_out(one, two)
+    keys = await fill(delivery)
+    settled = await asyncio.gather(drain(one.worker), drain(two.worker))
+    assert min(settled) > 0
+    assert overlaps == []
+    assert by_key(await delivery.effects()) == {key: list(range(10)) for key in keys}
+
+
+async def test_an_open_transaction_keeps_its_lanes(delivery: Delivery) -> None:
+    """While a replica is in a transaction nobody takes its lanes, lease or not; afterwards its old tokens are worth nothing."""
+    gate = Gate()
+    slow = await Replica.start(delivery, 0, gate.handle, lease_s=0.1)
+    other = await Replica.start(delivery, 1)
+    await fill(delivery, keys=5, each=8)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        step = tasks.create_task(slow.worker.step())
+        await gate.reached.wait()
+        assert await until(lambda: expired(delivery), 10)
+        await other.lanes.balance()
+        claimed = {lane_of(row["key"]) for row in (await delivery.look("TABLE erasure_executor.inbox"))[:20]}
+        assert claimed.isdisjoint(other.lanes.held)
+        gate.opened.set()
+        assert await step == 20
+    await other.lanes.balance()
+    assert set(other.lanes.held) == EVERY_LANE
+    assert set(slow.lanes.of_messages()[0]) == set(range(16))  # its clock stands still: it believes that it holds them
+    assert await slow.worker.step() == 0
+    assert await drain(other.worker) == 20
+    assert all(numbers == list(range(8)) for numbers in by_key(await delivery.effects()).values())
+
+
+async def test_a_stolen_lane_gives_its_old_holder_nothing(delivery: Delivery) -> None:
+    """A holder with an old token neither handles nor parks nor puts off; the new one does it all, once."""
+    paused = await Replica.start(delivery, 0)
+    thief = await Replica.start(delivery, 1)
+    keys = await fill(delivery, keys=5, each=2)
+    await expire(delivery, paused.lanes)
+    await thief.lanes.balance()
+    assert await paused.worker.step() == 0
+    await paused.worker._set_aside([row["inbox_id"] for row in await delivery.look("TABLE erasure_executor.inbox")])
+    assert {state for state, *_ in await delivery.states()} == {"pending"}
+    assert await delivery.effects() == []
+    assert await drain(thief.worker) == 10
+    assert by_key(await delivery.effects()) == {key: [0, 1] for key in keys}
+
+
+async def test_a_replica_that_dies_at_work_leaves_nothing_half_done(delivery: Delivery) -> None:
+    """Its transaction goes with its connection; whoever takes the lanes over does the whole work, once."""
+    gate = Gate()
+    dying = await Replica.start(delivery, 0, gate.handle)
+    heir = await Replica.start(delivery, 1)
+    keys = await fill(delivery, keys=3, each=2)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        step = tasks.create_task(_outcome(dying.worker))
+        await gate.reached.wait()
+        await delivery.look(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE state = 'idle in transaction' AND datname = current_database()"
+        )
+        gate.opened.set()
+        assert isinstance(await step, TRANSIENT)
+    assert await delivery.effects() == []
+    await expire(delivery, dying.lanes)
+    await heir.lanes.balance()
+    await drain(heir.worker)
+    assert by_key(await delivery.effects()) == {key: [0, 1] for key in keys}
+
+
+async def _outcome(worker: Worker) -> Any:  # noqa: ANN401 -- a number or an error
+    try:
+        return await worker.step()
+    except TRANSIENT as error:
+        return error
+
+
+async def test_a_successor_inherits_at_once(delivery: Delivery) -> None:
+    """A restarted replica has its predecessor's lanes without waiting for the lease; the predecessor, if it lives, has none."""
+    before = await Replica.start(delivery, 0)
+    await fill(delivery, keys=3, each=1)
+    after = await Replica.start(delivery, 0)
+    assert set(after.lanes.held) == EVERY_LANE
+    assert await before.worker.step() == 0
+    assert await drain(after.worker) == 3
+    await before.lanes.balance()
+    assert before.lanes.held == {}
+
+
+async def test_renewing_waits_for_work_and_never_stands_against_it(delivery: Delivery) -> None:
+    """Renewal and work lock the same rows in the same order: with both going on all the time neither fails."""
+    one = await Replica.start(delivery, 0)
+    # Rows of lanes move within their table with each update; let them lie in the opposite order of their numbers.
+    for lane in range(16, -1, -1):
+        await delivery.look(
+            "UPDATE erasure_executor.lanes SET expires_at = expires_at WHERE lane = $1 RETURNING 1", lane
+        )
+    await fill(delivery, keys=100, each=20)
+    done = asyncio.Event()
+
+    async def renew() -> int:
+        times = 0
+        while not done.is_set():
+            await one.database.run("lanes-balance", one.lanes._balance)
+            times += 1
+        return times
+
+    async def work() -> int:
+        settled = await drain(one.worker)
+        done.set()
+        return settled
+
+    async with asyncio.timeout(60):
+        times, settled = await asyncio.gather(renew(), work())
+    assert settled == 2000
+    assert times > 5
+    (row,) = await delivery.look("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert row["deadlocks"] == 0
+
+
+async def test_grants_are_enough(delivery: Delivery) -> None:
+    """Everything above ran as the service's own role, which owns no table."""
+    connection = await asyncpg.connect(delivery.access.dsn("erasure-executor"))
+    try:
+        assert await connection.fetchval("SELECT current_user") == "erasure_executor"
+        assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE tableowner = current_user") == 0
+    finally:
+        await connection.close()
