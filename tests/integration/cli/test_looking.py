@@ -206,7 +206,7 @@ async def test_parked_messages_without_their_values(run: Run, owner: Owner) -> N
 
 async def test_reveal_is_on_record_or_refused(run: Run, owner: Owner, database: Access) -> None:
     """The value is shown only to who can put that into the audit log; an operator cannot, and sees nothing."""
-    value = f'{{"account_id": "{SECRET}"}}'.encode()
+    value = f'{{"account_id": "{SECRET}", "filler": "{"x" * 300}"}}'.encode()
     inbox_id = await _add_inbox(
         owner,
         "retention_sweeper",
@@ -224,7 +224,10 @@ async def test_reveal_is_on_record_or_refused(run: Run, owner: Owner, database: 
     dsn = database.dsn("retention-sweeper")
     revealed = await run("parked", "show", f"retention-sweeper/{inbox_id}", "--reveal", "--json", "--dsn", dsn)
     assert parsed(revealed)["value"] == value.decode()
-    assert " action=message.revealed " in await owner.fetchval("SELECT tail FROM retention_sweeper.audit_outbox")
+    shown = await run("parked", "show", f"retention-sweeper/{inbox_id}", "--reveal", "--dsn", dsn)
+    assert value.decode() in shown.stdout.splitlines()[-1]
+    tails = await owner.fetch("SELECT tail FROM retention_sweeper.audit_outbox")
+    assert [" action=message.revealed " in row["tail"] for row in tails] == [True, True]
 
 
 async def test_reveal_of_a_sealed_message(

@@ -32,22 +32,24 @@ def write_json(value: object) -> None:
 
 def write_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write rows under headings; numbers stand to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for index, heading in enumerate(headings):
         numbers = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
+    if title:
+        say(title)
     console().print(table)
 
 
 def write_facts(facts: Mapping[str, object]) -> None:
-    """Write names with values, one a line; what is unknown is left out."""
-    table = Table(box=None, show_header=False, pad_edge=False)
+    """Write names with values, one a line however long it is; what is unknown is left out."""
+    width = max((len(name) for name in facts), default=0)
+    lines = Console(soft_wrap=True, highlight=False)
     for name, value in facts.items():
         if value is not None:
-            table.add_row(Text(name, "dim"), _cell(value))
-    console().print(table)
+            lines.print(Text.assemble((f"{name:<{width}}  ", "dim"), _cell(value)))
 
 
 def say(text: str) -> None:
