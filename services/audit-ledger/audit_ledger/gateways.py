@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 VKEY: Final = "vkey"
+_ACQUIRE_S: Final = 10.0
 _PREFIX: Final = "PRIVATE+KEY+"
 
 
@@ -103,11 +104,14 @@ class Seat:
                 return bool(await self._connection.fetchval(store.CHECK_SEAT))
             except TRANSIENT:
                 await self.leave()
-        connection = await database.pool.acquire()
-        if await connection.fetchval(store.TAKE_SEAT, store.SEAT):
-            self._connection = connection
-            return True
-        await database.pool.release(connection)
+        connection = await database.pool.acquire(timeout=_ACQUIRE_S)
+        try:
+            if await connection.fetchval(store.TAKE_SEAT, store.SEAT):
+                self._connection = connection
+                return True
+        finally:
+            if self._connection is not connection:
+                await database.pool.release(connection)
         return False
 
     async def leave(self) -> None:

@@ -25,6 +25,7 @@ _RESUMED: Final = f" action={Action.PRODUCER_RESUMED} ".encode()
 _PLACE: Final = re.compile(
     rb"habeas-audit/[0-9]+ producer=([a-z\-]{1,64}) epoch=([1-9][0-9]{0,9}) seq=([1-9][0-9]{0,17}) "
 )
+_PRODUCERS: Final[Mapping[str, Producer]] = {producer.value: producer for producer in Producer}
 _NONE_YET: Final = Head(0, 0, GENESIS)
 _KEY: Final = re.compile(rb"([a-z\-]{1,64})/([1-9][0-9]{0,17})")
 
@@ -153,7 +154,7 @@ class Judgement:
                 continue
             heads[producer] = Head(head.epoch, head.seq + 1, sha256(record.value).hexdigest())
             lines.append(record.value)
-            places.append(Place(Producer(producer), head.epoch, head.seq + 1))
+            places.append(Place(_PRODUCERS[producer], head.epoch, head.seq + 1))
 
     def reread(self, values: Sequence[bytes]) -> None:
         """Take what fits of the records that a resumed producer sent while it was halted, in the order of its sequence.
@@ -346,8 +347,7 @@ def _head_of(entry: AuditEntry, line: bytes) -> Head:
 
 
 def _producer(name: bytes) -> Producer | None:
-    word = name.decode("ascii")
-    return Producer(word) if word in PRODUCERS else None
+    return _PRODUCERS.get(name.decode("ascii"))
 
 
 def _read(values: Sequence[bytes]) -> list[tuple[str, ...]] | None:
