@@ -17,6 +17,8 @@ from habeas.chassis.consumer import Consumer
 from habeas.chassis.database import Database
 from habeas.chassis.ids import uuid7
 from habeas.chassis.lanes import Lanes
+from habeas.chassis.producer import PublishFailed, Record
+from habeas.chassis.relay import Relay
 from habeas.chassis.settings import ChassisSettings, Environment
 from habeas.chassis.worker import Handler, Worker
 from habeas.contracts import topics
@@ -239,3 +241,36 @@ def by_key(effects: Iterable[tuple[UUID, int]]) -> dict[UUID, list[int]]:
     for key, number in effects:
         found.setdefault(key, []).append(number)
     return found
+
+
+class Broker:
+    """Stands in for Kafka behind the relay: keeps what was acknowledged, and fails as it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.fail_before = 0  # so many batches get lost on the way
+        self.fail_after = 0  # so many arrive, but nobody learns it
+
+    async def publish(self, records: Sequence[Record], timeout_s: float) -> None:
+        """Take a batch."""
+        await asyncio.sleep(0)
+        if self.fail_before:
+            self.fail_before -= 1
+            raise PublishFailed
+        self.records += records
+        if self.fail_after:
+            self.fail_after -= 1
+            raise PublishFailed
+
+    def of(self, topic: Topic) -> list[Record]:
+        """The records of one topic."""
+        return [record for record in self.records if record.topic == topic.name]
+
+    def relay(self, delivery: Delivery, lanes: Lanes, database: Database | None = None) -> Relay:
+        """A relay that publishes here."""
+        return Relay(CONSUMER, database or delivery.database, lanes, cast("Any", self), delivery.settings)
+
+
+def headers(record: Record) -> dict[str, bytes]:
+    """The headers of a published record."""
+    return dict(record.headers)
