@@ -71,18 +71,20 @@ class Trimmer:
             return
         mine = [partition for partition in consumer.assignment() if partition.topic in self.topics]
         now = self.clock.monotonic()
-        for partition in mine:
-            # After a start nobody knows what the newest segment holds: treat it as if it had just been written.
-            self._partitions.setdefault(partition, _Partition(now))
-        due = [
-            partition
-            for partition in mine
-            if (at := self._partitions[partition].last_sensitive_at) is not None and now - at >= self.roll_after_s
-        ]
+        # After a start, or while another replica had the partition, nobody knows what the newest segment holds: treat it as if it
+        # had just been written.
+        self._partitions = {partition: self._partitions.get(partition, _Partition(now)) for partition in mine}
+        due = {
+            partition: state.last_sensitive_at
+            for partition, state in self._partitions.items()
+            if state.last_sensitive_at is not None and now - state.last_sensitive_at >= self.roll_after_s
+        }
         if due:
             await self.producer.publish([self._marker(partition) for partition in due], _PUBLISH_TIMEOUT_S)
-            for partition in due:
-                self._partitions[partition].last_sensitive_at = None
+            for partition, seen_at in due.items():
+                # What came meanwhile may lie behind the marker: it needs one of its own.
+                if self._partitions[partition].last_sensitive_at == seen_at:
+                    self._partitions[partition].last_sensitive_at = None
         offsets: dict[kafka.TopicPartition, int] = {}
         for partition in mine:
             committed = await consumer.committed(partition)

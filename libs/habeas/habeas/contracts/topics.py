@@ -38,7 +38,12 @@ class Topic:
         }
 
 
-_SHORT_SEGMENTS = {"segment.ms": "1000", "file.delete.delay.ms": "100"}
+# A segment's age is counted from its first record's time, which is the broker's: by a publisher's clock that is ahead it would stay open.
+_SHORT_SEGMENTS = {
+    "segment.ms": "1000",
+    "file.delete.delay.ms": "100",
+    "message.timestamp.type": "LogAppendTime",
+}
 
 DSR_REQUESTS = Topic(
     "platform.dsr-requests.v1",

@@ -1,0 +1,165 @@
+"""When the trimmer closes a segment and how far it trims, with a Kafka that only takes notes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from aiokafka.structs import TopicPartition
+
+from habeas.chassis import kafka
+from habeas.chassis.clock import FakeClock
+from habeas.chassis.producer import Record
+from habeas.chassis.trim import Trimmer, sensitive
+from habeas.contracts import topics
+from habeas.contracts.catalogue import ROLLED
+from tests.support.delivery import NOON, new_id, raw_record, record_of, settings, submitted, ticked
+
+ONE, OTHER = (TopicPartition(topics.DSR_REQUESTS.name, number) for number in (0, 1))
+SECOND = timedelta(seconds=1)
+
+
+@dataclass
+class Notes:
+    """Consumer and producer at once: what is assigned and committed, and what was published."""
+
+    assigned: set[TopicPartition] = field(default_factory=lambda: {ONE})
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    markers: list[TopicPartition] = field(default_factory=list)
+    meanwhile: Callable[[], None] = lambda: None
+
+    @property
+    def consumer(self) -> "Notes":
+        """The consumer of the subscriber of the consumer."""
+        return self
+
+    subscriber = consumer
+
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions held."""
+        return self.assigned
+
+    async def committed(self, partition: TopicPartition) -> int | None:
+        """The committed offset."""
+        return self.offsets.get(partition)
+
+    async def publish(self, records: Sequence[Record], timeout_s: float) -> None:
+        """Take markers."""
+        self.meanwhile()
+        for record in records:
+            assert ("ce_type", ROLLED.encode()) in record.headers
+            assert record.partition is not None
+            self.markers.append(TopicPartition(record.topic, record.partition))
+
+
+@dataclass
+class Trimming:
+    """A trimmer with its notes, its clock and what it trimmed."""
+
+    notes: Notes
+    clock: FakeClock
+    trimmer: Trimmer
+    trimmed: list[dict[TopicPartition, int]]
+
+    async def step(self, after: timedelta = timedelta(0)) -> None:
+        """Let time pass, then look."""
+        self.clock.advance(after)
+        await self.trimmer.step()
+
+    def see(self, partition: int = 0) -> None:
+        """Take a sensitive record."""
+        self.trimmer.see([record_of(submitted(new_id()), partition=partition)])
+
+
+@pytest.fixture
+def trimming(monkeypatch: pytest.MonkeyPatch) -> Trimming:
+    """A trimmer that has closed what it found at its start."""
+    notes, clock = Notes(), FakeClock(NOON)
+    trimmer = Trimmer(
+        "request-intake",
+        sensitive({topic.name: topic for topic in topics.CATALOGUE}),
+        cast("Any", notes),
+        cast("Any", notes),
+        clock,
+        settings(),
+        roll_after_s=1.2,
+    )
+    trimmed: list[dict[TopicPartition, int]] = []
+
+    async def trim(_: object, offsets: dict[TopicPartition, int]) -> None:
+        trimmed.append(offsets)
+
+    monkeypatch.setattr(kafka, "trim", trim)
+    return Trimming(notes, clock, trimmer, trimmed)
+
+
+async def test_what_lies_there_at_the_start_is_closed(trimming: Trimming) -> None:
+    """After a start nobody knows what the newest segment holds: it is closed once it is old enough, and only once."""
+    await trimming.step()
+    assert trimming.notes.markers == []
+    await trimming.step(2 * SECOND)
+    await trimming.step(2 * SECOND)
+    assert trimming.notes.markers == [ONE]
+
+
+async def test_each_sensitive_record_is_followed_by_a_marker(trimming: Trimming) -> None:
+    """A marker comes after the last sensitive record of its partition, no sooner than a segment may be closed."""
+    trimming.see()
+    await trimming.step(SECOND)
+    trimming.see()
+    await trimming.step(SECOND)
+    assert trimming.notes.markers == []
+    await trimming.step(SECOND)
+    assert trimming.notes.markers == [ONE]
+
+
+async def test_a_record_during_the_marker_gets_its_own(trimming: Trimming) -> None:
+    """A record that comes while the marker is on its way may lie behind it or in its segment: another marker follows."""
+    trimming.see()
+    trimming.notes.meanwhile = trimming.see
+    await trimming.step(2 * SECOND)
+    trimming.notes.meanwhile = lambda: None
+    await trimming.step(2 * SECOND)
+    assert trimming.notes.markers == [ONE, ONE]
+
+
+async def test_a_partition_that_comes_back_is_new(trimming: Trimming) -> None:
+    """What happened while another replica held the partition is unknown: it is closed again."""
+    await trimming.step()
+    await trimming.step(2 * SECOND)
+    trimming.notes.assigned = {OTHER}
+    await trimming.step()
+    trimming.notes.assigned = {ONE, OTHER}
+    await trimming.step(2 * SECOND)
+    await trimming.step(2 * SECOND)
+    assert sorted(trimming.notes.markers) == [ONE, ONE, OTHER]
+
+
+async def test_starts_move_to_what_is_committed(trimming: Trimming) -> None:
+    """Partitions are trimmed up to the committed offset, never further, and not again for the same."""
+    await trimming.step()
+    trimming.notes.offsets = {ONE: 5, OTHER: 7}
+    await trimming.step()
+    await trimming.step()
+    trimming.notes.offsets = {ONE: 6}
+    await trimming.step()
+    assert trimming.trimmed == [{ONE: 5}, {ONE: 6}]
+
+
+async def test_other_topics_and_markers_are_none_of_its_business(trimming: Trimming) -> None:
+    """Neither an open topic's record nor a marker calls for a marker."""
+    await trimming.step()
+    await trimming.step(2 * SECOND)
+    marker = raw_record(topics.DSR_REQUESTS, b"", b"{}", {"ce_type": ROLLED.encode()})
+    trimming.trimmer.see([record_of(ticked(new_id())), marker])
+    await trimming.step(2 * SECOND)
+    assert trimming.notes.markers == [ONE]
+
+
+def test_sensitive_topics_roll_by_the_brokers_clock() -> None:
+    """A publisher's clock must not decide when a segment is closed: with record times ahead it never would be."""
+    for topic in topics.CATALOGUE:
+        if topic.sensitive:
+            assert topic.configs["message.timestamp.type"] == "LogAppendTime"
+            assert int(topic.configs["segment.ms"]) < 1_200
