@@ -8,6 +8,7 @@ second and not with every batch: what is stored is known by its id when it comes
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from habeas.contracts.topics import Topic
 Records = Sequence["ConsumerRecord[bytes, bytes]"]
 
 _COMMIT_TIMEOUT_S: Final = 10.0
+_STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
 _FETCH_WAIT_MS: Final = 250
 
@@ -80,6 +82,17 @@ class Consumer:
             rebalance_timeout_ms=30_000,
             max_poll_interval_ms=300_000,
         )
+
+    async def start(self) -> bool:
+        """Join the group; True. Raises ``KafkaError``, ``OSError`` or ``TimeoutError``, and may then be called again."""
+        try:
+            await self.broker.start()
+        except BaseException:
+            with suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await self.broker.stop()
+            raise
+        return True
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Store what comes until told to stop. Trouble with Kafka is waited out; the client finds its way back by itself."""

@@ -13,7 +13,7 @@ from typing import Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from habeas.chassis import kafka, log
+from habeas.chassis import kafka, log, metrics
 from habeas.chassis.settings import ChassisSettings
 
 _STOP_TIMEOUT_S: Final = 3.0
@@ -57,19 +57,15 @@ class Producer:
                 await asyncio.gather(*sent)
         except (KafkaError, TimeoutError, OSError) as error:
             log.event("producer.failed", error=error)
+            metrics.RELAY_REPLACED_PRODUCERS.add()
             await self.stop()
             raise PublishFailed from error
 
     async def stop(self) -> None:
         """Stop within a few seconds, whether or not the broker is there."""
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            async with asyncio.timeout(_STOP_TIMEOUT_S):
-                await producer.stop()
-        except (KafkaError, TimeoutError, OSError) as error:
-            log.event("producer.stop_failed", error=error)
+        if producer is not None:
+            await _end(producer)
 
     async def _started(self) -> AIOKafkaProducer:
         if self._producer is None:
@@ -87,8 +83,24 @@ class Producer:
             try:
                 await producer.start()
             except BaseException:
-                async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await producer.stop()
+                await _end(producer)
                 raise
             self._producer = producer
         return self._producer
+
+
+async def _end(producer: AIOKafkaProducer) -> None:
+    """Stop a producer; one that waits for a gone broker to take what is unsent is ended with its tasks and connections."""
+    try:
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await producer.stop()
+    except (KafkaError, TimeoutError, OSError) as error:
+        log.event("producer.stop_failed", error=error)
+    else:
+        return
+    try:
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await producer._sender.close()  # noqa: SLF001 -- aiokafka has no other way to drop what is unsent
+            await producer.client.close()
+    except (KafkaError, TimeoutError, OSError) as error:
+        log.event("producer.drop_failed", error=error)

@@ -46,6 +46,7 @@ _HOUSEKEEPING_S: Final = 3600.0
 _POLL_AGE_MAX_S: Final = 120.0
 _GAUGES_S: Final = 2.0
 _DROP_ROWS_MAX: Final = 10_000
+_KAFKA_TROUBLE: Final = (kafka.KafkaError, OSError, TimeoutError)
 _OUTBOX_KEPT: Final = timedelta(days=14)  # longer than any topic keeps records, so that a lost Kafka can be refilled
 _INBOX_KEPT: Final = timedelta(days=21)  # longer than the outbox, so that no replay finds its copies forgotten
 
@@ -152,6 +153,8 @@ class Service:
                 return _EXIT_FAILED if not self.stopping.is_set() else 0
             running = self._assemble(database)
             self._register(health, running)
+            if not await self._subscribed(running):
+                return _EXIT_FAILED if not self.stopping.is_set() else 0
             tasks = await self._start(running)
             log.event("service.started", seconds=round(self.clock.monotonic() - started, 3))
             await self.stopping.wait()
@@ -189,11 +192,15 @@ class Service:
                 raise kafka.TopicsMissing(missing)
             return True
 
-        if not await self._await("kafka", topics_there, (kafka.KafkaError, kafka.TopicsMissing, OSError, TimeoutError)):
+        if not await self._await("kafka", topics_there, (kafka.TopicsMissing, *_KAFKA_TROUBLE)):
             return False
         for check in self._preparations:
             await check(database)
         return True
+
+    async def _subscribed(self, running: _Running) -> bool:
+        """Join the consumer group; Kafka may have gone away again since it was asked."""
+        return running.consumer is None or bool(await self._await("kafka", running.consumer.start, _KAFKA_TROUBLE))
 
     async def _await(
         self, what: str, attempt: Callable[[], Coroutine[Any, Any, Any]], trouble: tuple[type[BaseException], ...]
@@ -255,7 +262,6 @@ class Service:
             ),
         ]
         if running.consumer is not None:
-            await running.consumer.broker.start()
             jobs.append(running.consumer.run(self.stopping))
             names = sensitive(self.topics)
             if names:
@@ -337,7 +343,7 @@ class Service:
     async def _kafka_answers(self) -> bool:
         try:
             await kafka.missing_topics(self.settings, ())
-        except (kafka.KafkaError, OSError, TimeoutError):
+        except _KAFKA_TROUBLE:
             return False
         return True
 

@@ -1,0 +1,95 @@
+"""How a service meets Kafka at its start, and how a producer is given up, with clients that fail as they are told."""
+
+import asyncio
+import gc
+from typing import Any, cast
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from habeas.chassis.clock import SystemClock
+from habeas.chassis.producer import Producer
+from habeas.chassis.service import Service
+from habeas.contracts.platform import RetentionTicked
+from tests.support.delivery import PROTECTOR, settings
+
+
+class NoDatabase:
+    """Stands where the database will be."""
+
+    clock = SystemClock()
+
+    def on_commit(self, callback: object) -> None:
+        """Take the relay's wish to be told."""
+
+
+async def ignore(batch: object, tx: object) -> None:
+    """Handle nothing."""
+
+
+def service() -> Service:
+    """A service with one subscription."""
+    made = Service("retention-sweeper", settings(start_timeout_s=5), protection=PROTECTOR)
+    made.on(RetentionTicked, cast("Any", ignore))
+    return made
+
+
+async def test_kafka_may_go_away_while_the_service_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is gone again when the group is to be joined is waited for; what was half started is stopped each time."""
+    made = service()
+    running = made._assemble(cast("Any", NoDatabase()))
+    assert running.consumer is not None
+    done: list[str] = []
+
+    async def start() -> None:
+        done.append("start")
+        if len(done) < 5:
+            raise KafkaConnectionError
+
+    async def stop() -> None:
+        done.append("stop")
+
+    monkeypatch.setattr(running.consumer.broker, "start", start)
+    monkeypatch.setattr(running.consumer.broker, "stop", stop)
+    assert await made._subscribed(running)
+    assert done == ["start", "stop", "start", "stop", "start"]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # FastStream forgets a producer that cannot start
+async def test_a_kafka_that_stays_away_ends_the_start() -> None:
+    """Without Kafka for the whole start limit the service gives up, and says so."""
+    made = Service("retention-sweeper", settings(start_timeout_s=1), protection=PROTECTOR)
+    made.on(RetentionTicked, cast("Any", ignore))
+    async with asyncio.timeout(30):
+        assert not await made._subscribed(made._assemble(cast("Any", NoDatabase())))
+    gc.collect()
+
+
+class StuckProducer:
+    """A producer whose broker took its leave: it waits for ever to get rid of what it has."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+        self._sender = self
+        self.client = self
+
+    async def stop(self) -> None:
+        """Wait for a broker that never comes."""
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """End a part."""
+        self.ended.append("closed")
+
+
+async def test_a_producer_without_a_broker_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping is bounded, and leaves neither tasks nor connections of the old producer behind."""
+    monkeypatch.setattr("habeas.chassis.producer._STOP_TIMEOUT_S", 0.05)
+    producer, stuck = Producer(settings(), "x"), StuckProducer()
+    producer._producer = cast("Any", stuck)
+    async with asyncio.timeout(5):
+        await producer.stop()
+    assert stuck.ended == ["closed", "closed"]
+    assert producer._producer is None
