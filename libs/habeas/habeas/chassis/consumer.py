@@ -48,7 +48,7 @@ class Consumer:
         settings: ChassisSettings,
         stored: Callable[[], None],
     ) -> None:
-        self.polled_at = 0.0
+        self.polled_at = database.clock.monotonic()  # nobody has waited for a first poll yet
         self._committed_at = 0.0
         self._offsets: dict[TopicPartition, int] = {}  # stored and not yet committed
         self._reached: dict[TopicPartition, int] = {}

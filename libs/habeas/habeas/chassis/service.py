@@ -83,6 +83,7 @@ class Service:
         self._preparations: list[Callable[[Database], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._failure: BaseException | None = None
+        self._is_started = False
 
     def on(
         self,
@@ -135,6 +136,7 @@ class Service:
         watchdog = Watchdog(loop, self.settings.watchdog_s)
         watchdog.start()
         health = Health(self.settings.health_host, self.settings.health_port)
+        health.ready("service", self._at_work)
         await health.serve()
         try:
             return await self._run(health)
@@ -142,6 +144,10 @@ class Service:
             await health.stop()
             watchdog.stop()
             tracing.shutdown()
+
+    async def _at_work(self) -> bool:
+        """Answer whether everything was there at the start, and no stop was asked for since."""
+        return self._is_started and not self.stopping.is_set()
 
     async def _run(self, health: Health) -> int:
         started = self.clock.monotonic()
@@ -156,6 +162,7 @@ class Service:
             if not await self._subscribed(running):
                 return _EXIT_FAILED if not self.stopping.is_set() else 0
             tasks = await self._start(running)
+            self._is_started = True
             log.event("service.started", seconds=round(self.clock.monotonic() - started, 3))
             await self.stopping.wait()
             threading.Thread(target=_end_overdue, args=(self.settings.stop_timeout_s,), daemon=True).start()

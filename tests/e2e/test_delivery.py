@@ -1,0 +1,251 @@
+"""Delivery on real servers: two toy services, killed and stopped at any moment, and what must hold of their events afterwards."""
+
+import asyncio
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+
+from habeas.chassis.clock import SystemClock
+from habeas.contracts import topics
+from habeas.contracts.platform import RequestSubmitted
+from habeas.contracts.vocabulary import Right
+from habeas_embedded.fleet import Fleet, FleetPlan
+from habeas_embedded.kafka import KafkaServer
+from habeas_embedded.provision import Access, drop_database, prepare_database
+from habeas_embedded.servers import Server, Servers
+from habeas_embedded.topics import create_topics
+from habeas_embedded.waiting import until
+from tests.architecture.repository import ROOT
+from tests.support.delivery import NOON, by_key, headers_of, new_id
+from tests.support.toys import MAKE_TOYS
+
+PAIR = ("request-intake", "erasure-executor")
+STOP_LIMIT_S = 8.0
+
+
+@dataclass
+class Toys:
+    """The pair with its servers, and a look into its tables."""
+
+    servers: Servers
+    access: Access
+    fleet: Fleet
+    connection: "asyncpg.Connection[asyncpg.Record]"
+
+    async def add(self, keys: int) -> list[UUID]:
+        """Make toys of which nothing is wanted yet."""
+        toys = [new_id() for _ in range(keys)]
+        await self.connection.execute("INSERT INTO request_intake.toys (toy_id) SELECT unnest($1::uuid[])", toys)
+        return toys
+
+    async def want(self, more: int) -> None:
+        """Want so many more events of each toy."""
+        await self.connection.execute("UPDATE request_intake.toys SET wanted = wanted + $1", more)
+
+    async def heard(self) -> int:
+        """How many effects there are."""
+        found: int = await self.connection.fetchval("SELECT count(*) FROM erasure_executor.effects")
+        return found
+
+    async def hears(self, count: int, limit_s: float) -> bool:
+        """Wait until so many effects are there."""
+
+        async def there() -> bool:
+            return await self.heard() >= count
+
+        return await until(there, limit_s)
+
+    async def effects(self) -> dict[UUID, list[int]]:
+        """The numbers of each toy, in the order in which they were written."""
+        rows = await self.connection.fetch("SELECT request_id, number FROM erasure_executor.effects ORDER BY position")
+        return by_key((row["request_id"], row["number"]) for row in rows)
+
+    async def reconnect(self) -> None:
+        """Connect again after the server came back."""
+        self.connection = await asyncpg.connect(self.access.admin_dsn, timeout=10)
+
+    def logged(self, service: str, text: str) -> bool:
+        """Answer whether a service's log has this text."""
+        return text.encode() in self.fleet.member(service).child.log.read_bytes()
+
+
+@pytest_asyncio.fixture
+async def toys(servers: Servers) -> AsyncIterator[Toys]:
+    """The pair in a database of its own, not yet started."""
+    admin_dsn = servers.postgres_admin_dsn
+    access, _ = await asyncio.gather(
+        prepare_database(admin_dsn, f"toys_{secrets.token_hex(6)}"), create_topics(servers.kafka_bootstrap)
+    )
+    owner = await asyncpg.connect(access.owner_dsn)
+    await owner.execute(MAKE_TOYS)
+    await owner.close()
+    nothing = servers.run.directory / "none.yaml"
+    shared = {
+        "HABEAS_LOG_LEVEL": "warning",
+        "HABEAS_TRACE_RATIO": "0",
+        "HABEAS_STOP_TIMEOUT_S": str(STOP_LIMIT_S),
+        "PYTHONPATH": str(ROOT),
+    }
+    programs = {service: (sys.executable, "-m", "tests.support.toys", service) for service in PAIR}
+    fleet = Fleet(servers, access, FleetPlan(nothing, servers.run.directory, shared=shared, programs=programs))
+    pair = Toys(servers, access, fleet, await asyncpg.connect(access.admin_dsn))
+    try:
+        yield pair
+    finally:
+        await fleet.stop()
+        await asyncio.gather(*(server.start() for server in (servers.kafka, servers.postgres) if not server.alive))
+        await pair.connection.close()
+        await drop_database(admin_dsn, access.database)
+
+
+async def test_everything_arrives_once_in_order_whoever_is_killed(toys: Toys) -> None:
+    """2,000 events of 50 keys: the consumer is killed twice, the producer and Kafka once, in the middle of it."""
+    keys = await toys.add(50)
+    await toys.fleet.start(PAIR)
+    await toys.want(5)
+    assert await toys.hears(100, 20)
+    for victim in ("erasure-executor", "kafka", "request-intake", "erasure-executor"):
+        before = await toys.heard()
+        await toys.want(8)
+        await toys.hears(before + 1, 20)  # in the middle of it
+        if victim == "kafka":
+            await toys.servers.kafka.kill()
+            await toys.servers.kafka.start()
+        else:
+            await toys.fleet.kill(victim)
+            await toys.fleet.start_service(victim)
+    await toys.want(3)
+    assert await toys.hears(2000, 40), await toys.heard()
+    assert await toys.effects() == {key: list(range(1, 41)) for key in keys}
+    left = await toys.connection.fetchrow(
+        "SELECT (SELECT count(*) FROM request_intake.outbox WHERE published_at IS NULL) AS unpublished,"
+        " (SELECT count(*) FROM erasure_executor.inbox WHERE state <> 'handled') AS unhandled,"
+        " (SELECT count(*) FROM erasure_executor.inbox) AS stored"
+    )
+    assert left is not None
+    assert dict(left) == {"unpublished": 0, "unhandled": 0, "stored": 2000}
+
+
+def on_disk(servers: Servers, text: str) -> bool:
+    """Answer whether any file of Kafka's holds these bytes; only of our own, started here, can we see the disk."""
+    if not isinstance(servers.kafka, KafkaServer):
+        pytest.skip("Kafka runs in a container")
+    files = (path for path in servers.kafka.data_directory.rglob("*") if path.is_file())
+    return any(text.encode() in data for data in _read(files))
+
+
+def _read(paths: Iterable[object]) -> Iterable[bytes]:
+    for path in paths:
+        try:
+            with open(str(path), "rb") as file:  # noqa: PTH123 -- files go while we look
+                yield file.read()
+        except FileNotFoundError:
+            continue
+
+
+async def test_sensitive_bytes_leave_kafkas_disk(toys: Toys) -> None:
+    """What a platform wrote is gone from every file of the broker soon after it was taken, also if its clock was ahead."""
+    canaries = [f"canary-{secrets.token_hex(8)}" for _ in range(12)]
+    producer = AIOKafkaProducer(bootstrap_servers=toys.servers.kafka_bootstrap)
+    await producer.start()
+    for number, canary in enumerate(canaries):
+        event = RequestSubmitted(
+            request_id=new_id(), right=Right.ACCESS, account_id=canary, received_at=NOON, channel="web"
+        )
+        now = SystemClock().now()
+        await producer.send_and_wait(
+            topics.DSR_REQUESTS.name,
+            event.encode(),
+            event.key().encode(),
+            headers=list(headers_of(event, at=now).items()),
+            timestamp_ms=int(now.timestamp() * 1000) + 1_800_000 * (number % 2),
+        )
+    await producer.stop()
+    assert all(on_disk(toys.servers, canary) for canary in canaries)
+    await toys.fleet.start(["request-intake"])
+
+    async def stored() -> bool:
+        count = await toys.connection.fetchval("SELECT count(*) FROM request_intake.inbox WHERE state = 'handled'")
+        return bool(count == len(canaries))
+
+    assert await until(stored, 20)
+    assert await until(lambda: not any(on_disk(toys.servers, canary) for canary in canaries), 30)
+
+
+@pytest.mark.parametrize("first", ["kafka", "postgres"])
+async def test_services_wait_for_their_servers_in_any_order(toys: Toys, first: str) -> None:
+    """Started before Kafka and database, services wait for the one, then for the other, and then work."""
+    keys = await toys.add(3)
+    await toys.want(2)
+    await toys.connection.close()
+    await asyncio.gather(toys.servers.kafka.kill(), toys.servers.postgres.kill())
+    one: Server = toys.servers.kafka
+    other: Server = toys.servers.postgres
+    waiting = '"waiting_for":"database"'
+    if first == "postgres":
+        one, other = other, one
+    async with asyncio.TaskGroup() as tasks:
+        starting = tasks.create_task(toys.fleet.start(PAIR))
+        assert await until(lambda: all(toys.logged(service, waiting) for service in PAIR), 20)
+        await one.start()
+        if first == "postgres":
+            waiting = '"waiting_for":"kafka"'
+            assert await until(lambda: all(toys.logged(service, waiting) for service in PAIR), 20)
+        assert all(toys.fleet.member(service).child.alive for service in PAIR)
+        assert not starting.done()
+        await other.start()
+    await toys.reconnect()
+    assert await toys.hears(6, 20)
+    assert await toys.effects() == {key: [1, 2] for key in keys}
+
+
+async def stop(toys: Toys, service: str) -> float:
+    """Stop a service as an operator does; gives the seconds that it took."""
+    begun = time.monotonic()
+    await toys.fleet.stop_service(service)
+    return time.monotonic() - begun
+
+
+async def test_a_stop_is_in_time_and_loses_nothing(toys: Toys) -> None:
+    """Stopped under load with everything up, both end by themselves in seconds; what they left goes on at the next start."""
+    keys = await toys.add(50)
+    await toys.fleet.start(PAIR)
+    await toys.want(10)
+    assert await toys.hears(1, 20)
+    for service in PAIR:
+        assert await stop(toys, service) < STOP_LIMIT_S / 2
+        assert toys.fleet.member(service).child.exit_code == 0
+    await toys.fleet.start(PAIR)
+    assert await toys.hears(500, 30)
+    assert await toys.effects() == {key: list(range(1, 11)) for key in keys}
+
+
+async def test_a_stop_without_kafka_is_in_time_too(toys: Toys) -> None:
+    """With Kafka gone and events unsent, both still end by themselves within the limit; nothing is lost."""
+    keys = await toys.add(10)
+    await toys.fleet.start(PAIR)
+    await toys.want(1)
+    assert await toys.hears(10, 20)
+    await toys.servers.kafka.kill()
+    await toys.want(5)
+
+    async def unsent() -> bool:
+        count = await toys.connection.fetchval("SELECT count(*) FROM request_intake.outbox WHERE published_at IS NULL")
+        return bool(count == 50)
+
+    assert await until(unsent, 20)
+    took = await asyncio.gather(*(stop(toys, service) for service in PAIR))
+    assert max(took) < STOP_LIMIT_S + 2
+    assert [toys.fleet.member(service).child.exit_code for service in PAIR] == [0, 0]
+    await toys.servers.kafka.start()
+    await toys.fleet.start(PAIR)
+    assert await toys.hears(60, 30)
+    assert await toys.effects() == {key: list(range(1, 7)) for key in keys}
