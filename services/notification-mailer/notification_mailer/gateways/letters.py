@@ -208,14 +208,10 @@ def _address(address: str) -> str:
     local, at, domain = address.strip().rpartition("@")
     if not (local and at and domain) or not address.strip().isprintable() or " " in domain:
         raise Unaddressable
-    if local.isascii() and not domain.isascii():
-        try:
-            domain = domain.encode("idna").decode("ascii")
-        except UnicodeError:
-            raise Unaddressable from None
-    found = f"{local}@{domain}"
     try:
-        Address(addr_spec=found)
+        found = f"{local}@{domain if domain.isascii() else domain.encode('idna').decode('ascii')}"
+        # The parser knows no letters beyond ASCII, which stand for themselves in a local part (RFC 6531 section 3.3).
+        Address(addr_spec=found.encode("ascii", "replace").decode("ascii"))
     except (ValueError, IndexError, MessageError):
         raise Unaddressable from None  # the cause would quote the address
     if len(found.encode()) > _ADDRESS_OCTETS_MAX:
