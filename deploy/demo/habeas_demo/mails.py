@@ -17,10 +17,11 @@ KIND_HEADER: Final = "X-Habeas-Kind"
 Got = dict[str, Counter[str]]
 
 
-def check_mails(mails: Sequence[Mail], people: Iterable[Person], cast: Cast) -> list[Check]:
+def check_mails(mails: Sequence[Mail], people: Iterable[Person], cast: Cast, *, lapse: bool = False) -> list[Check]:
     """Compare the sink with what the requests and the policy change demand.
 
-    Whoever is erased, or has left, may get the notice of the policy change or not: it depends on which came first.
+    Whoever is erased, or has left, may get the notice of the policy change or not: it depends on which came first. With
+    `lapse`, mail was held up so long that an acknowledgement may have been left out because the answer was there already.
     """
     got: Got = defaultdict(Counter)
     for mail in mails:
@@ -30,7 +31,7 @@ def check_mails(mails: Sequence[Mail], people: Iterable[Person], cast: Cast) -> 
     erased = {person.account_id for person in cast.erasures}
     staying = [person for person in people if person.closed_at is None and person.account_id not in erased]
     return [
-        _told_once("mail · acknowledgements", askers, got, ACKNOWLEDGEMENT),
+        _told_once("mail · acknowledgements", askers, got, ACKNOWLEDGEMENT, at_least=0 if lapse else 1),
         _told_once("mail · outcomes", askers, got, OUTCOME),
         _told_once("mail · notice of the policy change", staying, got, POLICY_CHANGE),
         _nothing_else(mails, got, {person.email for person in people}, {person.email for person in askers}),
@@ -49,9 +50,9 @@ def _nothing_else(mails: Sequence[Mail], got: Got, known: set[str], askers: set[
     return Check("mail · nobody else, nothing twice", not again and not twice and not uninvited, detail)
 
 
-def _told_once(name: str, people: Sequence[Person], got: Got, kind: str) -> Check:
+def _told_once(name: str, people: Sequence[Person], got: Got, kind: str, *, at_least: int = 1) -> Check:
     counts = Counter(got[person.email][kind] for person in people)
     missing, once = counts[0], counts[1]
     more = len(people) - missing - once
     detail = f"{once} of {len(people)} people told once, {missing} not at all, {more} more than once"
-    return Check(name, bool(people) and once == len(people), detail)
+    return Check(name, bool(people) and not more and (not missing or at_least == 0), detail)

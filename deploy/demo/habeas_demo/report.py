@@ -51,6 +51,7 @@ _GROUPS: Final = {
     "retention": "tables and days of log: nothing past its time, nothing gone too early",
     "exports": "opened with the person's key: all rows, nobody else's, no secret, and what Art. 15 demands",
     "mail": "each person told what they had to be told, once",
+    "audit": "every entry of every service, in order, unaltered: verified offline",
     "canary": "nobody readable in dumps, topics, logs, traces, artefacts",
     "broken": "what can't be done is said and not claimed",
 }
@@ -86,6 +87,8 @@ def show_next(console: Console, run: Path, sent: Sent | None, *, kept: bool) -> 
     example = next((asked for asked in sent.requests if asked.right is Right.ERASURE), None) if sent else None
     if example is not None and kept:
         console.print(f"One erasure from end to end: habeas trail {example.request_id}", soft_wrap=True)
-    console.print(f"The audit log, without trusting anybody: habeas audit verify {run / 'audit-log'}", soft_wrap=True)
+    log = run / "audit-log"
+    verify = f'.venv/bin/habeas audit verify {log} --vkey "$(cat {log / "vkey"})"'
+    console.print(f"The audit log, without trusting anybody: {verify}", soft_wrap=True)
     if kept:
         console.print("Servers and fleet go on until Ctrl-C.")

@@ -35,7 +35,7 @@ TRANSITIONS = table(
     State.READY,
     row(State.READY, "begun", State.ERASING),
     row(State.ERASING, "begun again", State.ERASING),
-    row(State.ERASING, "read again: absent", State.COMPLETED),
+    row(State.ERASING, "read again and absent", State.COMPLETED),
     row(State.ERASING, "failed", State.STUCK),
     row(State.STUCK, "begun again", State.ERASING),
 )

@@ -72,3 +72,13 @@ def test_the_same_news_twice_is_seen() -> None:
         "mail · outcomes",
         "mail · nobody else, nothing twice",
     ]
+
+
+def test_acknowledgements_may_lapse_when_mail_was_held_up() -> None:
+    """An acknowledgement that came after the answer may be left out then, but none may come twice."""
+    late = [each for each in everything() if each.message[KIND_HEADER] != ACKNOWLEDGEMENT]
+    assert all(check.passed for check in check_mails(late, PEOPLE, CAST, lapse=True))
+    twice = [*everything(), mail(PEOPLE[0], ACKNOWLEDGEMENT, "2")]
+    assert "mail · acknowledgements" in {
+        check.name for check in check_mails(twice, PEOPLE, CAST, lapse=True) if not check.passed
+    }

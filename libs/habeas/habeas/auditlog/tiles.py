@@ -13,6 +13,7 @@ from habeas.auditlog.tree import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, Tile, widt
 
 ENTRIES: Final = "entries"
 CHECKPOINT: Final = "checkpoint"
+OFFERED_KEY: Final = "vkey"
 ENTRY_BYTES_MAX: Final = 65_535
 LEVEL_MAX: Final = 63
 PATH: Final = re.compile(r"tile/(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", re.ASCII)

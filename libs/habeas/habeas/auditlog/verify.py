@@ -17,7 +17,7 @@ from habeas.auditlog.checkpoint import Checkpoint, open_checkpoint
 from habeas.auditlog.errors import AuditLogError, BadTile
 from habeas.auditlog.notes import Verifier
 from habeas.auditlog.scan import PROBLEMS_MAX, Check, Problem, Run, Scan, join, read_prefix, scan
-from habeas.auditlog.tiles import CHECKPOINT, TilePath, decode_bundle, parse_path, paths_at
+from habeas.auditlog.tiles import CHECKPOINT, OFFERED_KEY, TilePath, decode_bundle, parse_path, paths_at
 from habeas.auditlog.tree import HASH_BYTES, TILE_WIDTH, Frontier, Tile
 
 RUN_BUNDLES: Final = 128  # bundles scanned at once: some ten megabytes of entries
@@ -151,7 +151,7 @@ def verify_log(
     work = _Work(directory, checkpoint, scanned)
     roots = _derive(work, [old.size for _, old in marks if isinstance(old, Checkpoint)])
     _compare_roots(work, roots, marks)
-    _look_at_files(work)
+    _look_at_files(work, log)
     return _report(work, trust, len(earlier))
 
 
@@ -220,9 +220,15 @@ def _compare_roots(work: _Work, roots: Mapping[int, bytes], marks: Iterable[tupl
             work.blame(Check.CONSISTENCY, name, f"the first {old.size} entries were others when it was signed")
 
 
-def _look_at_files(work: _Work) -> None:
-    """Account for every file: parts of the log are compared already; here come spare and strange ones."""
+def _look_at_files(work: _Work, trusted: Verifier) -> None:
+    """Account for every file: parts of the log are compared already; here come spare and strange ones.
+
+    A log may offer its own key beside it; who verifies brings the key that they trust, and another one on offer is blamed.
+    """
     expected = {path.text for path in paths_at(work.checkpoint.size)} | {CHECKPOINT}
+    offered = work.directory / OFFERED_KEY
+    if offered.is_file() and offered.read_text(encoding="utf-8", errors="replace") == f"{trusted.vkey}\n":
+        expected.add(OFFERED_KEY)
     for name in sorted(_files_below(work.directory) - expected):
         try:
             path = parse_path(name)
