@@ -22,6 +22,7 @@ from habeas_embedded.fleet import Fleet, FleetPlan
 from habeas_embedded.provision import Access, prepare_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
+from habeas_embedded.waiting import until
 from tests.bench import cpu
 from tests.bench.report import Figure
 
@@ -151,6 +152,9 @@ async def _send(producer: AIOKafkaProducer, keys: Sequence[UUID], numbers: Seque
 
 
 async def _until_effects(conn: "asyncpg.Connection[asyncpg.Record]", count: int) -> None:
-    async with asyncio.timeout(_LIMIT_S):
-        while await conn.fetchval("SELECT count(*) FROM retention_sweeper.effects") < count:
-            await asyncio.sleep(0.05)
+    async def all_there() -> bool:
+        return bool(await conn.fetchval("SELECT count(*) FROM retention_sweeper.effects") >= count)
+
+    if not await until(all_there, _LIMIT_S):
+        message = "the effects did not all come in time"
+        raise AssertionError(message)
