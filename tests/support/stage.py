@@ -5,9 +5,13 @@ others raise a stage of their own.
 """
 
 import asyncio
+import os
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from email.message import Message
+from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -25,7 +29,6 @@ from habeas_demo.people import Person
 from habeas_demo.platform import PlatformAccess, prepare_platform
 from habeas_demo.scenario import new_issuer, policy_with_issuer
 from habeas_embedded.fleet import Fleet, FleetPlan
-from habeas_embedded.mailbox import Mail
 from habeas_embedded.processes import end_of_log
 from habeas_embedded.provision import SERVICES, Access, prepare_database
 from habeas_embedded.servers import Servers
@@ -56,7 +59,8 @@ class Stage:
     clock: Clock
     services: tuple[str, ...]
     _people: Iterator[Person] = field(repr=False)
-    _mails: dict[Path, Mail] = field(default_factory=dict, repr=False)
+    _read: set[str] = field(default_factory=set, repr=False)
+    _mails: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list), repr=False)
 
     @property
     def run(self) -> Path:
@@ -132,16 +136,19 @@ class Stage:
             self._all_alive()
             await self.heard.listen()
 
-    def mails(self, address: str) -> list[Mail]:
-        """Give the mails that were delivered to an address, in order of delivery."""
-        directory = self.servers.mailbox.directory / "new"
-        if set(directory.glob("*.eml")) - self._mails.keys():
-            self._mails = {mail.path: mail for mail in self.servers.mailbox.mails()}
-        return [mail for mail in self._mails.values() if address.lower() in {to.lower() for to in mail.recipients}]
+    def mails(self, address: str) -> list[Message]:
+        """Give the headers of the mails that were delivered to an address, in order of delivery; each is read once."""
+        directory = self.servers.mail_dir / "new"
+        for name in sorted(set(os.listdir(directory)) - self._read):  # noqa: PTH208 -- thousands of names, many times
+            self._read.add(name)
+            headers = BytesHeaderParser().parsebytes((directory / name).read_bytes())
+            for recipient in headers.get_all("Delivered-To", []):
+                self._mails[recipient.strip().lower()].append(headers)
+        return list(self._mails[address.lower()])
 
     def mail_kinds(self, address: str) -> list[str]:
         """Give the kinds of the mails that an address got, sorted."""
-        return sorted(str(mail.message["X-Habeas-Kind"]) for mail in self.mails(address))
+        return sorted(str(mail["X-Habeas-Kind"]) for mail in self.mails(address))
 
     async def parked(self) -> dict[tuple[str, int, int], tuple[str, str]]:
         """Give reason and field of every parked message of every service, by topic, partition and offset."""
