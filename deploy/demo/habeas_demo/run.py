@@ -235,7 +235,7 @@ async def _look(play: Play, *, lapse: bool) -> list[Check]:
         play.set_up.access.admin_dsn, play.set_up.fleet.kek_file, play.set_up.fleet.artefacts_dir, ids
     )
     checks += check_exports(wanted, opened, held)
-    checks += check_mails(play.set_up.servers.mailbox.mails(), people, play.set_up.cast, lapse=lapse)
+    checks += check_mails(play.set_up.servers.mailbox.mails(headers_only=True), people, play.set_up.cast, lapse=lapse)
     checks.append(await check_audit_log(play.set_up.fleet.log_dir, play.set_up.access.admin_dsn))
     scan = await search_fleet(play.set_up.run, play.set_up.access.admin_dsn, people, _TRIM_LIMIT_S)
     checks.append(judge_scan("canary · nobody in clear in what the fleet wrote", scan, play.set_up.run))

@@ -10,12 +10,14 @@ from habeas.contracts.vocabulary import Right
 async def on_request_verified(batch: Batch[RequestVerified], tx: Transaction) -> None:
     """Begin an erasure for each verified request for erasure; other rights are somebody else's.
 
+    A request to erase some categories only is never begun: all or nothing is what this service can do.
+
     Runs once per event; an erasure that is known already stays as it is.
     """
     begun = {
         verified.request_id: lifecycle.begin_erasure(verified, batch.trace, tx.now)
         for verified in batch
-        if verified.right is Right.ERASURE
+        if verified.right is Right.ERASURE and verified.categories is None
     }
     added = await store.add_erasures(tx, [decision.erasure for decision in begun.values()])
     for request_id in added:

@@ -132,7 +132,7 @@ def open_request(request: Request, contact: str | None, account_fingerprint: str
         subject_ref=request.subject_ref,
         verified_at=now,
     )
-    if request.right not in CARRIED_OUT:
+    if not _is_carried_out(request):
         waiting = request.becomes(
             State.AWAITING_DECISION, contact=contact, accepted_at=now, stuck_reason=StuckReason.NEEDS_A_PERSON
         )
@@ -140,13 +140,23 @@ def open_request(request: Request, contact: str | None, account_fingerprint: str
             _fact(request, Action.REQUEST_VERIFIED),
             _fact(request, Action.REQUEST_STUCK, AuditOutcome.NEEDS_A_PERSON),
         )
-        return Decision(waiting, (accepted, verified), facts)
+        # Executors act on `request.verified`; they must not hear of an erasure that they would carry out too widely.
+        events: tuple[Event, ...] = (accepted,) if request.right is Right.ERASURE else (accepted, verified)
+        return Decision(waiting, events, facts)
     going = request.becomes(State.IN_PROGRESS, contact=contact, accepted_at=now)
-    events: tuple[Event, ...] = (accepted, verified)
+    events = (accepted, verified)
     if request.right is Right.ERASURE:
         # First of all: producers stop, late data is suppressed.
         events = (_flag(request, account_fingerprint, now, erased=False), *events)
     return Decision(going, events, (_fact(request, Action.REQUEST_VERIFIED),))
+
+
+def _is_carried_out(request: Request) -> bool:
+    """Answer whether executors do all of it by themselves.
+
+    Erasing more than was asked for cannot be undone, so a request to erase some categories only waits for a person.
+    """
+    return request.right in CARRIED_OUT and not (request.right is Right.ERASURE and request.categories is not None)
 
 
 def take_erasure(request: Request, completed: ErasureCompleted, account_fingerprint: str, now: datetime) -> Decision:

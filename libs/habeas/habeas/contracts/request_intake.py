@@ -129,7 +129,7 @@ class SubjectFlagged(Event):
     """The processing flags of a person, newest wins (compacted).
 
     The key is a keyed fingerprint of the account id, since a compacted topic keeps its keys for ever
-    (``docs/decisions/0004``); platform services compute it with the publisher kit.
+    (``docs/decisions/0004``). Whoever follows flags has to be given the fingerprints of the accounts that it serves.
     """
 
     topic = topics.SUBJECT_FLAGS
