@@ -94,7 +94,7 @@ async def measure(console: Console, sizes: Sizes) -> list[Figure]:
                 servers.postgres_admin_dsn,
                 seed=7,
                 now=now,
-                size=Size(accounts=people + 500, days=30, logs_each=5, tasks_each=2),
+                size=Size(accounts=people + 500, days=120, logs_each=5, tasks_each=2),
             ),
             create_topics(servers.kafka_bootstrap),
         )
