@@ -7,7 +7,7 @@ others raise a stage of their own.
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -93,12 +93,11 @@ class Stage:
         self, condition: Callable[[], bool], limit_s: float = 60.0, *, what: str = "what was awaited"
     ) -> None:
         """Listen until the condition holds. Raises AssertionError with what the fleet says about itself when it does not."""
-        end = self.clock.monotonic() + limit_s
-        while not condition():
-            self._all_alive()
-            if self.clock.monotonic() > end:
-                raise AssertionError(f"{what} did not happen within {limit_s:.0f} s\n{await self.troubles()}")
-            await self.heard.listen()
+
+        async def holds() -> bool:
+            return condition()
+
+        await self.finds(holds, limit_s, what=what)
 
     async def completed(self, *request_ids: UUID, limit_s: float = 60.0) -> list[RequestCompleted]:
         """Wait until all these requests are completed, and give what was said then."""
@@ -125,15 +124,23 @@ class Stage:
 
     async def holds(self, request_id: UUID, limit_s: float = 60.0, **columns: object) -> Mapping[str, Any]:
         """Wait until the request's row has these values, and give it."""
-        end = self.clock.monotonic() + limit_s
-        while True:
+        row: Mapping[str, Any] = {}
+
+        async def holds() -> bool:
+            nonlocal row
             row = await self.request(request_id)
-            if row and all(row[name] == value for name, value in columns.items()):
-                return row
-            if self.clock.monotonic() > end:
-                found = {name: row.get(name) for name in columns}
-                raise AssertionError(f"{request_id} has {found}, not {columns}\n{await self.troubles()}")
+            return bool(row) and all(row[name] == value for name, value in columns.items())
+
+        await self.finds(holds, limit_s, what=f"{columns} of {request_id}")
+        return row
+
+    async def finds(self, condition: Callable[[], Awaitable[bool]], limit_s: float = 60.0, *, what: str) -> None:
+        """Wait until a condition holds that has to be asked for, as `until` does."""
+        end = self.clock.monotonic() + limit_s
+        while not await condition():
             self._all_alive()
+            if self.clock.monotonic() > end:
+                raise AssertionError(f"{what} did not happen within {limit_s:.0f} s\n{await self.troubles()}")
             await self.heard.listen()
 
     def mails(self, address: str) -> list[Message]:

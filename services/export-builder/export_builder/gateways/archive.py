@@ -40,7 +40,7 @@ class _Sink(io.RawIOBase):
     def __init__(self, writer: ArtefactWriter) -> None:
         super().__init__()
         self.digest = hashlib.sha256()
-        self._writer = writer
+        self._writer: ArtefactWriter | None = writer
 
     @override
     def writable(self) -> bool:
@@ -50,7 +50,11 @@ class _Sink(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
         self.digest.update(view)
-        return self._writer.write(view)
+        return len(view) if self._writer is None else self._writer.write(view)
+
+    def discard(self) -> None:
+        """Take the rest and keep nothing: a ZIP that is given up still writes its end, at the latest when it is collected."""
+        self._writer = None
 
 
 class _Spool:
@@ -169,15 +173,18 @@ class Archive:
 
     def abort(self) -> None:
         """Give up: nothing appears at the path, the scratch file goes; after closing it changes nothing."""
+        self._sink.discard()
         if self._entry is not None:
             self._entry.drop()
             self._entry = None
+        self._zip.close()
         self._writer.abort()
 
     def _close_entry(self) -> None:
-        entry, self._entry = self._entry, None
+        entry = self._entry
         if entry is not None:
             entry.close()
+            self._entry = None  # not before: what fails half-way has a scratch file to drop
             self._written[entry.store, entry.source.table] = entry.rows
 
     def _manifest(self, request_id: UUID) -> Mapping[str, Any]:
