@@ -75,7 +75,7 @@ class Sequencer:
         Records that were taken before change nothing. Raises ``SeatLost`` when somebody else moved the head, ``Invariant`` when the
         records do not give a root that was signed already.
         """
-        given = [Record(record.offset, record.key or b"", record.value or b"") for record in records]
+        given = [Record(record.offset, record.key or b"", record.value or b"", _trace(record)) for record in records]
         for segment in lifecycle.segments(given):
             await self._take(db, segment)
 
@@ -89,6 +89,7 @@ class Sequencer:
             new = [record for record in records if record.offset >= head.position]
             if not new:
                 return
+            tx.caused_by(*(record.trace for record in new))
             judged = await _judge(tx, new)
             tree, leaves, tiles = lifecycle.grow(self._tree, judged.lines, self._signed)
             moved = LogHead(tree.size, tree.root(), new[-1].offset + 1)
@@ -117,6 +118,12 @@ class Sequencer:
         self.frontier = None if self._signed else tree
         metrics.AUDIT_TREE_LEAVES.set(tree.size)
         metrics.FOLLOW_POSITION_MESSAGES.set(head.position, topic=_TOPIC)
+
+
+def _trace(record: "ConsumerRecord[bytes, bytes]") -> str | None:
+    """Give the trace parent in the headers, if there is one; what is not one is passed over where it is read."""
+    found = next((value for name, value in record.headers if name == "traceparent"), None)
+    return None if found is None else found.decode("ascii", "replace")
 
 
 async def _judge(tx: Transaction, records: Sequence[Record]) -> Judgement:

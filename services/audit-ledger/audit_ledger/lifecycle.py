@@ -60,6 +60,7 @@ class Record(NamedTuple):
     offset: int
     key: bytes
     value: bytes
+    trace: str | None = None
 
 
 class Place(NamedTuple):

@@ -21,4 +21,4 @@ async def on_request_verified(batch: Batch[RequestVerified], tx: Transaction) ->
     }
     added = await store.add_erasures(tx, [decision.erasure for decision in begun.values()])
     for request_id in added:
-        tx.record(*begun[request_id].facts)
+        tx.record(*begun[request_id].facts, trace=begun[request_id].erasure.traceparent)

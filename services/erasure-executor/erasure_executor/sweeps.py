@@ -123,7 +123,7 @@ async def _finish(tx: Transaction, decisions: Sequence[Decision], keys: KeyStore
     await keys.destroy(tx, {erasure.subject_id for erasure in completed}, KeyKind.DATA)
     for decision in decisions:
         tx.emit(*decision.events, trace=decision.erasure.traceparent)
-        tx.record(*decision.facts)
+        tx.record(*decision.facts, trace=decision.erasure.traceparent)
 
 
 def _blank(erasure: Erasure, tx: Transaction) -> Erasure:

@@ -22,7 +22,7 @@ async def on_request_verified(batch: Batch[RequestVerified], tx: Transaction, cl
     }
     added = await store.add_exports(tx, [decision.export for decision in begun.values()])
     for request_id in added:
-        tx.record(*begun[request_id].facts)
+        tx.record(*begun[request_id].facts, trace=begun[request_id].export.traceparent)
 
 
 async def on_erasure_completed(batch: Batch[ErasureCompleted], tx: Transaction, keys: KeyStore) -> None:

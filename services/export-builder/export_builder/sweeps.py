@@ -124,4 +124,4 @@ async def _save(tx: Transaction, decisions: Sequence[Decision]) -> None:
     await store.save_exports(tx, [decision.export for decision in decisions])
     for decision in decisions:
         tx.emit(*decision.events, trace=decision.export.traceparent)
-        tx.record(*decision.facts)
+        tx.record(*decision.facts, trace=decision.export.traceparent)

@@ -44,7 +44,7 @@ async def open_received(db: Database, address_book: AddressBook, keys: KeyStore)
             decision = lifecycle.open_request(request, sealed, prints[request.subject_id].hex(), tx.now)
             opened.append(decision.request)
             tx.emit(*decision.events, trace=request.traceparent)
-            tx.record(*decision.facts)
+            tx.record(*decision.facts, trace=request.traceparent)
         await store.save_requests(tx, opened)
     return Swept(len(received), more=len(received) == _BATCH_ROWS_MAX)
 

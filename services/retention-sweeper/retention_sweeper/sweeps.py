@@ -45,7 +45,7 @@ async def plan_due(db: Database, stores: Stores) -> Swept:
         await store.add_sweeps(tx, [sweep for each in planned for sweep in each.sweeps])
         for each in planned:
             tx.emit(*each.events, trace=each.tick.traceparent)
-            tx.record(*each.facts)
+            tx.record(*each.facts, trace=each.tick.traceparent)
     return Swept(len(begun), more=len(begun) == BATCH_TICKS_MAX)
 
 
@@ -101,4 +101,4 @@ async def _save(tx: Transaction, decision: Decision) -> None:
     if decision.sweep.state is State.COMPLETED:
         await store.note_reached(tx, decision.sweep)
     tx.emit(*decision.events, trace=decision.sweep.traceparent)
-    tx.record(*decision.facts)
+    tx.record(*decision.facts, trace=decision.sweep.traceparent)

@@ -93,7 +93,7 @@ async def test_one_statement_for_all_events_and_one_for_all_facts() -> None:
     tx = Statements()
     events = [extended(REQUEST, number) for number in range(100)]
     tx.pending.events += [(event, TRACE) for event in events]
-    tx.pending.facts += [AuditFact(Action.REQUEST_ACCEPTED)] * 100
+    tx.pending.facts += [(AuditFact(Action.REQUEST_ACCEPTED), None)] * 100
     await write(tx)
     added, facts = tx.ran
     _, day, at, ids, lanes, names, keys, kinds, subjects, traces, values = cast("Any", added)

@@ -119,9 +119,10 @@ class Transaction:
         """Name what this transaction is done for, beyond what it emits, so that it is found in those traces."""
         self.causes.extend(trace for trace in traces if trace is not None)
 
-    def record(self, *facts: AuditFact) -> None:
-        """Put facts into the audit log if and when this transaction commits."""
-        self.pending.facts.extend(facts)
+    def record(self, *facts: AuditFact, trace: str | None = None) -> None:
+        """Put facts into the audit log if and when this transaction commits; ``trace`` as for ``emit``."""
+        origin = trace if trace is not None else cause.current()
+        self.pending.facts.extend((fact, origin) for fact in facts)
 
 
 class Database:

@@ -21,10 +21,10 @@ VALUE_BYTES_MAX: Final = 900_000
 
 @dataclass(slots=True)
 class Pending:
-    """What one transaction will publish; an event goes with the trace parent of its cause."""
+    """What one transaction will publish; each goes with the trace parent of its cause."""
 
     events: list[tuple[Event, str | None]] = field(default_factory=list)
-    facts: list[AuditFact] = field(default_factory=list)
+    facts: list[tuple[AuditFact, str | None]] = field(default_factory=list)
 
 
 def lane_of(key: bytes) -> int:
@@ -43,7 +43,8 @@ async def write(tx: "Transaction", clock: Clock) -> None:
         await tx.execute(store.ADD_EVENTS, tx.now.date(), tx.now, *map(list, zip(*rows, strict=True)))
     if pending.facts:
         ids = [uuid7(clock) for _ in pending.facts]
-        await tx.execute(store.ADD_FACTS, tx.now, ids, [encode_fact(fact, tx.now) for fact in pending.facts])
+        tails = [encode_fact(fact, tx.now) for fact, _ in pending.facts]
+        await tx.execute(store.ADD_FACTS, tx.now, ids, tails, [trace for _, trace in pending.facts])
 
 
 def _row(event: Event, trace: str | None, clock: Clock) -> tuple[object, ...]:

@@ -119,12 +119,18 @@ class Relay:
         )
         if not rows:
             return 0
+        topic = topics.AUDIT_ENTRIES.name
+        hops = [tracing.start_hop(topic, row["traceparent"], row["created_at"]) for row in rows]
         records = []
-        for row in rows:
-            envelope = Envelope(row["event_id"], _AUDIT_TYPE, self._service, row["created_at"], self._service)
+        for row, hop in zip(rows, hops, strict=True):
+            trace = row["traceparent"] if hop is None else hop.traceparent
+            envelope = Envelope(row["event_id"], _AUDIT_TYPE, self._service, row["created_at"], self._service, trace)
             key = f"{self._service}/{row['seq']}".encode()
-            records.append(Record(topics.AUDIT_ENTRIES.name, key, row["line"], encode_headers(envelope), partition=0))
+            records.append(Record(topic, key, row["line"], encode_headers(envelope), partition=0))
         await self._producer.publish(records, _PUBLISH_TIMEOUT_S)
+        for hop in hops:
+            if hop is not None:
+                hop.end()
 
         async def mark(tx: Transaction) -> None:
             await tx.execute(store.MARK_FACTS_PUBLISHED, tx.now, [row["seq"] for row in rows])

@@ -15,9 +15,9 @@ ADD_EVENTS: Final = """
 """
 
 ADD_FACTS: Final = """
-    INSERT INTO audit_outbox (created_at, event_id, tail)
-    SELECT $1::timestamptz, n.event_id, n.tail
-      FROM unnest($2::uuid[], $3::text[]) WITH ORDINALITY AS n (event_id, tail, position)
+    INSERT INTO audit_outbox (created_at, event_id, tail, traceparent)
+    SELECT $1::timestamptz, n.event_id, n.tail, n.traceparent
+      FROM unnest($2::uuid[], $3::text[], $4::text[]) WITH ORDINALITY AS n (event_id, tail, traceparent, position)
      ORDER BY n.position
 """
 
@@ -52,7 +52,7 @@ SEQUENCE_FACTS: Final = """
 MOVE_AUDIT_HEAD: Final = "UPDATE audit_head SET seq = $2, hash = $3 WHERE epoch = $1"
 
 FIND_UNPUBLISHED_FACTS: Final = """
-    SELECT seq, event_id, line, created_at FROM audit_outbox
+    SELECT seq, event_id, line, created_at, traceparent FROM audit_outbox
      WHERE published_at IS NULL AND seq IS NOT NULL ORDER BY seq LIMIT $1
 """
 

@@ -19,7 +19,7 @@ async def record(conn: Connection, fact: AuditFact) -> None:
     now = clock.now()
     try:
         async with conn.transaction():
-            await conn.execute(ADD_FACTS, now, [uuid7(clock)], [encode_fact(fact, now)])
+            await conn.execute(ADD_FACTS, now, [uuid7(clock)], [encode_fact(fact, now)], [None])
     except asyncpg.InsufficientPrivilegeError:
         raise click.ClickException(
             "this would have to be put into the audit log, which the role of this DSN may not: use the service's own"

@@ -316,7 +316,9 @@ class _Journal:
 def _tell(tx: Transaction, decisions: Sequence[Decision]) -> None:
     for decision in decisions:
         tx.emit(*decision.events, trace=decision.mail.traceparent)
-    tx.record(*mails.facts(decisions))
+        if decision.mail.request_id is not None:
+            tx.record(*mails.facts([decision]), trace=decision.mail.traceparent)
+    tx.record(*mails.facts(decision for decision in decisions if decision.mail.request_id is None))
 
 
 def _count(decisions: Sequence[Decision]) -> None:
