@@ -169,6 +169,21 @@ class Stage:
                 found[place] = (row["reason"], row["field"])
         return found
 
+    async def idle(self) -> None:
+        """Wait until nothing is under way: no message waits in an inbox or outbox, and no mail."""
+        waiting = " + ".join(
+            f"(SELECT count(*) FROM {schema}.inbox WHERE state = 'pending')"
+            f" + (SELECT count(*) FROM {schema}.outbox WHERE published_at IS NULL)"
+            f" + (SELECT count(*) FROM {schema}.audit_outbox WHERE published_at IS NULL)"
+            for schema in _INBOXES
+        )
+        mails = "(SELECT count(*) FROM notification_mailer.messages WHERE state IN ('queued', 'sending', 'dot'))"
+
+        async def nothing() -> bool:
+            return bool(await self.habeas.fetchval(f"SELECT {waiting} + {mails}") == 0)
+
+        await self.finds(nothing, what="an idle fleet")
+
     async def troubles(self) -> str:
         """Say in a few lines what does not go on, for the message of a failed test."""
         lines = [

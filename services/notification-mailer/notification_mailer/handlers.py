@@ -1,5 +1,6 @@
 """The message edge of notification-mailer: mails are written down here, never sent."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from habeas.contracts.vocabulary import ParkReason
 from notification_mailer.gateways import CampaignKeys
 from notification_mailer.lifecycle import campaigns, mails
 from notification_mailer.lifecycle.campaigns import Notice
+from notification_mailer.lifecycle.mails import Mail
 from notification_mailer.store import campaigns as campaign_store
 from notification_mailer.store import messages
 
@@ -42,7 +44,7 @@ async def on_request_accepted(batch: Batch[RequestAccepted], tx: Transaction) ->
             queued.append(mails.acknowledge(event, batch.trace, tx.now))
     await messages.add_contacts(tx, contacts)
     added = await messages.add_mails(tx, queued)
-    tx.record(*mails.queued(mail for mail in queued if mail.mail_id in added))
+    _record_queued(tx, [mail for mail in queued if mail.mail_id in added])
 
 
 async def on_request_fulfilled(batch: Batch[RequestFulfilled], tx: Transaction) -> None:
@@ -57,7 +59,7 @@ async def on_request_fulfilled(batch: Batch[RequestFulfilled], tx: Transaction) 
         if batch.require(known, event.request_id, unknown="request_id") is not None:
             queued.append(mails.answer(event, batch.trace, tx.now))
     added = await messages.add_mails(tx, queued)
-    tx.record(*mails.queued(mail for mail in queued if mail.mail_id in added))
+    _record_queued(tx, [mail for mail in queued if mail.mail_id in added])
     await messages.drop_contacts(tx, {request_id for request_id in request_ids if known.get(request_id, "") is None})
 
 
@@ -102,6 +104,12 @@ async def on_policy_changed(batch: Batch[PolicyChanged], tx: Transaction, desk: 
         known[change.change_id] = decision.campaign
         tx.emit(*decision.events)
         tx.record(*decision.facts)
+
+
+def _record_queued(tx: Transaction, queued: Iterable[Mail]) -> None:
+    """Say in the log that mails were written down, each within the trace of its request."""
+    for mail in queued:
+        tx.record(*mails.queued([mail]), trace=mail.traceparent)
 
 
 async def _forget(batch: Batch[E], tx: Transaction) -> None:

@@ -18,6 +18,7 @@ from habeas.cli.parked import parked
 from habeas.cli.policy import policy
 from habeas.cli.request import request
 from habeas.cli.status import status
+from habeas.cli.trace import trace
 from habeas.cli.trail import trail
 
 _ELSEWHERE: Final = {
@@ -60,7 +61,7 @@ def habeas() -> None:
 
 for _name, (_, _, _help) in _ELSEWHERE.items():
     habeas.add_command(click.Command(_name, help=_help))
-for _command in (audit, datamap, export, migrate, parked, policy, request, status, trail):
+for _command in (audit, datamap, export, migrate, parked, policy, request, status, trace, trail):
     habeas.add_command(_command)
 
 

@@ -42,7 +42,7 @@ async def gather_recipients(
         found = [_recipient(campaign, account_id, key, fingerprinter) for account_id in page]
         queued = [mails.notify(campaign.campaign_id, *each, campaign.traceparent, tx.now) for each in found]
         added = await messages.add_mails(tx, queued)
-        tx.record(*mails.queued(mail for mail in queued if mail.mail_id in added))
+        tx.record(*mails.queued(mail for mail in queued if mail.mail_id in added), trace=campaign.traceparent)
         ended = len(page) < page_accounts_max
         last = None if ended else seal_text(key, _place(campaign), page[-1])
         await store.save_reading(tx, Reading(campaign.campaign_id, name, last))
@@ -58,7 +58,7 @@ async def close_campaigns(db: Database) -> Swept:
         decision = campaigns.finish(campaign, await messages.count_mails(tx, campaign.campaign_id), tx.now)
         await store.save_campaign(tx, decision.campaign)
         tx.emit(*decision.events, trace=campaign.traceparent)
-        tx.record(*decision.facts)
+        tx.record(*decision.facts, trace=campaign.traceparent)
     return Swept(1, more=True)
 
 
@@ -70,7 +70,7 @@ async def watch_notice(db: Database, notice: Notice) -> Swept:
             decision = campaigns.warn(campaign, notice, tx.now)
             await store.save_campaign(tx, decision.campaign)
             tx.emit(*decision.events, trace=campaign.traceparent)
-            tx.record(*decision.facts)
+            tx.record(*decision.facts, trace=campaign.traceparent)
     return Swept(len(early), more=len(early) == _WARNINGS_MAX)
 
 
