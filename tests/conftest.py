@@ -1,9 +1,13 @@
-"""What every tier shares: the seed that a run can be repeated with, and a marker per tier, taken from the directory."""
+"""What every tier shares: servers, once for the whole session, the seed of a run, and a marker per tier, from the directory."""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.servers import database, empty_database, own_servers, postgres_server, postgres_template, servers
+
+__all__ = ["database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
 
 TESTS = Path(__file__).parent
 TIERS = frozenset({"unit", "contracts", "architecture", "integration", "simulation", "e2e"})

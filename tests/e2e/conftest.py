@@ -6,10 +6,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from habeas_demo.histories import Size
-from tests.support.servers import database, empty_database, postgres_server, postgres_template, servers
 from tests.support.stage import Stage, raised
-
-__all__ = ["database", "empty_database", "postgres_server", "postgres_template", "servers", "stage"]
 
 _MANY = Size(accounts=1_250, logs_each=3, tasks_each=2)
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from habeas_embedded.provision import Access, apply_roles, clone_database, drop_database, open_access, prepare_database
 from habeas_embedded.servers import Servers
 
-__all__ = ["database", "empty_database", "postgres_server", "postgres_template", "servers"]
+__all__ = ["database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,12 @@ def postgres_server() -> Iterator[Servers]:
 def servers() -> Iterator[Servers]:
     """Kafka, PostgreSQL and an SMTP sink, as durable as in production."""
     yield from _running(Servers(f"tests-{os.getpid()}", ephemeral=True))
+
+
+@pytest.fixture
+def own_servers() -> Iterator[Servers]:
+    """Kafka and PostgreSQL for one test alone, empty."""
+    yield from _running(Servers(f"tests-own-{os.getpid()}", only=["kafka", "postgres"], ephemeral=True, durable=False))
 
 
 @pytest.fixture(scope="session")

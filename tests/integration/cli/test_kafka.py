@@ -39,8 +39,9 @@ async def _read_all(bootstrap: str) -> list[Any]:
         await consumer.stop()
 
 
-async def test_migrate_and_submit(servers: Servers, tmp_path: Path) -> None:
+async def test_migrate_and_submit(own_servers: Servers, tmp_path: Path) -> None:
     """Migrating makes every topic of the catalogue, once; then a request can be sent, attested by the issuer's key."""
+    servers = own_servers
     admin_dsn = servers.postgres_admin_dsn
     await create_database(admin_dsn, DATABASE)
     access = open_access(admin_dsn, DATABASE)
