@@ -75,7 +75,8 @@ class Toys:
 
     def logged(self, service: str, text: str) -> bool:
         """Answer whether a service's log has this text."""
-        return text.encode() in self.fleet.member(service).child.log.read_bytes()
+        log = self.fleet.member(service).child.log
+        return log.is_file() and text.encode() in log.read_bytes()  # there is none before the first start
 
 
 @pytest_asyncio.fixture
