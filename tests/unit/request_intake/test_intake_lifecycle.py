@@ -1,0 +1,186 @@
+"""The life of a request: what may follow what, what is told, and what never hides behind a nice word."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+import pytest
+
+from habeas.chassis.errors import Invariant
+from habeas.contracts.audit import Action
+from habeas.contracts.erasure_executor import ErasureCompleted
+from habeas.contracts.export_builder import ExportCompleted
+from habeas.contracts.outcomes import ExportedTable, TableOutcome
+from habeas.contracts.vocabulary import KeepGround, Outcome, Right, StuckReason, TableResult
+from request_intake import lifecycle
+from request_intake.lifecycle import TRANSITIONS, Request, State
+
+NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+REQUEST, SUBJECT, EXPORT = (UUID(int=number) for number in (1, 2, 3))
+PRINT = "ab" * 32
+CONTACT = "s1.case." + "C" * 60
+ACCOUNT = "s1.data." + "A" * 60
+
+
+def a_request(state: State = State.RECEIVED, right: Right = Right.ERASURE, **changes: object) -> Request:
+    """A verified request with an address."""
+    request = Request(
+        request_id=REQUEST,
+        subject_id=SUBJECT,
+        right=right,
+        state=state,
+        regime="gdpr",
+        law_version="2016-679",
+        channel="account-settings",
+        language="de",
+        received_at=NOW,
+        due_on=date(2026, 12, 24),
+        legal_limit_on=date(2026, 12, 28),
+        is_verified=True,
+        account=ACCOUNT,
+        details=None,
+        categories=None,
+        subject_ref="cd" * 32,
+        submission_digest=b"d" * 32,
+        traceparent=None,
+        contact=CONTACT,
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]  # the fields are checked by replace
+
+
+def erased(*tables: TableOutcome) -> ErasureCompleted:
+    """The executor's report."""
+    return ErasureCompleted(request_id=REQUEST, subject_id=SUBJECT, tables=tables, erased_at=NOW)
+
+
+def a_table(table: str, category: str, result: TableResult, rows: int, until: date | None = None) -> TableOutcome:
+    """What became of one table."""
+    ground = KeepGround.LEGAL_OBLIGATION if result is TableResult.KEPT else None
+    return TableOutcome(
+        store="platform", table=table, category=category, result=result, rows=rows, ground=ground, until=until
+    )
+
+
+def test_opening_an_erasure_flags_first_and_lets_work_begin() -> None:
+    """Producers hear that the person is being erased before anybody else hears of the request."""
+    decision = lifecycle.open_request(a_request(), CONTACT, PRINT, NOW)
+    assert [event.type for event in decision.events] == ["subject.flagged", "request.accepted", "request.verified"]
+    assert decision.request.state is State.IN_PROGRESS
+    assert [fact.action for fact in decision.facts] == [Action.REQUEST_VERIFIED]
+
+
+def test_a_person_who_is_not_known_waits() -> None:
+    """Without a good attestation nobody is told to work: the request waits for proof of identity (Art. 12(6))."""
+    decision = lifecycle.open_request(a_request(is_verified=False), CONTACT, PRINT, NOW)
+    assert [event.type for event in decision.events] == ["request.accepted", "request.identity_requested"]
+    assert decision.request.state is State.AWAITING_IDENTITY
+
+
+@pytest.mark.parametrize("right", sorted(set(Right) - lifecycle.CARRIED_OUT))
+def test_what_no_executor_does_waits_for_a_person(right: Right) -> None:
+    """The other rights are opened with their deadline and wait for somebody, with the reason."""
+    decision = lifecycle.open_request(a_request(right=right), CONTACT, PRINT, NOW)
+    assert (decision.request.state, decision.request.stuck_reason) == (
+        State.AWAITING_DECISION,
+        StuckReason.NEEDS_A_PERSON,
+    )
+
+
+def test_an_erasure_of_some_categories_is_told_to_nobody() -> None:
+    """Erasing more than was asked for cannot be undone: executors never hear `request.verified` of such a request."""
+    decision = lifecycle.open_request(a_request(categories=("account",)), CONTACT, PRINT, NOW)
+    assert [event.type for event in decision.events] == ["request.accepted"]
+    assert decision.request.state is State.AWAITING_DECISION
+
+
+def test_kept_rows_never_hide_behind_done() -> None:
+    """One kept row makes the whole `partly_kept`, with its ground and the latest end; empty tables say so."""
+    report = erased(
+        a_table("tasks", "usage", TableResult.ERASED, 3),
+        a_table("steps", "usage", TableResult.ERASED, 4),
+        a_table("invoices", "payment", TableResult.KEPT, 1, date(2035, 12, 31)),
+        a_table("ledger", "payment", TableResult.KEPT, 2, date(2036, 12, 31)),
+        a_table("tickets", "support", TableResult.NOTHING_HELD, 0),
+    )
+    decision = lifecycle.take_erasure(a_request(State.IN_PROGRESS), report, PRINT, NOW)
+    told = {(each.category, each.result): (each.rows, each.ground, each.until) for each in decision.request.outcomes}
+    assert decision.request.outcome is Outcome.PARTLY_KEPT
+    assert told == {
+        ("usage", TableResult.ERASED): (7, None, None),
+        ("payment", TableResult.KEPT): (3, KeepGround.LEGAL_OBLIGATION, date(2036, 12, 31)),
+        ("support", TableResult.NOTHING_HELD): (0, None, None),
+    }
+
+
+def test_nobody_known_is_an_answer() -> None:
+    """An account that no store knows is answered with `nothing_held`, and completed at once: there is nobody to write to."""
+    decision = lifecycle.take_erasure(a_request(State.IN_PROGRESS, contact=None), erased(), PRINT, NOW)
+    assert (decision.request.state, decision.request.outcome) == (State.COMPLETED, Outcome.NOTHING_HELD)
+    assert [event.type for event in decision.events] == ["subject.flagged", "request.fulfilled", "request.completed"]
+
+
+def test_completed_only_after_the_mail() -> None:
+    """With an address the request is completed when the mail server took the answer, and the address is dropped."""
+    decision = lifecycle.take_erasure(a_request(State.IN_PROGRESS), erased(), PRINT, NOW)
+    assert decision.request.state is State.ANSWERING
+    assert "request.completed" not in {event.type for event in decision.events}
+    answered = lifecycle.take_answered(decision.request, NOW)
+    assert (answered.request.state, answered.request.contact) == (State.COMPLETED, None)
+    assert [event.type for event in answered.events] == ["request.completed"]
+
+
+@pytest.mark.parametrize("reason", [StuckReason.MAIL_REFUSED, StuckReason.MAIL_UNCERTAIN])
+def test_an_unanswered_person_keeps_the_request_open(reason: StuckReason) -> None:
+    """A refused or uncertain mail completes nothing; it is told once, and a mail that goes out later completes."""
+    first = lifecycle.take_unanswered(a_request(State.ANSWERING, outcome=Outcome.DONE), reason)
+    assert (first.request.state, first.request.stuck_reason) == (State.ANSWERING, reason)
+    assert len(first.facts) == 1
+    assert lifecycle.take_unanswered(first.request, reason).facts == ()
+    assert lifecycle.take_answered(first.request, NOW).request.state is State.COMPLETED
+
+
+def test_an_export_is_told_by_category() -> None:
+    """Rows are summed per category, and an export without rows is `nothing_held`."""
+    tables = (
+        ExportedTable(store="platform", table="tasks", category="usage", rows=2),
+        ExportedTable(store="platform", table="logs", category="usage", rows=5),
+    )
+    report = ExportCompleted(
+        request_id=REQUEST,
+        subject_id=SUBJECT,
+        export_id=EXPORT,
+        tables=tables,
+        artefact_bytes=10,
+        artefact_sha256="ef" * 32,
+        expires_on=date(2026, 12, 24),
+        completed_at=NOW,
+    )
+    decision = lifecycle.take_export(a_request(State.IN_PROGRESS, Right.ACCESS), report, NOW)
+    assert [(each.category, each.rows) for each in decision.request.outcomes] == [("usage", 7)]
+    empty = report.model_copy(update={"tables": ()})
+    none = lifecycle.take_export(a_request(State.IN_PROGRESS, Right.ACCESS), empty, NOW)
+    assert none.request.outcome is Outcome.NOTHING_HELD
+
+
+def test_stuck_is_told_once_for_each_reason() -> None:
+    """The same trouble again changes nothing; another one is told."""
+    first = lifecycle.take_stuck(a_request(State.IN_PROGRESS), StuckReason.STORE_REFUSED)
+    again = lifecycle.take_stuck(first.request, StuckReason.STORE_REFUSED)
+    other = lifecycle.take_stuck(first.request, StuckReason.STORE_UNAVAILABLE)
+    assert (len(first.facts), again.request is first.request, len(other.facts)) == (1, True, 1)
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.IN_PROGRESS}))
+def test_late_reports_change_nothing(state: State) -> None:
+    """A report that comes twice, or after the end, leaves the request as it is and tells nobody."""
+    request = a_request(state)
+    decision = lifecycle.take_erasure(request, erased(), PRINT, NOW)
+    assert (decision.request is request, decision.events, decision.facts) == (True, (), ())
+
+
+def test_steps_outside_the_table_are_refused() -> None:
+    """Every step that the table does not have is an invariant, from every state."""
+    for state in State:
+        for target in set(State) - {to for row in TRANSITIONS if row.state is state for to in row.targets}:
+            with pytest.raises(Invariant):
+                a_request(state).becomes(target)
