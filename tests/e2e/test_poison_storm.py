@@ -23,6 +23,9 @@ GOOD = 1_000
 
 Place = tuple[str, int, int]
 
+NAMES_SOMEBODY = """
+    SELECT count(*) FROM {schema}.inbox WHERE position('acc_'::bytea IN coalesce(value, '') || key) > 0
+"""
 FIND_INTAKE = "SELECT topic, partition, record_offset, state FROM request_intake.inbox"
 
 
@@ -92,6 +95,9 @@ async def test_storm_is_parked_record_by_record(stage: Stage) -> None:
     )
     assert outcomes == {(Right.ERASURE, Outcome.PARTLY_KEPT): GOOD // 2, (Right.ACCESS, Outcome.DONE): GOOD // 2}
     assert Counter(tuple(stage.mail_kinds(person.email)) for person in people) == {("acknowledgement", "outcome"): GOOD}
+
+    schemas = ("request_intake", "retention_sweeper")
+    assert [await stage.habeas.fetchval(NAMES_SOMEBODY.format(schema=schema)) for schema in schemas] == [0, 0]
 
 
 async def test_garbage_alone_halts_nobody(stage: Stage) -> None:

@@ -39,6 +39,7 @@ SMALL: Final = Size(accounts=60, logs_each=4, tasks_each=2)
 """Enough people for a few journeys."""
 
 _SEED: Final = 11
+_EMBEDDED: Final = {"HABEAS_SERVERS": "embedded"}  # never shared with others, and their files can be looked into
 _DETAILS: Final = {Right.ERASURE: {"ground": ErasureGround.CONSENT_WITHDRAWN.value}}
 _INBOXES: Final = tuple(service.replace("-", "_") for service in SERVICES)
 
@@ -225,7 +226,7 @@ async def raised(
     now = clock.now()
     services = tuple(services)
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(Servers(name, ephemeral=True))
+        servers = await stack.enter_async_context(Servers(name, ephemeral=True, env=_EMBEDDED))
         access, platform, _ = await asyncio.gather(
             prepare_database(servers.postgres_admin_dsn),
             prepare_platform(servers.postgres_admin_dsn, seed=_SEED, now=now, size=size),

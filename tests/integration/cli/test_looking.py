@@ -209,24 +209,24 @@ async def test_reveal_is_on_record_or_refused(run: Run, owner: Owner, database: 
     value = f'{{"account_id": "{SECRET}", "filler": "{"x" * 300}"}}'.encode()
     inbox_id = await _add_inbox(
         owner,
-        "retention_sweeper",
-        "retention.ticked",
+        "erasure_executor",
+        "request.verified",
         T0,
         key=b"k",
-        topic="platform.retention-ticks.v1",
+        topic="request-intake.requests.v1",
         state="parked",
         value=value,
     )
-    refused = await run("parked", "show", f"retention-sweeper/{inbox_id}", "--reveal")
+    refused = await run("parked", "show", f"erasure-executor/{inbox_id}", "--reveal")
     assert refused.exit_code == 1
     assert SECRET not in refused.output
-    assert await owner.fetchval("SELECT count(*) FROM retention_sweeper.audit_outbox") == 0
-    dsn = database.dsn("retention-sweeper")
-    revealed = await run("parked", "show", f"retention-sweeper/{inbox_id}", "--reveal", "--json", "--dsn", dsn)
+    assert await owner.fetchval("SELECT count(*) FROM erasure_executor.audit_outbox") == 0
+    dsn = database.dsn("erasure-executor")
+    revealed = await run("parked", "show", f"erasure-executor/{inbox_id}", "--reveal", "--json", "--dsn", dsn)
     assert parsed(revealed)["value"] == value.decode()
-    shown = await run("parked", "show", f"retention-sweeper/{inbox_id}", "--reveal", "--dsn", dsn)
+    shown = await run("parked", "show", f"erasure-executor/{inbox_id}", "--reveal", "--dsn", dsn)
     assert value.decode() in shown.stdout.splitlines()[-1]
-    tails = await owner.fetch("SELECT tail FROM retention_sweeper.audit_outbox")
+    tails = await owner.fetch("SELECT tail FROM erasure_executor.audit_outbox")
     assert [" action=message.revealed " in row["tail"] for row in tails] == [True, True]
 
 

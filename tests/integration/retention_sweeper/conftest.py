@@ -58,6 +58,9 @@ class Fate:
             raise Killed
 
 
+PROTECTOR = Protector(KeyRing(new_key_ring()))
+
+
 class MortalDatabase(Database):
     """Dies right before a commit."""
 
@@ -123,9 +126,17 @@ class Sweeper:
         ticked = RetentionTicked(tick_id=tick_id or uuid7(self.clock), as_of=as_of, scope=scope)
         value = ticked.encode()
         now = self.clock.now()
-        key = ticked.key().encode()
-        columns: list[Any] = [uuid7(self.clock), ticked.topic.name, 0, self.sent, ticked.type, key, lane_of(key), now]
-        columns += ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", value, b"0" * 32, "pending", None, None]
+        event_id = uuid7(self.clock)
+        key = PROTECTOR.fingerprint(ticked.key().encode())
+        columns: list[Any] = [event_id, ticked.topic.name, 0, self.sent, ticked.type, key, lane_of(key), now]
+        columns += [
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            PROTECTOR.seal(value, event_id.bytes),
+            b"0" * 32,
+            "pending",
+            None,
+            None,
+        ]
         async with self.db.pool.acquire() as conn:
             await conn.fetch(chassis_store.STORE_RECORDS, now, *([column] for column in columns))
         await self.worker.step()
@@ -204,9 +215,7 @@ async def start_sweeper(
     async def handle(batch: Any, tx: Transaction) -> None:  # noqa: ANN401 -- the worker groups by type
         await handlers.on_retention_ticked(batch, tx, calendar)
 
-    worker = Worker(
-        db, lanes, {RetentionTicked.type: handle}, {topic.name: topic}, Protector(KeyRing(new_key_ring())), settings
-    )
+    worker = Worker(db, lanes, {RetentionTicked.type: handle}, {topic.name: topic}, PROTECTOR, settings)
     reader = await asyncpg.connect(access.operator_dsn)
     mortal = MortalStores(MappedStores(stores, policy.zone), fate)
     try:

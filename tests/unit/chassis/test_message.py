@@ -95,9 +95,9 @@ def test_a_good_record_comes_through(event: Event) -> None:
     assert (message.event, message.value, message.event_id) == (event, event.encode(), event_id)
 
 
-@pytest.mark.parametrize("event", [submitted(new_id()), ordered(new_id())], ids=lambda e: e.type)
-def test_sensitive_topics_are_sealed(event: Event) -> None:
-    """Neither value nor key of a sensitive record lies in the inbox in clear; equal records still look equal."""
+@pytest.mark.parametrize("event", [submitted(new_id()), ordered(new_id()), ticked(new_id())], ids=lambda e: e.type)
+def test_what_may_name_people_is_sealed(event: Event) -> None:
+    """Neither value nor key of a record that names people, or that outsiders wrote, lies in the inbox in clear; equals look equal."""
     event_id = new_id()
     record = record_of(event, event_id)
     one, other = (take(record, event.topic, WANTED, PROTECTOR) for _ in range(2))

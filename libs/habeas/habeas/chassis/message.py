@@ -37,7 +37,7 @@ _REASONS: Final[Mapping[str, ParkReason]] = {
 
 
 class Protection(Protocol):
-    """Seals what a sensitive topic carries while it lies in the inbox."""
+    """Seals what topics of outsiders carry while it lies in the inbox."""
 
     def seal(self, value: bytes, aad: bytes) -> bytes:
         """Encrypt, bound to ``aad``."""
@@ -178,7 +178,7 @@ def _stored(
 def _protected(
     topic: Topic, protection: Protection, key: bytes, value: bytes, event_id: UUID
 ) -> tuple[bytes, bytes, bytes]:
-    if topic.sensitive:
+    if topic.sealed:
         return (
             protection.fingerprint(key),
             protection.seal(value, event_id.bytes),
@@ -218,7 +218,7 @@ def read(
         return Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
     if row["event_at"] > now + tolerance:
         return Defect(ParkReason.FROM_THE_FUTURE, "ce_time")
-    value = protection.open(row["value"], row["event_id"].bytes) if topic.sensitive else row["value"]
+    value = protection.open(row["value"], row["event_id"].bytes) if topic.sealed else row["value"]
     try:
         value.decode()
     except UnicodeDecodeError:
@@ -230,7 +230,7 @@ def read(
     except ValidationError as error:
         return _defect(error)
     key = event.key().encode()
-    if (protection.fingerprint(key) if topic.sensitive else key) != row["key"]:
+    if (protection.fingerprint(key) if topic.sealed else key) != row["key"]:
         return Defect(ParkReason.WRONG_KEY, kind.key_field)
     return Message(
         row["inbox_id"],

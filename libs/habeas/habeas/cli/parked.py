@@ -122,7 +122,7 @@ def _open(value: bytes, topic: str, event_id: UUID, kek_file: Path | None) -> by
     from habeas.contracts.topics import CATALOGUE
     from habeas.sealing import KekSettings, Protector, SealingError, open_kek
 
-    if not any(each.sensitive for each in CATALOGUE if each.name == topic):
+    if not any(each.sealed for each in CATALOGUE if each.name == topic):
         return value
     if kek_file is None:
         raise click.UsageError("messages of this topic are kept sealed: give --kek-file")

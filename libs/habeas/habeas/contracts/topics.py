@@ -11,8 +11,8 @@ class Topic:
     """One Kafka topic.
 
     ``strict`` topics are written by platforms: a field that nobody knows is refused. ``sensitive`` topics carry the
-    platform's account ids, so inboxes hold their records sealed and their keys as fingerprints, and the records are
-    trimmed from the topic once they have been taken (see ``docs/decisions/0004``). ``ordered`` topics hold a key's later
+    platform's account ids, so their records are trimmed from the topic once they have been taken (see
+    ``docs/decisions/0004``). Of both kinds inboxes hold records sealed and keys as fingerprints. ``ordered`` topics hold a key's later
     messages back behind a parked one.
     """
 
@@ -25,6 +25,11 @@ class Topic:
     sensitive: bool = False
     ordered: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether inboxes hold its records sealed: those that name accounts, and all that outsiders write, as it may hold anything."""
+        return self.sensitive or self.strict
 
     @property
     def configs(self) -> dict[str, str]:
