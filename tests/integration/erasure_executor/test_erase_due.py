@@ -1,0 +1,202 @@
+"""Attempts at erasure over a real database: whatever step dies, the erasure is finished and reported as it was."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from erasure_executor import lifecycle, store, sweeps
+from erasure_executor.gateways import Outcomes
+from erasure_executor.lifecycle import Erasure, State
+from habeas.chassis.clock import FakeClock
+from habeas.chassis.database import Database
+from habeas.chassis.ids import uuid7
+from habeas.chassis.settings import ChassisSettings, Environment
+from habeas.contracts.outcomes import TableOutcome
+from habeas.contracts.vocabulary import StuckReason, TableResult
+from habeas.datamap.errors import StoreError, StoreRefused, StoreUnavailable, Unavailability
+from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, seal_text
+from habeas.sealing.kek import KeyRing, new_key_ring
+from habeas_embedded.provision import Access
+
+NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+RING = KeyRing(new_key_ring())
+
+
+class Killed(BaseException):
+    """What ends a process without a word; no handler of errors may catch it."""
+
+
+@dataclass
+class Shelf:
+    """A store of three rows a person; dies, refuses or is away when told to."""
+
+    rows: dict[str, int]
+    dies: str | None = None
+    fails: StoreError | None = None
+    refuses: frozenset[str] = frozenset()
+    erased: list[tuple[str, ...]] = field(default_factory=list)
+
+    async def plan(self, account_ids: Sequence[str]) -> Outcomes:
+        """Count."""
+        if self.fails is not None:
+            raise self.fails
+        return {each: self._outcomes(self.rows.get(each, 0)) for each in account_ids}
+
+    async def erase(self, account_ids: Sequence[str]) -> Outcomes:
+        """Erase, and die before or after it when told to."""
+        if self.dies == "before the store":
+            raise Killed
+        if self.refuses & set(account_ids):
+            raise StoreRefused("platform", "tasks", "42501")
+        self.erased.append(tuple(account_ids))
+        done = {each: self._outcomes(self.rows.pop(each, 0)) for each in account_ids}
+        if self.dies == "after the store":
+            raise Killed
+        return done
+
+    def _outcomes(self, rows: int) -> tuple[TableOutcome, ...]:
+        result = TableResult.ERASED if rows else TableResult.NOTHING_HELD
+        return (TableOutcome(store="platform", table="tasks", category="usage", result=result, rows=rows),)
+
+
+@dataclass
+class Bench:
+    """erasure-executor's database, keys and a clock."""
+
+    db: Database
+    clock: FakeClock
+    keys: KeyStore
+    fingerprinter: Fingerprinter
+
+    async def begin(self, account_id: str, subject_id: UUID | None = None) -> UUID:
+        """Take up an erasure of a person whose keys exist."""
+        request_id, subject = uuid7(self.clock), subject_id or uuid7(self.clock)
+        async with self.db.transaction("test-begin") as tx:
+            keys = (await self.keys.create(tx, [subject], tx.now))[subject]
+            account = seal_text(keys.data, Place("request", request_id, "account"), account_id)
+            await store.add_erasures(
+                tx, [Erasure(request_id, subject, State.READY, account, date(2026, 12, 24), NOW, None)]
+            )
+        return request_id
+
+    async def sweep(self, shelf: Shelf) -> None:
+        """Sweep once."""
+        await sweeps.erase_due(self.db, shelf, self.keys, self.fingerprinter)
+
+    async def look(self, request_id: UUID) -> Erasure:
+        """Read an erasure."""
+        async with self.db.transaction("test-look") as tx:
+            return (await store.lock_erasures(tx, [request_id]))[request_id]
+
+    async def has_key(self, subject_id: UUID, kind: KeyKind) -> bool:
+        """Answer whether the subject's key exists."""
+        async with self.db.transaction("test-key") as tx:
+            return subject_id in await self.keys.read(tx, [subject_id], kind)
+
+    async def count(self, sql: str) -> int:
+        """Count rows."""
+        rows = await self.db.read("test-count", sql)
+        return int(rows[0][0])
+
+
+@pytest_asyncio.fixture
+async def bench(database: Access) -> AsyncIterator[Bench]:
+    """A service's own role on a migrated database of this test alone."""
+    clock = FakeClock(NOW)
+    settings = ChassisSettings.model_validate(
+        {
+            "environment": Environment.DEVELOPMENT,
+            "kafka_bootstrap": "127.0.0.1:1",
+            "database_dsn": database.dsn("erasure-executor"),
+        }
+    )
+    db = await Database.open(settings, "erasure_executor", clock)
+    yield Bench(db, clock, KeyStore(RING, clock.now), Fingerprinter(RING))
+    await db.close()
+
+
+async def test_an_erasure_leaves_a_tombstone_and_no_key(bench: Bench) -> None:
+    """Completed means: erased, tombstone, data key destroyed, event and facts in the outbox; the case key stays."""
+    request_id = await bench.begin("acc_1")
+    await bench.sweep(Shelf({"acc_1": 3}))
+    erasure = await bench.look(request_id)
+    assert (erasure.state, erasure.account, erasure.outcomes[0].rows) == (State.COMPLETED, None, 3)
+    assert not await bench.has_key(erasure.subject_id, KeyKind.DATA)
+    assert await bench.has_key(erasure.subject_id, KeyKind.CASE)
+    assert await bench.count("SELECT count(*) FROM erasure_executor.tombstones") == 1
+    assert await bench.count("SELECT count(*) FROM erasure_executor.outbox WHERE type = 'erasure.completed'") == 1
+
+
+@pytest.mark.parametrize("moment", ["before the store", "after the store"])
+async def test_whatever_dies_is_finished_later(bench: Bench, moment: str) -> None:
+    """A process that dies around the store's commit leaves the key; after the lease it is finished, with the first count."""
+    request_id = await bench.begin("acc_1")
+    rows = {"acc_1": 3}
+    with pytest.raises(Killed):
+        await bench.sweep(Shelf(rows, dies=moment))
+    died = await bench.look(request_id)
+    assert died.state is State.ERASING
+    assert await bench.has_key(died.subject_id, KeyKind.DATA)
+    await bench.sweep(Shelf(rows))
+    assert (await bench.look(request_id)).state is State.ERASING, "nobody takes it up before the lease is over"
+    bench.clock.advance(lifecycle.LEASE + timedelta(seconds=1))
+    await bench.sweep(Shelf(rows))
+    done = await bench.look(request_id)
+    assert (done.state, done.outcomes[0].result, done.outcomes[0].rows) == (State.COMPLETED, TableResult.ERASED, 3)
+
+
+async def test_one_who_is_refused_does_not_hold_up_the_others(bench: Bench) -> None:
+    """When the store objects to one person, the rest of the batch is erased, and the one is stuck with table and reason."""
+    requests = {account: await bench.begin(account) for account in ("acc_1", "acc_2", "acc_3")}
+    shelf = Shelf(dict.fromkeys(requests, 3), refuses=frozenset({"acc_2"}))
+    await bench.sweep(shelf)
+    states = {account: (await bench.look(request_id)).state for account, request_id in requests.items()}
+    assert states == {"acc_1": State.COMPLETED, "acc_2": State.STUCK, "acc_3": State.COMPLETED}
+    stuck = await bench.look(requests["acc_2"])
+    assert (stuck.stuck_reason, stuck.stuck_table) == (StuckReason.STORE_REFUSED, "tasks")
+    assert await bench.has_key(stuck.subject_id, KeyKind.DATA)
+
+
+async def test_a_store_that_is_away_is_waited_for(bench: Bench) -> None:
+    """Nothing is claimed while the store does not answer; once it does, the erasure completes."""
+    request_id = await bench.begin("acc_1")
+    await bench.sweep(Shelf({"acc_1": 3}, fails=StoreUnavailable("platform", Unavailability.NO_CONNECTION)))
+    stuck = await bench.look(request_id)
+    assert (stuck.state, stuck.stuck_reason) == (State.STUCK, StuckReason.STORE_UNAVAILABLE)
+    bench.clock.advance(timedelta(minutes=6))
+    await bench.sweep(Shelf({"acc_1": 3}))
+    assert (await bench.look(request_id)).state is State.COMPLETED
+
+
+async def test_a_second_erasure_of_one_person_finds_nothing(bench: Bench) -> None:
+    """Without the key that an earlier erasure destroyed, there is nothing to open and nothing held: completed, not stuck."""
+    first = await bench.begin("acc_1")
+    subject_id = (await bench.look(first)).subject_id
+    second = await bench.begin("acc_1", subject_id)
+    async with bench.db.transaction("test-delay") as tx:
+        await tx.execute(
+            "UPDATE erasure_executor.erasures SET next_attempt_at = $2 WHERE request_id = $1",
+            second,
+            NOW + timedelta(hours=1),
+        )
+    await bench.sweep(Shelf({"acc_1": 3}))
+    bench.clock.advance(timedelta(hours=2))
+    await bench.sweep(Shelf({}))
+    again = await bench.look(second)
+    assert (again.state, again.outcomes) == (State.COMPLETED, ())
+
+
+async def test_a_key_that_is_gone_without_an_erasure_is_no_success(bench: Bench) -> None:
+    """A missing key is never taken for an erased person: the erasure is stuck and says why."""
+    request_id = await bench.begin("acc_1")
+    subject_id = (await bench.look(request_id)).subject_id
+    async with bench.db.transaction("test-lose") as tx:
+        await bench.keys.destroy(tx, [subject_id], KeyKind.DATA)
+    shelf = Shelf({"acc_1": 3})
+    await bench.sweep(shelf)
+    stuck = await bench.look(request_id)
+    assert (stuck.state, stuck.stuck_reason, shelf.erased) == (State.STUCK, StuckReason.KEY_MISSING, [])
