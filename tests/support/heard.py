@@ -59,6 +59,8 @@ class Heard:
             group_id=None,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
+            # The session's event loop stands still while tests with loops of their own run; a request may be under way meanwhile.
+            request_timeout_ms=3_600_000,
         )
         await self._consumer.start()
         return self
