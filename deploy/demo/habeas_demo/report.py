@@ -44,6 +44,7 @@ class View:
 
 _GROUPS: Final = {
     "requests": "each is completed, with the outcome that the policy gives it",
+    "seen": "tables that are there and held rows, so that something can be said of them",
     "erased": "tables without any row of the 50 people",
     "kept without the person": "tables whose rows tax law keeps, and that name nobody any more",
     "others untouched": "tables in which every row of everybody else is as it was",

@@ -185,3 +185,14 @@ async def test_rows_are_counted_per_person(platform: PlatformAccess, conn: Conne
     )
     assert held["task_contents"].all == 16
     assert 0 < held["execution_logs"].staying < held["execution_logs"].all == 20
+
+
+async def test_a_missing_table_is_not_an_empty_one(platform: PlatformAccess, conn: Connection) -> None:
+    """A table that is gone holds no row of the erased, and yet nothing about it passes."""
+    ids = [person.account_id for person in some(platform, 10)]
+    witness = await Witness.begin(conn, None)
+    await erase(conn, ids)
+    await conn.execute("ALTER TABLE quality_scores RENAME TO quality_scores_away")
+    checks = await witness.check_platform(ids)
+    assert [check.name for check in checks if check.name.endswith(" quality_scores")] == ["seen · quality_scores"]
+    assert failed(checks) == {"seen · quality_scores"}
