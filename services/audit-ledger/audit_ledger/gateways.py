@@ -19,6 +19,8 @@ from habeas.auditlog.errors import AuditLogError, BadNote, BadTile
 from habeas.auditlog.notes import ED25519, KEY_BYTES, Signer, Verifier, decode_base64
 from habeas.auditlog.publish import drop_partial_tiles, write_checkpoint, write_tiles
 from habeas.auditlog.tiles import CHECKPOINT, TilePath
+from habeas.chassis import crash
+from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database
 from habeas.chassis.errors import Invariant
 
@@ -48,14 +50,21 @@ class LogDirectory:
     async def write(self, files: Sequence[tuple[TilePath, bytes]]) -> None:
         """Write tiles and bundles. Raises ``Invariant`` when one is published with other bytes, ``OSError`` for a full disk."""
         try:
-            await asyncio.to_thread(write_tiles, self._path, files)
+            await asyncio.to_thread(self._write, files)
         except BadTile as error:
             raise Invariant("what is published is not what the database holds; the log must not fork") from error
 
     async def finish(self, note: bytes, full: Iterable[TilePath]) -> None:
         """Put the checkpoint in place, then drop the partial versions of tiles that are full now."""
         await asyncio.to_thread(write_checkpoint, self._path, note)
+        crash.at(Point.CHECKPOINT_WRITTEN)
         await asyncio.to_thread(drop_partial_tiles, self._path, full)
+        crash.at(Point.LOG_PUBLISHED)
+
+    def _write(self, files: Sequence[tuple[TilePath, bytes]]) -> None:
+        for file in files:
+            write_tiles(self._path, [file])
+            crash.at(Point.TILE_WRITTEN)
 
     def _prepare(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,8 @@ from uuid import UUID
 from erasure_executor import lifecycle, store
 from erasure_executor.gateways import Outcomes, Stores
 from erasure_executor.lifecycle import Decision, Erasure
-from habeas.chassis import cause
+from habeas.chassis import cause, crash
+from habeas.chassis.crash import Point
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.sweep import Swept
 from habeas.contracts.outcomes import TableOutcome
@@ -120,7 +121,9 @@ async def _finish(tx: Transaction, decisions: Sequence[Decision], keys: KeyStore
     completed = [each.erasure for each in decisions if each.erasure.state is lifecycle.State.COMPLETED]
     await store.save_erasures(tx, [decision.erasure for decision in decisions])
     await store.add_tombstones(tx, completed)
+    crash.at(Point.KEYS_KEPT, tx.name, tx.statements)
     await keys.destroy(tx, {erasure.subject_id for erasure in completed}, KeyKind.DATA)
+    crash.at(Point.KEYS_DESTROYED, tx.name, tx.statements)
     for decision in decisions:
         tx.emit(*decision.events, trace=decision.erasure.traceparent)
         tx.record(*decision.facts, trace=decision.erasure.traceparent)

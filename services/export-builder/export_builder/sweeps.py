@@ -8,7 +8,8 @@ from uuid import UUID
 from export_builder import lifecycle, store
 from export_builder.gateways import Builder, Built, Order, Vault
 from export_builder.lifecycle import Artefact, Decision, Export
-from habeas.chassis import cause
+from habeas.chassis import cause, crash
+from habeas.chassis.crash import Point
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.sweep import Swept
 from habeas.contracts.vocabulary import Right, StuckReason
@@ -63,6 +64,7 @@ async def delete_withdrawn(db: Database, vault: Vault) -> Swept:
         withdrawing = await store.lock_withdrawing(tx, _BATCH_DELETES_MAX)
         for export in withdrawing:
             await vault.delete(export.export_id)
+            crash.at(Point.ARTEFACT_DELETED)
         await _save(tx, [lifecycle.deleted(export) for export in withdrawing])
     return Swept(len(withdrawing), more=len(withdrawing) == _BATCH_DELETES_MAX)
 

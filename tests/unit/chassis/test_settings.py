@@ -156,6 +156,7 @@ def test_production_is_the_default_and_accepts_private_connections() -> None:
     [
         ("HABEAS_KAFKA_TLS", "false", "Kafka in plain"),
         ("HABEAS_CLOCK_OFFSET_S", "60", "moved clock"),
+        ("HABEAS_CRASH_AT", "committed:1", "die on demand"),
         ("HABEAS_OTLP_ENDPOINT", "http://collector:4318/v1/traces", "spans in plain"),
         ("HABEAS_DATABASE_DSN", "postgresql://db/habeas", "sslmode=verify-full"),
         ("HABEAS_DATABASE_DSN", "postgresql://db/habeas?sslmode=require", "sslmode=verify-full"),
@@ -209,3 +210,10 @@ def test_every_setting_says_what_it_means() -> None:
             assert len(field.metadata) >= 2, name
         if field.annotation is SecretStr:
             assert name == "database_dsn"
+
+
+def test_a_crash_point_must_be_one_that_exists() -> None:
+    """A death that is asked for at an unknown point would never come, and the test that waits for it would say nothing."""
+    assert load(LEAST | {"HABEAS_CRASH_AT": "committed/inbox-batch>1:2"}).crash_at == "committed/inbox-batch>1:2"
+    assert "HABEAS_CRASH_AT" in complaint(LEAST | {"HABEAS_CRASH_AT": "nowhere:1"})
+    assert "HABEAS_CRASH_AT" in complaint(LEAST | {"HABEAS_CRASH_AT": "committed"})

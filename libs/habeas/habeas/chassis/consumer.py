@@ -17,7 +17,8 @@ from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
-from habeas.chassis import kafka, log, metrics, store
+from habeas.chassis import crash, kafka, log, metrics, store
+from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.message import Protection, Stored, relabel, take
@@ -119,6 +120,7 @@ class Consumer:
 
     async def _take(self, records: Records, stopping: asyncio.Event) -> bool:
         """Store one batch; False when told to stop while the database was away: its offsets stay where they were."""
+        crash.at(Point.CONSUMER_FETCHED)
         parked = await self._keep(records, stopping)
         if parked is None:
             return False
@@ -157,9 +159,11 @@ class Consumer:
             metrics.KAFKA_LAG_MESSAGES.set(lag, topic=named(topic))
         if not offsets:
             return
+        crash.at(Point.CONSUMER_STORED)
         try:
             async with asyncio.timeout(_COMMIT_TIMEOUT_S):
                 await consumer.commit(offsets)
+                crash.at(Point.OFFSETS_COMMITTED)
         except (KafkaError, TimeoutError) as error:
             log.event("consumer.commit_failed", error=error)
 

@@ -15,8 +15,9 @@ from typing import Any, Final, TypeVar
 import asyncpg
 from opentelemetry.trace import SpanKind
 
-from habeas.chassis import cause, metrics, outbox
+from habeas.chassis import cause, crash, metrics, outbox
 from habeas.chassis.clock import Clock
+from habeas.chassis.crash import Point
 from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import Name
 from habeas.chassis.settings import ChassisSettings
@@ -176,7 +177,10 @@ class Database:
         async with self.pool.acquire(timeout=self._acquire_timeout_s) as connection, connection.transaction():
             tx = Transaction(connection, name, self.clock.now())
             yield tx
+            crash.at(Point.TRANSACTION_DONE, name, tx.statements)
             await outbox.write(tx, self.clock)
+            crash.at(Point.OUTBOX_WRITTEN, name, tx.statements)
+        crash.at(Point.COMMITTED, name, tx.statements)
         metrics.TRANSACTION_DURATION_S.observe(self.clock.monotonic() - started, transaction=label)
         metrics.TRANSACTION_STATEMENTS.add(tx.statements, transaction=label)
         causes = [*tx.causes, *(trace for _, trace in tx.pending.events if trace is not None)]

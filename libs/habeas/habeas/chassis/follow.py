@@ -12,7 +12,8 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from habeas.chassis import kafka, log
+from habeas.chassis import crash, kafka, log
+from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.worker import wait_any
@@ -49,7 +50,9 @@ class Follower:
                 while not stopping.is_set():
                     found = await consumer.getmany(timeout_ms=int(self.wait_s * 1000), max_records=self.batch_rows_max)
                     for records in found.values():
+                        crash.at(Point.FOLLOWER_FETCHED)
                         await self.take(records)
+                        crash.at(Point.FOLLOWER_TOOK)
             except (KafkaError, *TRANSIENT) as error:
                 log.event("follower.trouble", error=error)
                 await wait_any(stopping, stopping, _TROUBLE_WAIT_S)

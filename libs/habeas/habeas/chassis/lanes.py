@@ -9,7 +9,8 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
-from habeas.chassis import store
+from habeas.chassis import crash, store
+from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.outbox import AUDIT_LANE, LANES
 
@@ -64,17 +65,21 @@ class Lanes:
             # The ordinal is one replica's alone: whoever held lanes under it before is this process's dead predecessor, or a paused
             # one, which the raised token keeps from committing.
             await tx.execute(store.INHERIT_LANES, self.holder, self._instance, self._lease)
+            crash.at(Point.LANES_INHERITED)
             await tx.execute(store.FORGET_PREDECESSORS, self.holder, self._instance)
         await tx.execute(store.FORGET_DEAD_REPLICAS)
         replicas = max(1, await tx.fetchval(store.COUNT_REPLICAS))
         share = -(-(LANES + 1) // replicas)
         held = {row["lane"]: row["token"] for row in await tx.fetch(store.RENEW_LANES, self.holder, self._lease)}
+        crash.at(Point.LANES_RENEWED)
         if len(held) > share:
             spare = sorted(held)[share:]
             await tx.execute(store.RELEASE_LANES, self.holder, spare)
+            crash.at(Point.LANES_RELEASED)
             return {lane: token for lane, token in held.items() if lane not in spare}
         if len(held) < share:
             taken = await tx.fetch(store.TAKE_LANES, self.holder, self._lease, share - len(held))
+            crash.at(Point.LANES_TAKEN)
             held.update({row["lane"]: row["token"] for row in taken})
         return held
 

@@ -13,7 +13,8 @@ from typing import Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from habeas.chassis import kafka, log, metrics
+from habeas.chassis import crash, kafka, log, metrics
+from habeas.chassis.crash import Point
 from habeas.chassis.settings import ChassisSettings
 
 _STOP_TIMEOUT_S: Final = 3.0
@@ -53,6 +54,7 @@ class Producer:
                     )
                     for record in records
                 ]
+                crash.at(Point.PRODUCER_SENT)
                 await producer.flush()
                 await asyncio.gather(*sent)
         except (KafkaError, TimeoutError, OSError) as error:

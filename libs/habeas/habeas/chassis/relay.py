@@ -7,7 +7,8 @@ A crash between the acknowledgement and the mark sends rows twice; consumers dro
 import asyncio
 from typing import Final
 
-from habeas.chassis import log, metrics, store, tracing
+from habeas.chassis import crash, log, metrics, store, tracing
+from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.lanes import Lanes
@@ -87,10 +88,12 @@ class Relay:
         )
         if not rows:
             return 0
+        crash.at(Point.RELAY_FOUND)
         hops = [tracing.start_hop(row["topic"], row["traceparent"], row["created_at"]) for row in rows]
         await self._producer.publish(
             [self._record(row, hop) for row, hop in zip(rows, hops, strict=True)], _PUBLISH_TIMEOUT_S
         )
+        crash.at(Point.RELAY_ACKED)
         for hop in hops:
             if hop is not None:
                 hop.end()
@@ -119,6 +122,7 @@ class Relay:
         )
         if not rows:
             return 0
+        crash.at(Point.RELAY_FACTS_FOUND)
         topic = topics.AUDIT_ENTRIES.name
         hops = [tracing.start_hop(topic, row["traceparent"], row["created_at"]) for row in rows]
         records = []
@@ -128,6 +132,7 @@ class Relay:
             key = f"{self._service}/{row['seq']}".encode()
             records.append(Record(topic, key, row["line"], encode_headers(envelope), partition=0))
         await self._producer.publish(records, _PUBLISH_TIMEOUT_S)
+        crash.at(Point.RELAY_FACTS_ACKED)
         for hop in hops:
             if hop is not None:
                 hop.end()

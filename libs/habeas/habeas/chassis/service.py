@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from habeas.chassis import kafka, log, metrics, migrations, store, tracing
+from habeas.chassis import crash, kafka, log, metrics, migrations, store, tracing
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import Clock, SystemClock
 from habeas.chassis.consumer import Consumer, Records
@@ -130,6 +130,8 @@ class Service:
         """Run until SIGTERM or SIGINT, or until an invariant breaks; gives the process's exit code."""
         log.configure(self.name, self.settings.log_level, instance=self.settings.instance, clock=self.clock)
         tracing.configure(self.name, self.settings)
+        if self.settings.crash_at is not None:
+            crash.arm_kill(self.settings.crash_at)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator, model_validator
 
+from habeas.chassis import crash
 from habeas.chassis.environment import SettingsError, read
 
 __all__ = ["ChassisSettings", "Environment", "LogLevel", "ServiceSettings", "SettingsError", "load_chassis_settings"]
@@ -58,6 +59,12 @@ class ChassisSettings(BaseModel):
     )
     clock_tolerance_s: float = Field(
         300.0, ge=0, le=3600, description="how far ahead of the own clock a time in a message may lie"
+    )
+
+    crash_at: str | None = Field(
+        None,
+        max_length=200,
+        description="crash point and pass, as in committed:3, at which a fault test lets the process die; refused in production",
     )
 
     kafka_bootstrap: str = Field(
@@ -139,6 +146,14 @@ class ChassisSettings(BaseModel):
     def _is_address(cls, host: str) -> str:
         return str(ip_address(host))
 
+    @field_validator("crash_at")
+    @classmethod
+    def _is_crash_point(cls, wanted: str | None) -> str | None:
+        found = None if wanted is None else crash.WANTED.fullmatch(wanted)
+        if wanted is not None and (found is None or found["point"] not in set(crash.Point)):
+            raise ValueError("no crash point with its pass")
+        return wanted
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         if self.pool_connections_min > self.pool_connections_max:
@@ -162,6 +177,8 @@ class ChassisSettings(BaseModel):
             raise ValueError("production refuses to speak with Kafka in plain: write HABEAS_KAFKA_TLS=true")
         if self.clock_offset_s:
             raise ValueError("production refuses a moved clock: remove HABEAS_CLOCK_OFFSET_S")
+        if self.crash_at is not None:
+            raise ValueError("production refuses to die on demand: remove HABEAS_CRASH_AT")
         if not _is_private(self.database_dsn.get_secret_value()):
             raise ValueError(
                 "production refuses a database connection that others could read: give HABEAS_DATABASE_DSN "

@@ -11,9 +11,10 @@ from typing import Final
 
 from aiokafka.errors import KafkaError
 
-from habeas.chassis import kafka, log
+from habeas.chassis import crash, kafka, log
 from habeas.chassis.clock import Clock
 from habeas.chassis.consumer import Consumer, Records
+from habeas.chassis.crash import Point
 from habeas.chassis.ids import uuid7
 from habeas.chassis.producer import Producer, PublishFailed, Record
 from habeas.chassis.settings import ChassisSettings
@@ -81,6 +82,7 @@ class Trimmer:
         }
         if due:
             await self.producer.publish([self._marker(partition) for partition in due], _PUBLISH_TIMEOUT_S)
+            crash.at(Point.TRIM_MARKED)
             for partition, seen_at in due.items():
                 # What came meanwhile may lie behind the marker: it needs one of its own.
                 if self._partitions[partition].last_sensitive_at == seen_at:
@@ -91,7 +93,9 @@ class Trimmer:
             if committed is not None and committed > self._partitions[partition].trimmed_to:
                 offsets[partition] = committed
         if offsets:
+            crash.at(Point.TRIM_FOUND)
             await kafka.trim(self.settings, offsets)
+            crash.at(Point.TRIMMED)
             for partition, offset in offsets.items():
                 self._partitions[partition].trimmed_to = offset
 

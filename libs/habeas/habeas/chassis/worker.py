@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from habeas.chassis import log, metrics, store, tracing
+from habeas.chassis import crash, log, metrics, store, tracing
 from habeas.chassis.batch import Batch
+from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant, Poison, Retry
 from habeas.chassis.lanes import Lanes
@@ -125,6 +126,7 @@ class Worker:
             self._more = len(rows) == self._limit
             if not rows:
                 return 0
+            crash.at(Point.WORKER_CLAIMED)
             messages, poison = self._read(rows, tx.now)
             poison |= {key: defect for key, defect in attempt.poison.items() if key in messages}
             held = self._held_back(rows, poison, attempt.later)
@@ -137,6 +139,7 @@ class Worker:
                 rejected: dict[int, Defect] = {}
                 for group in in_order(ready):
                     rejected |= await self._call(group, tx, spans.traces, attempt)
+                crash.at(Point.WORKER_HANDLED)
                 if not self._held_back(rows, rejected, {}).isdisjoint(message.inbox_id for message in ready):
                     attempt.poison |= rejected
                     raise _Again

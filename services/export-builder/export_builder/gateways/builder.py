@@ -10,6 +10,8 @@ from typing import Final
 from uuid import UUID
 
 from export_builder.gateways.archive import Archive
+from habeas.chassis import crash
+from habeas.chassis.crash import Point
 from habeas.contracts.outcomes import ExportedTable
 from habeas.datamap.policy import Policy
 from habeas.datamap.postgres import PostgresStore
@@ -80,6 +82,7 @@ class Builder:
                 by_account.setdefault(order.account_id, []).append(archives[order.export_id])
             for store in self._stores:
                 await self._read(store, by_account, list(archives.values()), portable_only=portable_only)
+            crash.at(Point.ARTEFACTS_BEGUN)
             built = await asyncio.to_thread(self._finish, orders, archives, secrets)
             on_error.pop_all()
         return built
@@ -115,6 +118,7 @@ class Builder:
             path, secret = self._vault.path(order.export_id), secrets[order.export_id]
             _read_back(path, secret, order.export_id, archive.plain_sha256)
             built[order.export_id] = Built(secret, path.stat().st_size, _sha256(path), tables)
+            crash.at(Point.ARTEFACT_WRITTEN)
         return built
 
 

@@ -14,7 +14,8 @@ from typing import Final, Protocol
 import aiosmtplib
 from aiosmtplib.errors import SMTPException, SMTPResponseException, SMTPServerDisconnected
 
-from habeas.chassis import log
+from habeas.chassis import crash, log
+from habeas.chassis.crash import Point
 from notification_mailer.gateways.letters import Letter
 from notification_mailer.lifecycle.mails import Report, Result
 from notification_mailer.settings import SmtpSettings, SmtpTls
@@ -140,6 +141,7 @@ class _Connection:
 
     async def send(self, letter: Letter, before_dot: BeforeDot) -> Report:
         """Run one mail transaction. Raises ``_Stale`` when the server had left before it began."""
+        crash.at(Point.MAIL_CONNECTED)
         refusal = await self._envelope(letter)
         if refusal is not None:
             return refusal
@@ -154,19 +156,23 @@ class _Connection:
         except (SMTPException, OSError):
             self.abort()
             return Report(Result.NOT_SENT)
+        crash.at(Point.MAIL_TEXT_SENT)
         if not await before_dot():
             self.abort()
             return Report(Result.FENCED)
+        crash.at(Point.MAIL_MARKED)
         try:
             protocol.write(_DOT)
         except (SMTPException, OSError):  # raised before anything is written
             self.abort()
             return Report(Result.NOT_SENT)
+        crash.at(Point.MAIL_DOT_WRITTEN)
         try:
             reply = await protocol.read_response(timeout=self._settings.smtp_final_timeout_s)
         except (SMTPException, OSError):
             self.abort()
             return Report(Result.LOST)
+        crash.at(Point.MAIL_ANSWERED)
         return self._final(reply.code)
 
     async def quit(self) -> None:

@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, time
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from habeas.chassis import crash
+from habeas.chassis.crash import Point
 from habeas.datamap.planner import AgeKind, PartitionPlan, PurgeRule
 from habeas.datamap.planner.sql import quoted, words
 from habeas.datamap.postgres.connection import Connection, StoreOptions
@@ -47,6 +49,7 @@ async def purge(
     edge = edge_of(rule.kind, cutoff, zone)
     dropped = await _drop_partitions(conn, rule, edge, held, options) if rule.partitions is not None else 0
     rows = await conn.fetchval(rule.delete, edge, limit, held.parameter)
+    crash.at(Point.ROWS_PURGED)
     more = rows == limit
     oldest = None if more else await conn.fetchval(rule.oldest)
     return PurgeResult(rows, dropped, _instant(oldest, zone), more)
@@ -112,6 +115,7 @@ async def _drop_partitions(
             # Writers queue behind a waiting DROP, so it gives up soon and is tried with the next sweep.
             await conn.execute(words("SET LOCAL lock_timeout =", str(int(options.drop_lock_timeout_s * 1000))))
             await conn.execute(words("DROP TABLE", quoted(schema, name)))
+        crash.at(Point.PARTITION_DROPPED)
         dropped += 1
     return dropped
 

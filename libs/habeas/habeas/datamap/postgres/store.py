@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, time
 from types import TracebackType
 from typing import Self
 
+from habeas.chassis import crash
+from habeas.chassis.crash import Point
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.check import compare
@@ -186,6 +188,8 @@ class PostgresStore:
                 with self._link.told(self.map.root):
                     await conn.fetch(plan.root.lock, asked.parameter)
                 done = [(table, await self._erase_table(conn, table, asked)) for table in plan.tables]
+                crash.at(Point.STORE_ERASED)
+            crash.at(Point.STORE_COMMITTED)
             await self._read_again(conn, plan, asked)
         return {
             account_id: tuple(
