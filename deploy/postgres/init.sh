@@ -18,7 +18,7 @@ run --dbname postgres --command "CREATE DATABASE platform"
 run --dbname habeas --file /etc/habeas/sql/roles.sql
 run --dbname platform --single-transaction --file /etc/habeas/sql/platform-schema.sql --file /etc/habeas/sql/platform-roles.sql
 
-for role in habeas_owner habeas_operator request_intake erasure_executor export_builder retention_sweeper notification_mailer audit_ledger \
+for role in habeas_owner habeas_operator habeas_supervisor request_intake erasure_executor export_builder retention_sweeper notification_mailer audit_ledger \
     habeas_intake habeas_eraser habeas_exporter habeas_sweeper habeas_mailer; do
     give_password "$role"
 done

@@ -4,6 +4,8 @@
 --   habeas_owner      runs migrations, owns every schema and table; no service logs in as it
 --   a role per service, named like its schema: reads and writes rows of its own schema, and of nothing else
 --   habeas_operator   reads everything but keys, writes nothing: consoles, `habeas up`, `habeas status`
+--   habeas_supervisor reads the same and may call the functions named supervise_…, each of which puts into the audit log what it
+--                     does: `habeas pause`, `resume`, `log-level`, `parked retry`, `parked resolve`
 --
 -- Roles are made without passwords and so cannot log in until whoever provisions sets them.
 
@@ -12,8 +14,8 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    FOREACH role IN ARRAY ARRAY['habeas_owner', 'habeas_operator', 'request_intake', 'erasure_executor', 'export_builder',
-                                'retention_sweeper', 'notification_mailer', 'audit_ledger'] LOOP
+    FOREACH role IN ARRAY ARRAY['habeas_owner', 'habeas_operator', 'habeas_supervisor', 'request_intake', 'erasure_executor',
+                                'export_builder', 'retention_sweeper', 'notification_mailer', 'audit_ledger'] LOOP
         CONTINUE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = role);
         BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN NOCREATEDB NOCREATEROLE', role);
@@ -33,8 +35,8 @@ DO $$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CONNECT, CREATE ON DATABASE %I TO habeas_owner', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO habeas_operator, request_intake, erasure_executor, export_builder, '
-                   'retention_sweeper, notification_mailer, audit_ledger', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO habeas_operator, habeas_supervisor, request_intake, erasure_executor, '
+                   'export_builder, retention_sweeper, notification_mailer, audit_ledger', current_database());
 END
 $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
@@ -58,6 +60,23 @@ BEGIN
                        'GRANT USAGE ON SEQUENCES TO %1$I', service);
         EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE habeas_owner IN SCHEMA %1$I '
                        'GRANT EXECUTE ON FUNCTIONS TO %1$I', service);
+    END LOOP;
+END
+$$;
+
+-- A supervisor sees what an operator sees. Migrations grant it the functions that they make; those that are there already are granted here.
+GRANT habeas_operator TO habeas_supervisor;
+DO $$
+DECLARE
+    operation regprocedure;
+BEGIN
+    FOR operation IN
+        SELECT p.oid FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+         WHERE n.nspname IN ('request_intake', 'erasure_executor', 'export_builder', 'retention_sweeper', 'notification_mailer',
+                             'audit_ledger')
+           AND starts_with(p.proname, 'supervise_') AND p.prosecdef
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO habeas_supervisor', operation);
     END LOOP;
 END
 $$;

@@ -27,6 +27,7 @@ __all__ = [
     "OPERATOR",
     "OWNER",
     "SERVICES",
+    "SUPERVISOR",
     "Access",
     "apply_roles",
     "clone_database",
@@ -50,6 +51,7 @@ SERVICES: Final = (
 )
 OWNER: Final = "habeas_owner"
 OPERATOR: Final = "habeas_operator"
+SUPERVISOR: Final = "habeas_supervisor"
 
 _CONNECT_LIMIT_S: Final = 10.0
 _STATEMENT_LIMIT_S: Final = 60.0
@@ -88,6 +90,11 @@ class Access:
         """The DSN that may look and not touch."""
         return self.dsn(OPERATOR)
 
+    @property
+    def supervisor_dsn(self) -> str:
+        """The DSN that may look, pause and decide about parked messages."""
+        return self.dsn(SUPERVISOR)
+
 
 def roles_sql() -> str:
     """Give the statements of `deploy/postgres/roles.sql`: packaged with us, else from the checkout around us."""
@@ -107,7 +114,7 @@ def open_access(admin_dsn: str, database: str) -> Access:
     """
     password = urlsplit(admin_dsn).password
     secret = unquote(password).encode() if password else _own_secret()
-    roles = (OWNER, OPERATOR, *(service.replace("-", "_") for service in SERVICES))
+    roles = (OWNER, OPERATOR, SUPERVISOR, *(service.replace("-", "_") for service in SERVICES))
     passwords = {role: hmac.digest(secret, b"habeas role " + role.encode(), hashlib.sha256).hex() for role in roles}
     return Access(database, admin_dsn, MappingProxyType(passwords))
 

@@ -143,6 +143,7 @@ def _show_addresses(servers: Servers, access: Access, fleet: Fleet, console: Con
         **servers.addresses(),
         "database_owner_dsn": access.owner_dsn,
         "database_operator_dsn": access.operator_dsn,
+        "database_supervisor_dsn": access.supervisor_dsn,
         **{f"{member.name}_health": f"http://127.0.0.1:{member.health_port}/readyz" for member in fleet.members},
     }
     path = servers.run.directory / "addresses.json"

@@ -30,7 +30,12 @@ def run(database: Access) -> Run:
     """Run a command as an operator of the test's database would."""
 
     async def invoke(*arguments: str, **env: str) -> Result:
-        variables = {"HABEAS_OPERATOR_DATABASE_DSN": database.operator_dsn, "HABEAS_ENVIRONMENT": "development", **env}
+        variables = {
+            "HABEAS_OPERATOR_DATABASE_DSN": database.operator_dsn,
+            "HABEAS_SUPERVISOR_DATABASE_DSN": database.supervisor_dsn,
+            "HABEAS_ENVIRONMENT": "development",
+            **env,
+        }
         # In a thread of its own: a command makes its own event loop.
         return await asyncio.to_thread(CliRunner().invoke, habeas, list(arguments), env=variables)
 

@@ -37,7 +37,13 @@ class Follower:
     batch_rows_max: int
     wait_s: float
 
-    async def run(self, settings: ChassisSettings, client_id: str, stopping: asyncio.Event) -> None:
+    async def run(
+        self,
+        settings: ChassisSettings,
+        client_id: str,
+        stopping: asyncio.Event,
+        paused: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Follow until told to stop; after any trouble with Kafka or the database start again from the kept position."""
         while not stopping.is_set():
             consumer = kafka.assigned_consumer(settings, client_id)
@@ -48,6 +54,9 @@ class Follower:
                 consumer.assign([partition])
                 consumer.seek(partition, await self.position())
                 while not stopping.is_set():
+                    if paused():
+                        await wait_any(stopping, stopping, self.wait_s)
+                        continue
                     found = await consumer.getmany(timeout_ms=int(self.wait_s * 1000), max_records=self.batch_rows_max)
                     for records in found.values():
                         crash.at(Point.FOLLOWER_FETCHED)

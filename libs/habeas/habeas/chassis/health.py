@@ -1,6 +1,6 @@
 """Health and metrics over HTTP, on loopback unless told otherwise: /livez, /readyz and /metrics, nothing else.
 
-Answers name probes and their states, and carry no values; what went wrong is in the log.
+Answers name probes and their states, and carry no values but what operators have set; what went wrong is in the log.
 """
 
 import asyncio
@@ -47,6 +47,7 @@ class Health:
         self._port = port
         self._live: dict[Name, Probe] = {}
         self._ready: dict[Name, Probe] = {}
+        self._details: dict[Name, Callable[[], object]] = {}
         self._states: dict[Name, State] = {}
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -63,6 +64,10 @@ class Health:
     def ready(self, name: str, probe: Probe) -> None:
         """Let the process count as ready only while `probe` passes."""
         self._ready[Name(name)] = probe
+
+    def tell(self, name: str, detail: Callable[[], object]) -> None:
+        """Let /readyz carry what `detail` gives, plain JSON, under this name; it changes no answer."""
+        self._details[Name(name)] = detail
 
     async def serve(self) -> None:
         """Answer from now on. Raises OSError when the address cannot be had, TimeoutError when the server is stuck."""
@@ -101,9 +106,9 @@ class Health:
         """Be an ASGI application."""
         match scope["type"], scope.get("method"), scope.get("path"):
             case "http", "GET", "/livez":
-                status, kind, body = await self._report(self._live)
+                status, kind, body = await self._report(self._live, {})
             case "http", "GET", "/readyz":
-                status, kind, body = await self._report(self._ready)
+                status, kind, body = await self._report(self._ready, self._details)
             case "http", "GET", "/metrics":
                 status, kind, body = 200, metrics.CONTENT_TYPE, metrics.render()
             case _:
@@ -117,11 +122,17 @@ class Health:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _report(self, probes: Mapping[Name, Probe]) -> tuple[int, str, bytes]:
+    async def _report(
+        self, probes: Mapping[Name, Probe], details: Mapping[Name, Callable[[], object]]
+    ) -> tuple[int, str, bytes]:
         states = await asyncio.gather(*(self._ask(name, probe) for name, probe in probes.items()))
         passed = all(state is State.OK for state in states)
         listed = [{"name": str(name), "state": state.value} for name, state in zip(probes, states, strict=True)]
-        body = {"state": State.OK.value if passed else State.FAILED.value, "probes": listed}
+        body = {
+            "state": State.OK.value if passed else State.FAILED.value,
+            "probes": listed,
+            **{str(name): detail() for name, detail in details.items()},
+        }
         return (200 if passed else 503), _JSON, orjson.dumps(body)
 
     async def _ask(self, name: Name, probe: Probe) -> State:

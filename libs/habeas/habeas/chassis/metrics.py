@@ -42,6 +42,7 @@ POOL_IDLE_CONNECTIONS = _gauge("pool.idle.connections", "database connections op
 # Lanes
 LANE_HELD_LANES = _gauge("lane.held.lanes", "lanes that this replica holds")
 LANE_TAKEN_LANES = _counter("lane.taken.lanes", "lanes taken over")
+LANE_PAUSED_LANES = _gauge("lane.paused.lanes", "lanes of the service that operators have paused")
 LANE_LOST_LANES = _counter("lane.lost.lanes", "lanes lost to another replica")
 
 # Kafka
@@ -51,6 +52,9 @@ KAFKA_FINISHED_REBALANCES = _counter("kafka.finished.rebalances", "changes of th
 KAFKA_POLL_AGE_S = _gauge("kafka.poll_age_s", "time since the consumer last asked for messages", "topic")
 KAFKA_UNREACHABLE_S = _gauge("kafka.unreachable_s", "time since a broker last answered; 0 while one answers")
 FOLLOW_POSITION_MESSAGES = _gauge("follow.position.messages", "next position of an ordered follower", "topic")
+
+# What operators set
+CONTROL_PAUSED_SERVICES = _gauge("control.paused.services", "1 while operators have paused this service, else 0")
 
 # Sweeps and the process
 SWEEP_DURATION_S = _histogram("sweep.duration_s", "one run of a sweep", "sweep")

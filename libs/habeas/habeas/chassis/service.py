@@ -18,6 +18,7 @@ from habeas.chassis import crash, kafka, log, metrics, migrations, store, tracin
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import Clock, SystemClock
 from habeas.chassis.consumer import Consumer, Records
+from habeas.chassis.control import LOOK_S, Control
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.follow import Follower
@@ -56,6 +57,7 @@ class _Running:
     """Everything that exists only while the process runs."""
 
     database: Database
+    control: Control
     lanes: Lanes
     relay: Relay
     producer: Producer
@@ -231,7 +233,17 @@ class Service:
         lanes = Lanes(database, uuid7(self.clock), settings.instance, settings.lease_s)
         producer = Producer(settings, f"{self.name}-{settings.instance}-relay")
         relay = Relay(self.name, database, lanes, producer, settings)
-        worker = Worker(database, lanes, self.handlers, self.topics, self._protection, settings, self._handled)
+        control = Control(database, settings.log_level)
+        worker = Worker(
+            database,
+            lanes,
+            self.handlers,
+            self.topics,
+            self._protection,
+            settings,
+            self._handled,
+            paused=control.is_paused,
+        )
         consumer = None
         if self.topics:
             consumer = Consumer(
@@ -239,7 +251,7 @@ class Service:
             )
         self._sweeps = [build(database) for build in self._sweepers]
         database.on_commit(relay.note)
-        return _Running(database, lanes, relay, producer, worker, consumer)
+        return _Running(database, control, lanes, relay, producer, worker, consumer)
 
     def _handled(self, by: Sweep | None = None) -> None:
         """Something was done that sweeps may have been waiting for."""
@@ -249,6 +261,8 @@ class Service:
 
     async def _start(self, running: _Running) -> list["asyncio.Task[None]"]:
         settings = self.settings
+        paused = running.control.is_paused
+        await running.control.look()
         await running.lanes.balance()
         await self._keep_house(running.database)
         jobs: list[Coroutine[Any, Any, None]] = [
@@ -257,6 +271,7 @@ class Service:
             running.worker.run(self.stopping),
             self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database)),
             self._every(_GAUGES_S, lambda: self._gauge(running)),
+            self._every(LOOK_S, running.control.look),
             Deadman(
                 self._kafka_answers,
                 self.settings.kafka_unreachable_s,
@@ -264,9 +279,11 @@ class Service:
                 exit_code=69,
                 gauge=metrics.KAFKA_UNREACHABLE_S,
             ).run(self.stopping),
-            *(sweep.run(self.stopping, self._handled) for sweep in self._sweeps),
+            *(sweep.run(self.stopping, self._handled, paused) for sweep in self._sweeps),
             *(
-                build(running.database).run(settings, f"{self.name}-{settings.instance}-follower", self.stopping)
+                build(running.database).run(
+                    settings, f"{self.name}-{settings.instance}-follower", self.stopping, paused
+                )
                 for build in self._followers
             ),
         ]
@@ -376,6 +393,7 @@ class Service:
         health.ready("lanes", leased)
         health.ready("consumer", assigned)
         health.ready("worker", not_halted)
+        health.tell("control", running.control.shown)
 
 
 async def _bounded(step: Awaitable[Any], limit_s: float) -> None:

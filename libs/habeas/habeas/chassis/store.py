@@ -77,7 +77,7 @@ CLAIM: Final = """
     WITH held AS MATERIALIZED (
         SELECT l.lane
           FROM lanes AS l JOIN unnest($2::smallint[], $3::bigint[]) AS mine (lane, token) USING (lane, token)
-         WHERE l.holder = $1
+         WHERE l.holder = $1 AND l.paused_at IS NULL
          ORDER BY l.lane
            FOR SHARE OF l)
     SELECT i.inbox_id, i.event_id, i.topic, i.type, i.key, i.event_at, i.traceparent, i.value, i.received_at, i.attempts
@@ -123,6 +123,10 @@ COUNT_OUTBOX: Final = """
     SELECT e.rows + a.rows AS unpublished, LEAST(e.oldest_at, a.oldest_at) AS oldest_unpublished_at
       FROM (SELECT count(*) AS rows, min(created_at) AS oldest_at FROM outbox WHERE published_at IS NULL) AS e,
            (SELECT count(*) AS rows, min(created_at) AS oldest_at FROM audit_outbox WHERE published_at IS NULL) AS a
+"""
+
+FIND_CONTROL: Final = """
+    SELECT paused_at, log_level, ARRAY(SELECT lane FROM lanes WHERE paused_at IS NOT NULL ORDER BY lane) AS lanes FROM control
 """
 
 MAKE_PARTITIONS: Final = "SELECT outbox_make_partitions($1, $2)"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from habeas.chassis import log, metrics
 from habeas.chassis.clock import Clock
@@ -10,6 +11,8 @@ from habeas.chassis.database import TRANSIENT
 from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import Name
 from habeas.chassis.worker import wait_any
+
+_PAUSED_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,15 @@ class Sweep:
     clock: Clock
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self, stopping: asyncio.Event, handled: "Callable[[Sweep], None]") -> None:
+    async def run(
+        self, stopping: asyncio.Event, handled: "Callable[[Sweep], None]", paused: Callable[[], bool] = lambda: False
+    ) -> None:
         """Sweep until told to stop. An ``Invariant`` ends the process; other failures are told and tried again in time."""
         while not stopping.is_set():
             self.wake.clear()
+            if paused():
+                await wait_any(stopping, stopping, min(self.every_s, _PAUSED_LOOK_S))
+                continue
             more = False
             started = self.clock.monotonic()
             try:

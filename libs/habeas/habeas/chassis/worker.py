@@ -63,6 +63,8 @@ class Worker:
         protection: Protection,
         settings: ChassisSettings,
         handled: Callable[[], None] = lambda: None,
+        *,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self.wake = asyncio.Event()
         self.halted = False
@@ -73,6 +75,7 @@ class Worker:
         self._protection = protection
         self._settings = settings
         self._told = handled
+        self._paused = paused
         self._tolerance = timedelta(seconds=settings.clock_tolerance_s)
         self._limit = settings.inbox_batch_rows_max
         self._parked_in_a_row = 0
@@ -83,7 +86,7 @@ class Worker:
         while not stopping.is_set():
             self.wake.clear()
             try:
-                handled = 0 if self.halted else await self.step()
+                handled = 0 if self.halted or self._paused() else await self.step()
             except TRANSIENT as error:
                 log.event("worker.database_trouble", error=error)
                 await _pause(stopping, self._settings.poll_interval_s)

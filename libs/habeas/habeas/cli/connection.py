@@ -21,6 +21,14 @@ OPERATOR_DSN: Final = click.option(
     help="The fleet's database, as a role that may read it (habeas_operator).",
 )
 
+SUPERVISOR_DSN: Final = click.option(
+    "--dsn",
+    envvar="HABEAS_SUPERVISOR_DATABASE_DSN",
+    show_envvar=True,
+    required=True,
+    help="The fleet's database, as a role that may decide (habeas_supervisor, or the service's own).",
+)
+
 _CONNECT_S: Final = 10.0
 _STATEMENT_S: Final = 60.0
 
@@ -55,7 +63,12 @@ async def connected(dsn: str, schema: str = "pg_catalog", *, writes: bool = Fals
         yield conn
     except asyncpg.InsufficientPrivilegeError:
         raise click.ClickException("the role of this DSN may not do that") from None
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError):
+    except (
+        asyncpg.UndefinedTableError,
+        asyncpg.UndefinedColumnError,
+        asyncpg.UndefinedFunctionError,
+        asyncpg.InvalidSchemaNameError,
+    ):
         raise click.ClickException("the fleet's tables are not there: run `habeas migrate` first") from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise click.ClickException(f"the database did not answer: {type(error).__name__}") from None

@@ -11,6 +11,7 @@ import click
 from typing_extensions import override
 
 from habeas.cli.audit import audit
+from habeas.cli.control import log_level, pause, resume
 from habeas.cli.datamap import datamap
 from habeas.cli.export import export
 from habeas.cli.migrate import migrate
@@ -61,7 +62,21 @@ def habeas() -> None:
 
 for _name, (_, _, _help) in _ELSEWHERE.items():
     habeas.add_command(click.Command(_name, help=_help))
-for _command in (audit, datamap, export, migrate, parked, policy, request, status, trace, trail):
+for _command in (
+    audit,
+    datamap,
+    export,
+    log_level,
+    migrate,
+    parked,
+    pause,
+    policy,
+    request,
+    resume,
+    status,
+    trace,
+    trail,
+):
     habeas.add_command(_command)
 
 

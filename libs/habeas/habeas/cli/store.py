@@ -122,6 +122,10 @@ _FIND_EXPORT: Final = """
       FROM export_builder.exports WHERE export_id = $1
 """
 
+_SET_PAUSED: Final = "SELECT {schema}.supervise_pause($1, $2, $3) AS changed"
+
+_SET_LOG_LEVEL: Final = "SELECT {schema}.supervise_log_level($1, $2) AS changed"
+
 
 async def count_requests(conn: Querying) -> list[asyncpg.Record]:
     """Count requests by right and state, with the oldest and the next that is due."""
@@ -182,3 +186,15 @@ async def find_parked_value(conn: Querying, service: str, inbox_id: int) -> byte
 async def find_export(conn: Querying, export_id: UUID) -> asyncpg.Record | None:
     """Give what is needed to open an export; the artefact's key is sealed."""
     return await conn.fetchrow(_FIND_EXPORT, export_id)
+
+
+async def set_paused(conn: Querying, service: str, fact_id: UUID, lane: int | None, *, wanted: bool) -> bool:
+    """Pause or resume a service or one lane, on record; False when it was so already."""
+    row = await conn.fetchrow(_SET_PAUSED.format(schema=schema_of(service)), fact_id, wanted, lane)
+    return row is not None and bool(row["changed"])
+
+
+async def set_log_level(conn: Querying, service: str, fact_id: UUID, level: str | None) -> bool:
+    """Set a service's log level, or give it back to its configuration, on record; False when it was so already."""
+    row = await conn.fetchrow(_SET_LOG_LEVEL.format(schema=schema_of(service)), fact_id, level)
+    return row is not None and bool(row["changed"])

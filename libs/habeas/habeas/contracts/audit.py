@@ -68,6 +68,12 @@ class Action(StrEnum):
     MESSAGE_REVEALED = "message.revealed"
     PRODUCER_HALTED = "producer.halted"
     PRODUCER_RESUMED = "producer.resumed"
+    SERVICE_PAUSED = "service.paused"
+    SERVICE_RESUMED = "service.resumed"
+    LANE_PAUSED = "lane.paused"  # count is the lane
+    LANE_RESUMED = "lane.resumed"
+    LOG_LEVEL_SET = "log_level.set"
+    LOG_LEVEL_RESET = "log_level.reset"
 
 
 class AuditOutcome(StrEnum):
@@ -96,6 +102,10 @@ class AuditOutcome(StrEnum):
     ACKNOWLEDGEMENT = "acknowledgement"
     OUTCOME = "outcome"
     POLICY_CHANGE = "policy_change"
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class CommitmentLabel(StrEnum):

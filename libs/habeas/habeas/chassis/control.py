@@ -1,0 +1,55 @@
+"""Control: what operators set while a service runs, in its own schema: paused or not, paused lanes, the log level.
+
+Every replica looks once a second, so that a change takes effect within two, and looks before it begins to work, so that a pause survives
+a restart. A paused service stores messages and publishes; it neither handles nor sweeps. Paused lanes are left out by the claim itself.
+"""
+
+from typing import Final
+
+from habeas.chassis import log, metrics, store
+from habeas.chassis.database import Database
+from habeas.chassis.errors import Invariant
+from habeas.chassis.settings import LogLevel
+
+LOOK_S: Final = 1.0
+
+
+class Control:
+    """The last that was seen; while the database is away it stands, and nothing can be handled anyway."""
+
+    def __init__(self, database: Database, configured: LogLevel) -> None:
+        self.lanes: tuple[int, ...] = ()
+        self.log_level = configured
+        self._is_paused = False
+        self._database = database
+        self._configured = configured
+
+    def is_paused(self) -> bool:
+        """Answer whether the service is to stand still."""
+        return self._is_paused
+
+    async def look(self) -> None:
+        """Look, and let what changed take effect."""
+        rows = await self._database.read("control", store.FIND_CONTROL)
+        if len(rows) != 1:
+            message = "the table control has one row"
+            raise Invariant(message)
+        row = rows[0]
+        level = self._configured if row["log_level"] is None else LogLevel(row["log_level"])
+        seen = (row["paused_at"] is not None, tuple(row["lanes"]), level)
+        if seen != (self._is_paused, self.lanes, self.log_level):
+            self._is_paused, self.lanes, self.log_level = seen
+            log.set_level(level)
+            log.event(
+                "control.changed",
+                severity=LogLevel.WARNING,
+                paused=self._is_paused,
+                paused_lanes=len(self.lanes),
+                log_level=level,
+            )
+        metrics.CONTROL_PAUSED_SERVICES.set(self._is_paused)
+        metrics.LANE_PAUSED_LANES.set(len(self.lanes))
+
+    def shown(self) -> dict[str, object]:
+        """Give what /readyz says about it."""
+        return {"paused": self._is_paused, "paused_lanes": list(self.lanes), "log_level": self.log_level.value}

@@ -1,0 +1,77 @@
+"""Pausing, resuming and log levels, by command, at services that run: it takes effect within seconds and survives a restart."""
+
+import asyncio
+import json
+import time
+import urllib.request
+
+from click.testing import CliRunner
+
+from habeas.cli.main import habeas
+from habeas_embedded.waiting import until
+from tests.e2e.test_delivery import PAIR, WAIT_S, Toys, toys
+
+__all__ = ["toys"]
+
+SERVICE = "erasure-executor"
+EFFECT_LIMIT_S = 2.0
+SLACK_S = 3.0  # two shared cores: a process may not get its turn
+
+
+async def command(toys: Toys, *arguments: str) -> None:
+    """Run a command as a supervisor."""
+    given = [*arguments, "--dsn", toys.access.supervisor_dsn]
+    result = await asyncio.to_thread(CliRunner().invoke, habeas, given)
+    assert result.exit_code == 0, result.output
+
+
+def asked(toys: Toys, path: str) -> str:
+    """What the service answers on its health port."""
+    port = toys.fleet.member(SERVICE).health_port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        body: bytes = answer.read()
+    return body.decode()
+
+
+async def shows(toys: Toys, **wanted: object) -> float:
+    """Wait until /readyz shows this; gives the seconds that it took."""
+    since = time.monotonic()
+
+    async def shown() -> bool:
+        control = json.loads(await asyncio.to_thread(asked, toys, "/readyz"))["control"]
+        return {name: control[name] for name in wanted} == wanted
+
+    assert await until(shown, EFFECT_LIMIT_S + SLACK_S)
+    return time.monotonic() - since
+
+
+async def test_pause_resume_and_log_level_while_running(toys: Toys) -> None:
+    """A paused service stores and handles nothing, also after a restart, until it is resumed; the log level changes on the way."""
+    keys = await toys.add(20)
+    await toys.fleet.start(PAIR)
+    await toys.want(2)
+    assert await toys.hears(40, WAIT_S)
+
+    await command(toys, "pause", SERVICE)
+    await shows(toys, paused=True)
+    assert "habeas_control_paused_services 1.0" in await asyncio.to_thread(asked, toys, "/metrics")
+    await toys.want(2)
+
+    async def stored() -> bool:
+        return bool(await toys.connection.fetchval("SELECT count(*) = 80 FROM erasure_executor.inbox"))
+
+    assert await until(stored, WAIT_S)
+    await command(toys, "log-level", SERVICE, "info")
+    await shows(toys, log_level="info", paused=True)
+    await toys.fleet.stop_service(SERVICE)
+    await toys.fleet.start_service(SERVICE)
+    await shows(toys, log_level="info", paused=True)
+    assert await toys.heard() == 40
+    assert not toys.logged(SERVICE, '"message.handled"')
+
+    await command(toys, "resume", SERVICE)
+    assert await toys.hears(80, WAIT_S)
+    assert await toys.effects() == {key: [1, 2, 3, 4] for key in keys}
+    assert toys.logged(SERVICE, '"message.handled"')
+    await command(toys, "log-level", SERVICE, "--reset")
+    await shows(toys, log_level="warning", paused=False)
