@@ -140,7 +140,7 @@ class Relay:
         async def mark(tx: Transaction) -> None:
             await tx.execute(store.MARK_FACTS_PUBLISHED, tx.now, [row["seq"] for row in rows])
 
-        await self._database.run("relay-mark", mark)
+        await self._database.run("relay-mark-facts", mark)
         return len(rows)
 
     async def _sequence(self, tx: Transaction) -> None:
