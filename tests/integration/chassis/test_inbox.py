@@ -160,3 +160,14 @@ async def test_a_stop_while_the_database_is_away_stores_and_commits_nothing(deli
     assert not await consumer._take([record_of(ticked(new_id()))], stopping)
     assert consumer._offsets == {}
     assert await delivery.states() == []
+
+
+async def test_how_far_a_partition_was_stored_is_kept_with_the_rows(delivery: Delivery) -> None:
+    """The position moves in the transaction that stores, over records that nobody wants too, and never back."""
+    wanted = record_of(extended(new_id(), 1), partition=1)
+    marker = raw_record(topics.REQUESTS, b"", b"{}", {**headers_of(extended(new_id(), 2)), "ce_type": b"topic.rolled"})
+    await delivery.receive(wanted)
+    await delivery.receive(marker)
+    await delivery.receive(wanted)
+    rows = await delivery.look("SELECT partition, next_offset FROM erasure_executor.positions ORDER BY partition")
+    assert [tuple(row) for row in rows] == [(0, marker.offset + 1), (1, wanted.offset + 1)]

@@ -9,15 +9,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
+from typing_extensions import override
 
-from habeas.chassis import crash, kafka, log, metrics, store
+from habeas.chassis import crash, kafka, log, metrics, positions, store
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
@@ -34,6 +35,7 @@ _COMMIT_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
 _FETCH_WAIT_MS: Final = 250
+_COLUMNS: Final = 14  # of ``Stored.columns``
 
 
 class Consumer:
@@ -53,6 +55,7 @@ class Consumer:
         self._committed_at = 0.0
         self._offsets: dict[TopicPartition, int] = {}  # stored and not yet committed
         self._reached: dict[TopicPartition, int] = {}
+        self._settled: set[TopicPartition] = set()  # partitions that are read from where the database says
         self.seen: Callable[[Records], None] = lambda _: None
         self._topics = topics
         self._wanted = wanted
@@ -76,6 +79,7 @@ class Consumer:
             group_instance_id=f"{service}-{settings.instance}",
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
+            listener=_Unsettle(self.unsettle),
             max_records=settings.inbox_batch_rows_max,
             fetch_max_wait_ms=500,
             session_timeout_ms=15_000,
@@ -103,6 +107,7 @@ class Consumer:
             raise Invariant(message)
         while not stopping.is_set():
             try:
+                await self._settle(consumer)
                 found = await consumer.getmany(
                     timeout_ms=_FETCH_WAIT_MS, max_records=self._settings.inbox_batch_rows_max
                 )
@@ -110,13 +115,31 @@ class Consumer:
                 log.event("consumer.kafka_trouble", error=error)
                 await wait_any(stopping, stopping, self._settings.poll_interval_s)
                 continue
+            except TRANSIENT as error:
+                self.polled_at = self._database.clock.monotonic()
+                log.event("consumer.database_trouble", error=error)
+                await wait_any(stopping, stopping, self._settings.poll_interval_s)
+                continue
             self.polled_at = self._database.clock.monotonic()
-            records = [record for batch in found.values() for record in batch]
+            # What was fetched of a partition before it was settled comes again from the right place.
+            records = [record for place, batch in found.items() if place in self._settled for record in batch]
             if records and not await self._take(records, stopping):
                 return
             if not records or self.polled_at - self._committed_at > _COMMIT_EVERY_S:
                 await self._commit(consumer)
         await self._commit(consumer)
+
+    def unsettle(self) -> None:
+        """Look anew from where partitions are to be read: they were given out again, or the database is another one."""
+        self._settled = set()
+        self._offsets = {}
+
+    async def _settle(self, consumer: "AIOKafkaConsumer") -> None:
+        new = sorted(consumer.assignment() - self._settled)
+        if new:
+            settled = self._settled
+            await positions.settle(consumer, self._database, new)
+            settled.update(new)  # in vain when everything was unsettled meanwhile
 
     async def _take(self, records: Records, stopping: asyncio.Event) -> bool:
         """Store one batch; False when told to stop while the database was away: its offsets stay where they were."""
@@ -177,7 +200,7 @@ class Consumer:
         firsts: dict[UUID, Stored] = {}
         for stored, _ in taken:
             firsts.setdefault(stored.event_id, stored)
-        fresh = await self._insert(tx, list(firsts.values()))
+        fresh = await self._insert(tx, list(firsts.values()), records)
         digests = {stored.event_id: stored.digest for stored in fresh}
         known = [event_id for event_id in firsts if event_id not in digests]
         if known:
@@ -194,10 +217,26 @@ class Consumer:
         tx.record(*(AuditFact(Action.MESSAGE_PARKED) for _ in parked))
         return parked
 
-    async def _insert(self, tx: Transaction, stored: Sequence[Stored]) -> list[Stored]:
-        """Insert rows; gives those whose id was not there yet."""
-        if not stored:
+    async def _insert(self, tx: Transaction, stored: Sequence[Stored], reached: Records = ()) -> list[Stored]:
+        """Insert rows, and with them how far these records reach; gives the rows whose id was not there yet."""
+        if not stored and not reached:
             return []
-        columns = map(list, zip(*(one.columns() for one in stored), strict=True))
-        added = {row["event_id"] for row in await tx.fetch(store.STORE_RECORDS, tx.now, *columns)}
+        columns: Any = map(list, zip(*(one.columns() for one in stored), strict=True)) if stored else [[]] * _COLUMNS
+        rows = await tx.fetch(store.STORE_RECORDS, tx.now, *columns, *positions.columns(reached))
+        added = {row["event_id"] for row in rows}
         return [one for one in stored if one.event_id in added]
+
+
+class _Unsettle(ConsumerRebalanceListener):
+    """Tells when partitions were given out; it must not wait, as the group waits for it."""
+
+    def __init__(self, unsettle: Callable[[], None]) -> None:
+        self._unsettle = unsettle
+
+    @override
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        self._unsettle()
+
+    @override
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        self._unsettle()

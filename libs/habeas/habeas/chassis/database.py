@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import asyncpg
 from opentelemetry.trace import SpanKind
 
-from habeas.chassis import cause, crash, metrics, outbox
+from habeas.chassis import cause, crash, metrics, outbox, store
 from habeas.chassis.clock import Clock
 from habeas.chassis.crash import Point
 from habeas.chassis.errors import Invariant
@@ -25,6 +25,11 @@ from habeas.contracts.audit import AuditFact
 from habeas.contracts.model import Event
 
 T = TypeVar("T")
+
+
+class ServerChanged(Exception):
+    """The database's server is another one, or was restarted: nothing begins on it before it is known to have everything."""
+
 
 TRANSIENT: Final = (
     asyncpg.SerializationError,
@@ -42,12 +47,14 @@ TRANSIENT: Final = (
     asyncpg.InterfaceError,
     OSError,
     TimeoutError,
+    ServerChanged,
 )
 """Failures of the database or the way to it: the same unit of work may succeed unchanged, so no message is blamed."""
 
 _ATTEMPTS_MAX: Final = 5
 _POSTGRESQL: Final = Name("postgresql")
 _BACKOFF_FIRST_S: Final = 0.02
+_CLOSE_S: Final = 5.0
 
 # Queues are empty when statistics are taken and full when it matters, so the planner's guesses are worth nothing: it sorts all that
 # waits to take the first few rows (160 ms instead of 5 with 60,000 waiting). Every statement of a service has an index made for it.
@@ -57,6 +64,30 @@ _PLANNER: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
+
+
+class Server(NamedTuple):
+    """Which server it is: the data's identity, and since when it runs."""
+
+    system_id: int
+    started_at: datetime
+
+    @classmethod
+    async def of(cls, connection: "Asking") -> "Server":
+        """Ask the server that a connection leads to."""
+        row = await connection.fetchrow(store.FIND_SERVER)
+        if row is None:
+            message = "one row is always given"
+            raise Invariant(message)
+        return cls(row["system_id"], row["started_at"])
+
+
+class Asking(Protocol):
+    """A connection of asyncpg, from a pool or not."""
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """Run a query and give its first row."""
+        ...
 
 
 class Transaction:
@@ -135,32 +166,57 @@ class Database:
         self.schema = schema
         self.clock = clock
         self.pool = pool
+        self.server_changed = asyncio.Event()
+        self._trusted: Server | None = None  # none: every server is taken as it is
+        self._settings = settings
         self._acquire_timeout_s = settings.connect_timeout_s
         self._on_commit: list[Callable[[outbox.Pending], None]] = []
 
     @classmethod
     async def open(cls, settings: ChassisSettings, schema: str, clock: Clock) -> "Database":
         """Open the pool. Raises what asyncpg raises when the server is not there; callers wait and try again."""
+        made: list[Database] = []
+
+        async def enter(connection: Asking) -> None:
+            for database in made:
+                await database._enter(connection)  # noqa: SLF001 -- its own
+
         pool = await asyncpg.create_pool(
-            settings.database_dsn.get_secret_value(),
             min_size=settings.pool_connections_min,
             max_size=settings.pool_connections_max,
-            command_timeout=settings.statement_timeout_ms / 1000 + 1,
-            timeout=settings.connect_timeout_s,
             max_inactive_connection_lifetime=300,
-            statement_cache_size=256,
-            server_settings={
-                "application_name": schema,
-                "search_path": schema,
-                "statement_timeout": str(settings.statement_timeout_ms),
-                "lock_timeout": str(settings.lock_timeout_ms),
-                "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
-                "jit": "off",
-                **_PLANNER,
-            },
+            init=enter,
             reset=_keep_session,
+            **_options(settings, schema),
         )
-        return cls(pool, schema, clock, settings)
+        database = cls(pool, schema, clock, settings)
+        made.append(database)
+        return database
+
+    @asynccontextmanager
+    async def apart(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+        """Connect outside of the pool, also to a server that is not trusted yet; for looking before units of work may begin."""
+        connection = await asyncpg.connect(**_options(self._settings, self.schema))
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=_CLOSE_S)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether units of work may begin: a server was looked at, and none since that is not known to have everything."""
+        return self._trusted is not None and not self.server_changed.is_set()
+
+    def trust(self, server: Server) -> None:
+        """Let units of work begin on this server, and on no other from now on."""
+        self._trusted = server
+        self.server_changed.clear()
+
+    async def _enter(self, connection: Asking) -> None:
+        """Look at each new connection's server; a restart or a failover comes with new connections and cannot be missed."""
+        if self._trusted is not None and await Server.of(connection) != self._trusted:
+            self.server_changed.set()
+            raise ServerChanged
 
     def on_commit(self, callback: Callable[[outbox.Pending], None]) -> None:
         """Call back after every commit with what it holds for the outbox, so that relay and sweeps wake at once."""
@@ -229,6 +285,24 @@ class Database:
             await asyncio.wait_for(self.pool.close(), 5)
         except TimeoutError:
             self.pool.terminate()
+
+
+def _options(settings: ChassisSettings, schema: str) -> dict[str, Any]:
+    return {
+        "dsn": settings.database_dsn.get_secret_value(),
+        "command_timeout": settings.statement_timeout_ms / 1000 + 1,
+        "timeout": settings.connect_timeout_s,
+        "statement_cache_size": 256,
+        "server_settings": {
+            "application_name": schema,
+            "search_path": schema,
+            "statement_timeout": str(settings.statement_timeout_ms),
+            "lock_timeout": str(settings.lock_timeout_ms),
+            "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
+            "jit": "off",
+            **_PLANNER,
+        },
+    }
 
 
 async def _keep_session(connection: object) -> None:

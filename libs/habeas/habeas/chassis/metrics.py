@@ -47,6 +47,7 @@ LANE_LOST_LANES = _counter("lane.lost.lanes", "lanes lost to another replica")
 
 # Kafka
 KAFKA_LAG_MESSAGES = _gauge("kafka.lag.messages", "messages behind the end of the partitions held", "topic")
+KAFKA_GONE_MESSAGES = _counter("kafka.gone.messages", "records gone from Kafka before they were stored", "topic")
 KAFKA_HELD_PARTITIONS = _gauge("kafka.held.partitions", "partitions that this replica consumes", "topic")
 KAFKA_FINISHED_REBALANCES = _counter("kafka.finished.rebalances", "changes of the partitions held")
 KAFKA_POLL_AGE_S = _gauge("kafka.poll_age_s", "time since the consumer last asked for messages", "topic")

@@ -16,7 +16,7 @@ _EXIT_WRONG_USE = 2
 
 
 def main(load: Callable[[], T], build: Callable[[T], Service]) -> NoReturn:
-    """Load settings, build the service, run it, exit with its code: 0 stopped, 2 wrong configuration, 69, 70 or 75 failed."""
+    """Load settings, build the service, run it, exit with its code: 0 stopped, 2 wrong configuration, 65, 69, 70 or 75 failed."""
 
     async def run() -> int:
         return await build(settings).run()

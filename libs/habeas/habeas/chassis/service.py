@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from habeas.chassis import crash, kafka, log, metrics, migrations, store, tracing
+from habeas.chassis import crash, history, kafka, log, metrics, migrations, store, tracing
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import Clock, SystemClock
 from habeas.chassis.consumer import Consumer, Records
@@ -23,13 +23,15 @@ from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.follow import Follower
 from habeas.chassis.health import Health
+from habeas.chassis.history import DatabaseRestored
 from habeas.chassis.ids import uuid7
 from habeas.chassis.lanes import Lanes
 from habeas.chassis.message import Protection
+from habeas.chassis.positions import RecordsGone
 from habeas.chassis.producer import Producer
 from habeas.chassis.redaction import Name
 from habeas.chassis.relay import Relay
-from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.sweep import Sweep, Swept
 from habeas.chassis.trim import Trimmer, sensitive
 from habeas.chassis.watchdog import Deadman, Watchdog
@@ -42,10 +44,14 @@ P = ParamSpec("P")
 
 _EXIT_OVERDUE: Final = 75
 _EXIT_FAILED: Final = 70
+_EXIT_PAST_UNKNOWN: Final = (
+    65  # EX_DATAERR: the database is older than what was told; nothing goes on before an operator decides
+)
 _PARTITION_DAYS_AHEAD: Final = 7
 _HOUSEKEEPING_S: Final = 3600.0
 _POLL_AGE_MAX_S: Final = 120.0
 _GAUGES_S: Final = 2.0
+_HISTORY_S: Final = 1.0
 _DROP_ROWS_MAX: Final = 10_000
 _KAFKA_TROUBLE: Final = (kafka.KafkaError, OSError, TimeoutError)
 _OUTBOX_KEPT: Final = timedelta(days=14)  # longer than any topic keeps records, so that a lost Kafka can be refilled
@@ -159,8 +165,12 @@ class Service:
         if database is None:
             return _EXIT_FAILED if not self.stopping.is_set() else 0
         try:
-            if not await self._prepared(database):
+            if not await self._kafka_there():
                 return _EXIT_FAILED if not self.stopping.is_set() else 0
+            if not await self._history_holds(health, database):
+                return _EXIT_PAST_UNKNOWN if not self.stopping.is_set() else 0
+            for check in self._preparations:
+                await check(database)
             running = self._assemble(database)
             self._register(health, running)
             if not await self._subscribed(running):
@@ -177,7 +187,7 @@ class Service:
             await database.close()
         if self._failure is not None:
             log.event("service.failed", error=self._failure)
-            return _EXIT_FAILED
+            return _EXIT_PAST_UNKNOWN if isinstance(self._failure, DatabaseRestored | RecordsGone) else _EXIT_FAILED
         log.event("service.stopped")
         return 0
 
@@ -196,25 +206,44 @@ class Service:
         found: Database | None = await self._await("database", ready, (*TRANSIENT, migrations.SchemaNotReady))
         return found
 
-    async def _prepared(self, database: Database) -> bool:
+    async def _kafka_there(self) -> bool:
         async def topics_there() -> bool:
             missing = await kafka.missing_topics(self.settings, self.topics)
             if missing:
                 raise kafka.TopicsMissing(missing)
             return True
 
-        if not await self._await("kafka", topics_there, (kafka.TopicsMissing, *_KAFKA_TROUBLE)):
-            return False
-        for check in self._preparations:
-            await check(database)
-        return True
+        return bool(await self._await("kafka", topics_there, (kafka.TopicsMissing, *_KAFKA_TROUBLE)))
+
+    async def _history_holds(self, health: Health, database: Database) -> bool:
+        """Wait until this database is known to have all that the service ever told; while it has not, the service is not ready."""
+
+        async def trusted() -> bool:
+            return database.is_trusted
+
+        async def holds() -> bool:
+            try:
+                await history.verify(self.settings, self.name, database)
+            except DatabaseRestored as error:
+                log.event("service.database_restored", severity=LogLevel.ERROR, entries=error.unknown, error=error)
+                raise
+            return True
+
+        health.ready("history", trusted)
+        return bool(
+            await self._await("history", holds, (DatabaseRestored, *_KAFKA_TROUBLE, *TRANSIENT), pause_s=_HISTORY_S)
+        )
 
     async def _subscribed(self, running: _Running) -> bool:
         """Join the consumer group; Kafka may have gone away again since it was asked."""
         return running.consumer is None or bool(await self._await("kafka", running.consumer.start, _KAFKA_TROUBLE))
 
     async def _await(
-        self, what: str, attempt: Callable[[], Coroutine[Any, Any, Any]], trouble: tuple[type[BaseException], ...]
+        self,
+        what: str,
+        attempt: Callable[[], Coroutine[Any, Any, Any]],
+        trouble: tuple[type[BaseException], ...],
+        pause_s: float = 0.2,
     ) -> Any:  # noqa: ANN401 -- what the attempt gives
         deadline = self.clock.monotonic() + self.settings.start_timeout_s
         while not self.stopping.is_set():
@@ -225,7 +254,7 @@ class Service:
                     log.event("service.start_gave_up", waiting_for=Name(what), error=error)
                     return None
                 log.event("service.waiting", waiting_for=Name(what), error=error)
-                await wait_any(self.stopping, self.stopping, 0.2)
+                await wait_any(self.stopping, self.stopping, pause_s)
         return None
 
     def _assemble(self, database: Database) -> _Running:
@@ -269,6 +298,7 @@ class Service:
             running.lanes.keep(self.stopping),
             running.relay.run(self.stopping),
             running.worker.run(self.stopping),
+            self._watch_history(running),
             self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database)),
             self._every(_GAUGES_S, lambda: self._gauge(running)),
             self._every(LOOK_S, running.control.look),
@@ -365,6 +395,19 @@ class Service:
             except TRANSIENT as error:
                 log.event("service.database_trouble", error=error)
             await wait_any(self.stopping, self.stopping, seconds)
+
+    async def _watch_history(self, running: _Running) -> None:
+        """End the process when the database turns out to be older than what was told; after any change of its server, read again."""
+
+        def changed() -> None:
+            if running.consumer is not None:
+                running.consumer.unsettle()
+
+        try:
+            await history.watch(self.settings, self.name, running.database, self.stopping, changed)
+        except DatabaseRestored as error:
+            log.event("service.database_restored", severity=LogLevel.ERROR, entries=error.unknown, error=error)
+            raise
 
     async def _kafka_answers(self) -> bool:
         try:

@@ -58,7 +58,11 @@ FIND_UNPUBLISHED_FACTS: Final = """
 
 MARK_FACTS_PUBLISHED: Final = "UPDATE audit_outbox SET published_at = $1 WHERE seq = ANY($2::bigint[])"
 
+# The positions travel with the rows: in one statement, so that they cost no round trip, and at one moment, so that they never lie.
 STORE_RECORDS: Final = """
+    WITH moved AS (
+        INSERT INTO positions (topic, partition, next_offset) SELECT * FROM unnest($16::text[], $17::integer[], $18::bigint[])
+        ON CONFLICT (topic, partition) DO UPDATE SET next_offset = greatest(positions.next_offset, EXCLUDED.next_offset))
     INSERT INTO inbox (received_at, next_attempt_at, event_id, topic, partition, record_offset, type, key, lane, event_at,
                        traceparent, value, digest, state, reason, field)
     SELECT $1::timestamptz, $1, n.*
@@ -66,6 +70,28 @@ STORE_RECORDS: Final = """
                   $10::text[], $11::bytea[], $12::bytea[], $13::text[], $14::text[], $15::text[]) AS n
     ON CONFLICT (event_id) DO NOTHING
     RETURNING event_id
+"""
+
+FIND_POSITIONS: Final = "SELECT topic, partition, next_offset FROM positions WHERE topic = ANY($1::text[])"
+
+FIND_POSITION: Final = "SELECT next_offset FROM positions WHERE topic = $1 AND partition = $2"
+
+FIND_AUDIT_HEAD: Final = "SELECT epoch, seq, hash FROM audit_head ORDER BY epoch DESC LIMIT 1"
+
+FIND_AUDIT_LINE: Final = "SELECT line FROM audit_outbox WHERE seq = $1"
+
+FIND_SERVER: Final = """
+    SELECT pg_postmaster_start_time() AS started_at, (SELECT system_identifier FROM pg_control_system()) AS system_id
+"""
+
+FORGET_POSITIONS: Final = """
+    DELETE FROM positions AS p USING unnest($1::text[], $2::integer[]) AS n (topic, partition)
+     WHERE p.topic = n.topic AND p.partition = n.partition
+"""
+
+SET_POSITION: Final = """
+    INSERT INTO positions (topic, partition, next_offset) VALUES ($1, $2, $3)
+    ON CONFLICT (topic, partition) DO UPDATE SET next_offset = EXCLUDED.next_offset
 """
 
 FIND_DIGESTS: Final = "SELECT event_id, digest FROM inbox WHERE event_id = ANY($1::uuid[])"

@@ -1,0 +1,103 @@
+"""Positions: from which record on a partition is read, decided by what the database holds and not by what Kafka remembers.
+
+Kafka keeps committed offsets for a group, the database keeps how far it really stored. After a restore of the database the two disagree,
+after the loss of Kafka too. The earlier of both is read on from, so that nothing is skipped; what comes twice is known by its id. Records
+that are gone from Kafka before they were stored cannot be read any more: that is never passed over in silence.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from habeas.chassis import log, metrics, store
+from habeas.chassis.database import Database, Transaction
+from habeas.chassis.errors import Invariant
+from habeas.chassis.redaction import named
+from habeas.chassis.settings import LogLevel
+
+_ASK_TIMEOUT_S: Final = 15.0
+
+
+class RecordsGone(Invariant):
+    """Kafka no longer has records that this database never stored; only an operator can say what becomes of them."""
+
+    def __init__(self, gone: int) -> None:
+        super().__init__(f"{gone} records are gone from Kafka before they were stored; see `habeas recover`")
+        self.gone = gone
+
+
+class Start(NamedTuple):
+    """Where a partition is read on from; ``gone`` records before it are lost, ``anew`` says that the partition is another one."""
+
+    offset: int
+    gone: int = 0
+    anew: bool = False
+
+
+def choose(stored: int | None, committed: int | None, first: int, end: int) -> Start:
+    """Decide from which offset on a partition is read that holds the records ``first`` to ``end - 1``.
+
+    ``stored`` is what the database knows, ``committed`` what the group's offset in Kafka says; either may be unknown. Without a committed
+    offset, or with a position beyond the end, the partition was made anew (or the group was forgotten): it is read from its beginning.
+    """
+    reached = committed if stored is None else stored
+    gone = 0 if reached is None else max(0, first - reached)
+    if committed is None or reached is None or max(committed, reached) > end:
+        return Start(first, gone, anew=True)
+    return Start(max(first, min(committed, reached)), gone)
+
+
+async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Sequence[TopicPartition]) -> None:
+    """Put the consumer where each partition is to be read on from.
+
+    Raises ``RecordsGone``, and what Kafka and database raise when they are away; then it may be called again.
+    """
+    async with asyncio.timeout(_ASK_TIMEOUT_S):
+        committed = {each: await consumer.committed(each) for each in partitions}
+        first = await consumer.beginning_offsets(partitions)
+        end = await consumer.end_offsets(partitions)
+    rows = await database.read("positions-find", store.FIND_POSITIONS, sorted({each.topic for each in partitions}))
+    stored = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+    starts = {each: choose(stored.get(each), committed[each], first[each], end[each]) for each in partitions}
+    for each, start in starts.items():
+        if start.gone:
+            metrics.KAFKA_GONE_MESSAGES.add(start.gone, topic=named(each.topic))
+            _tell("consumer.records_gone", each, start.gone, LogLevel.ERROR)
+    if gone := sum(start.gone for start in starts.values()):
+        raise RecordsGone(gone)
+    anew = [each for each, start in starts.items() if start.anew and each in stored]
+    if anew:
+        await database.run("positions-forget", lambda tx: _forget(tx, anew))
+    for each, start in starts.items():
+        back = (committed[each] or 0) - start.offset
+        if start.anew and stored.get(each):
+            _tell("consumer.partition_anew", each, stored[each])
+        elif back > 0:
+            _tell("consumer.rewound", each, back)
+        consumer.seek(each, start.offset)
+
+
+def columns(records: "Iterable[ConsumerRecord[bytes, bytes]]") -> tuple[list[str], list[int], list[int]]:
+    """Give how far a batch of records reaches, as columns in the order of ``store.STORE_RECORDS``."""
+    reached: dict[tuple[str, int], int] = {}
+    for record in records:
+        place = (record.topic, record.partition)
+        reached[place] = max(reached.get(place, 0), record.offset + 1)
+    ordered = sorted(reached)  # one lock order everywhere: no deadlocks
+    return (
+        [topic for topic, _ in ordered],
+        [partition for _, partition in ordered],
+        [reached[place] for place in ordered],
+    )
+
+
+async def _forget(tx: Transaction, partitions: Sequence[TopicPartition]) -> None:
+    await tx.execute(
+        store.FORGET_POSITIONS, [each.topic for each in partitions], [each.partition for each in partitions]
+    )
+
+
+def _tell(name: str, where: TopicPartition, records: int, severity: LogLevel = LogLevel.WARNING) -> None:
+    log.event(name, severity=severity, topic=named(where.topic), partition=where.partition, records=records)
