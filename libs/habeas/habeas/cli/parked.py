@@ -8,6 +8,7 @@ from uuid import UUID
 import click
 
 from habeas.cli.connection import OPERATOR_DSN, run
+from habeas.cli.decisions import parse, resolve, retry
 from habeas.cli.output import AS_JSON, age, say, write_facts, write_json, write_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ _LIMIT: Final = 200
 
 @click.group(name="parked")
 def parked() -> None:
-    """Look at messages that wait for a person."""
+    """Look at messages that wait for a person, and decide about them."""
+
+
+parked.add_command(retry)
+parked.add_command(resolve)
 
 
 @parked.command(name="list")
@@ -60,7 +65,7 @@ def list_(dsn: str, service: str | None, limit: int, *, as_json: bool) -> None:
 @AS_JSON
 def show(message: str, dsn: str, kek_file: Path | None, *, reveal: bool, as_json: bool) -> None:
     """Show one parked message; ID is that of the list, such as request-intake/42. Exit code 1 when it is not parked."""
-    service, inbox_id = _parse(message)
+    ((service, (inbox_id,)),) = parse([message]).items()
     found = run(_reveal(dsn, service, inbox_id, kek_file) if reveal else _show(dsn, service, inbox_id))
     if found is None:
         raise click.ClickException(f"{message} is not parked")
@@ -68,15 +73,6 @@ def show(message: str, dsn: str, kek_file: Path | None, *, reveal: bool, as_json
         write_json(found)
     else:
         write_facts(found)
-
-
-def _parse(message: str) -> tuple[str, int]:
-    from habeas.cli import store
-
-    service, _, number = message.rpartition("/")
-    if service not in store.SERVICES or not number.isdigit():
-        raise click.UsageError("an ID is SERVICE/NUMBER, such as request-intake/42")
-    return service, int(number)
 
 
 async def _list(dsn: str, service: str | None, limit: int) -> list[dict[str, Any]]:

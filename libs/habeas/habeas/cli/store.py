@@ -115,6 +115,18 @@ _FIND_ONE_PARKED: Final = """
       FROM {schema}.inbox WHERE inbox_id = $1 AND state = 'parked'
 """
 
+_FIND_PARKED_IDS: Final = """
+    SELECT inbox_id FROM {schema}.inbox WHERE state = 'parked' AND ($1::text IS NULL OR reason = $1) ORDER BY inbox_id LIMIT $2
+"""
+
+_RETRY_PARKED: Final = (
+    "SELECT message_id, verdict = 'retried' AS is_decided, verdict FROM {schema}.supervise_retry($1, $2)"
+)
+
+_RESOLVE_PARKED: Final = """
+    SELECT message_id, verdict = 'now_resolved' AS is_decided, verdict FROM {schema}.supervise_resolve($1, $2, $3)
+"""
+
 _FIND_PARKED_VALUE: Final = "SELECT value FROM {schema}.inbox WHERE inbox_id = $1 AND state = 'parked'"
 
 _FIND_EXPORT: Final = """
@@ -198,3 +210,24 @@ async def set_log_level(conn: Querying, service: str, fact_id: UUID, level: str 
     """Set a service's log level, or give it back to its configuration, on record; False when it was so already."""
     row = await conn.fetchrow(_SET_LOG_LEVEL.format(schema=schema_of(service)), fact_id, level)
     return row is not None and bool(row["changed"])
+
+
+async def find_parked_ids(conn: Querying, service: str, reason: str | None, limit: int) -> list[int]:
+    """Give the numbers of a service's parked messages, of one reason or of all, oldest first."""
+    rows = await conn.fetch(_FIND_PARKED_IDS.format(schema=schema_of(service)), reason, limit)
+    return [row["inbox_id"] for row in rows]
+
+
+async def decide_parked(
+    conn: Querying, service: str, ids: Sequence[int], facts: Sequence[UUID], because: str | None
+) -> dict[int, str]:
+    """Retry parked messages, or resolve them when there is a reason, on record.
+
+    Gives "decided" or why not for each message that there is: its state, `unreadable`, `id_conflict`.
+    """
+    schema = schema_of(service)
+    if because is None:
+        rows = await conn.fetch(_RETRY_PARKED.format(schema=schema), ids, facts)
+    else:
+        rows = await conn.fetch(_RESOLVE_PARKED.format(schema=schema), ids, facts, because)
+    return {row["message_id"]: "decided" if row["is_decided"] else row["verdict"] for row in rows}

@@ -106,6 +106,12 @@ class AuditOutcome(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+    SENT_AGAIN = "sent_again"
+    DONE_BY_HAND = "done_by_hand"
+    DUPLICATE = "duplicate"
+    SUPERSEDED = "superseded"
+    FORGED = "forged"
+    UNREADABLE = "unreadable"
 
 
 class CommitmentLabel(StrEnum):

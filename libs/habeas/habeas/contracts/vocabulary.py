@@ -94,3 +94,14 @@ class ParkReason(StrEnum):
     FROM_THE_FUTURE = "from_the_future"
     UNKNOWN_REFERENCE = "unknown_reference"
     EXHAUSTED = "exhausted"
+
+
+class ResolveReason(StrEnum):
+    """Why a parked message is never to take effect, by a person's decision."""
+
+    SENT_AGAIN = "sent_again"  # the producer has mended it and sent it anew
+    DONE_BY_HAND = "done_by_hand"  # a person has done what it asked for
+    DUPLICATE = "duplicate"  # another message stands for it
+    SUPERSEDED = "superseded"  # what it says no longer holds
+    FORGED = "forged"  # nobody who may send it has sent it
+    UNREADABLE = "unreadable"  # nobody can say what it was
