@@ -1,14 +1,16 @@
 """Lanes: who works on which keys, and what keeps a replica that lost its lanes from doing anything."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
+from habeas.chassis import log
 from habeas.chassis.batch import Batch
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.lanes import Lanes
@@ -37,6 +39,19 @@ async def add_effects(batch: Batch[RequestExtended], tx: Transaction) -> None:
     """Write down each event."""
     for event in batch:
         await tx.execute(ADD_EFFECT, event.request_id, number_of(event))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]]:
+    """What is logged about lanes, name by name with its fields."""
+    events: list[tuple[str, Mapping[str, Any]]] = []
+
+    def event(name: str, **fields: Any) -> None:
+        if name.startswith("lanes."):
+            events.append((name, fields))
+
+    monkeypatch.setattr(log, "event", event)
+    return events
 
 
 class Gate:
@@ -123,6 +138,68 @@ async def test_lanes_spread_and_come_back(delivery: Delivery) -> None:
     await expire(delivery, three.lanes)
     await one.lanes.balance()
     assert set(one.lanes.held) == EVERY_LANE
+
+
+@pytest.mark.parametrize("count", [3, 7, 10, 17])
+async def test_every_replica_has_its_share(delivery: Delivery, count: int) -> None:
+    """However many replicas share seventeen lanes, nobody has two more than another, and nobody has none."""
+    holders = [Lanes(delivery.database, new_id(), instance, LEASE_S) for instance in range(count)]
+    for _ in range(2):
+        for lanes in holders:
+            await lanes.balance()
+    for lanes in holders:
+        await lanes.balance()
+    sizes = [len(lanes.held) for lanes in holders]
+    assert sum(sizes) == len(EVERY_LANE)
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1
+
+
+async def test_lanes_of_the_dead_are_taken_when_their_lease_is_over(delivery: Delivery) -> None:
+    """Whoever lives waits for the end of the lease and not for the turn of its own renewal."""
+    lease_s = 3.0
+    two = await Replica.start(delivery, 1, lease_s=lease_s)
+    one = Lanes(await delivery.another(), new_id(), 0, lease_s)
+    stopping = asyncio.Event()
+    clock = asyncio.get_running_loop().time
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        tasks.create_task(one.keep(stopping))
+        assert await until(lambda: one._next_expiry_s is not None, 10)
+        await two.lanes.balance()
+        assert await until(lambda: len(one.held) == 9, 10)
+        await two.lanes.balance()  # the last sign of life, just after the other one's
+        died_at = clock()
+        assert await until(lambda: set(one.held) == EVERY_LANE, 10)
+        took_s = clock() - died_at
+        stopping.set()
+    assert took_s < lease_s * 1.1
+
+
+async def test_changes_of_lanes_are_told(delivery: Delivery, told: list[tuple[str, Mapping[str, Any]]]) -> None:
+    """The log has what was taken, given back and lost, with tokens, and that a lease ran out before it was renewed."""
+    one, two = await Replica.start(delivery, 0), await Replica.start(delivery, 1)
+    await share_out(one, two)
+    await expire(delivery, two.lanes)
+    delivery.clock.advance(timedelta(seconds=LEASE_S))
+    assert two.lanes.of_messages() == ([], [])
+    assert two.lanes.has_audit() is False
+    before = dict(two.lanes.held)
+    await one.lanes.balance()
+    await two.lanes.balance()
+    assert [name for name, _ in told] == [
+        "lanes.taken",  # all, by the first
+        "lanes.given_back",
+        "lanes.taken",  # by the second
+        "lanes.fenced",  # the second, as soon as it looks
+        "lanes.fenced",  # the first too: there is one clock here
+        "lanes.taken",  # what the second has lost
+        "lanes.lost",
+    ]
+    (_, fenced), (_, lost) = told[3], told[6]
+    assert fenced["silent_s"] == LEASE_S
+    for fields in (fenced, lost):
+        assert fields["lanes"] == sorted(before)
+        assert fields["tokens"] == [before[lane] for lane in sorted(before)]
 
 
 async def test_a_lease_that_may_have_run_out_is_not_used(delivery: Delivery) -> None:

@@ -36,6 +36,7 @@ _STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
 _FETCH_WAIT_MS: Final = 250
 _COLUMNS: Final = 14  # of ``Stored.columns``
+_SESSION_MIN_S: Final = 6.0  # brokers refuse less, unless they are told otherwise
 
 
 class Consumer:
@@ -72,6 +73,9 @@ class Consumer:
             acks="all",
             **kafka.broker_options(settings),
         )
+        # What a dead replica consumed stands still for as long as its lanes do.
+        session_ms = int(max(settings.lease_s, _SESSION_MIN_S) * 1000)
+        self.membership = Membership(self.unsettle)
         self.subscriber = self.broker.subscriber(
             *topics,
             batch=True,
@@ -79,11 +83,11 @@ class Consumer:
             group_instance_id=f"{service}-{settings.instance}",
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
-            listener=_Unsettle(self.unsettle),
+            listener=self.membership,
             max_records=settings.inbox_batch_rows_max,
             fetch_max_wait_ms=500,
-            session_timeout_ms=15_000,
-            heartbeat_interval_ms=3_000,
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // 5,
             rebalance_timeout_ms=30_000,
             max_poll_interval_ms=300_000,
         )
@@ -227,16 +231,22 @@ class Consumer:
         return [one for one in stored if one.event_id in added]
 
 
-class _Unsettle(ConsumerRebalanceListener):
-    """Tells when partitions were given out; it must not wait, as the group waits for it."""
+class Membership(ConsumerRebalanceListener):
+    """Tells when partitions were given out, and knows whether they are; it must not wait, as the group waits for it.
+
+    With more replicas than partitions a replica may be given none: it is ready all the same, for when another one ends.
+    """
 
     def __init__(self, unsettle: Callable[[], None]) -> None:
+        self.is_given = False
         self._unsettle = unsettle
 
     @override
     def on_partitions_revoked(self, revoked: Any) -> None:
+        self.is_given = False
         self._unsettle()
 
     @override
     def on_partitions_assigned(self, assigned: Any) -> None:
+        self.is_given = True
         self._unsettle()

@@ -298,7 +298,10 @@ def _options(settings: ChassisSettings, schema: str) -> dict[str, Any]:
             "search_path": schema,
             "statement_timeout": str(settings.statement_timeout_ms),
             "lock_timeout": str(settings.lock_timeout_ms),
-            "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
+            # A replica that stands still in the middle of a transaction keeps its lanes locked no longer than it holds them.
+            "idle_in_transaction_session_timeout": str(
+                min(settings.idle_in_transaction_timeout_ms, int(settings.lease_s * 1000))
+            ),
             "jit": "off",
             **_PLANNER,
         },

@@ -6,13 +6,18 @@ tokens it believes in, and finds nothing under a token that has moved on.
 """
 
 import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
-from habeas.chassis import crash, store
+from habeas.chassis import crash, log, metrics, store
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.outbox import AUDIT_LANE, LANES
+from habeas.chassis.settings import LogLevel
+
+_LOOKS_PER_LEASE: Final = 20  # at most, while leases of others are about to run out
 
 
 class Lanes:
@@ -27,6 +32,9 @@ class Lanes:
         self._lease = timedelta(seconds=lease_s)
         self._renewed = -float("inf")
         self._is_new = True
+        self._is_fenced = False
+        self._given_back: frozenset[int] = frozenset()
+        self._next_expiry_s: float | None = None
 
     def of_messages(self) -> tuple[list[int], list[int]]:
         """Give the message lanes held and their tokens, empty when the own lease may have run out."""
@@ -40,24 +48,39 @@ class Lanes:
         return AUDIT_LANE in self.held and self._fresh()
 
     async def keep(self, stopping: asyncio.Event) -> None:
-        """Renew and balance until told to stop; a database that is away costs the lanes, never the process."""
+        """Renew and balance until told to stop; a database that is away costs the lanes, never the process.
+
+        Whoever lives looks again when the next lease of another replica runs out, so that lanes of the dead rest no longer than that.
+        """
         while not stopping.is_set():
             try:
                 await self.balance()
-            except TRANSIENT:
+            except TRANSIENT as error:
+                log.event("lanes.trouble", error=error)
                 if not self._fresh():
                     self.held = {}
             try:
-                await asyncio.wait_for(stopping.wait(), self._lease_s / 3)
+                await asyncio.wait_for(stopping.wait(), self._wait_s())
             except TimeoutError:
                 continue
 
     async def balance(self) -> None:
         """Renew what is held, take what is free up to the fair share, give back what is above it."""
         started = self._database.clock.monotonic()
-        self.held = await self._database.run("lanes-balance", self._balance)
-        self._is_new = False
+        before = dict(self.held)
+        self._fresh()
+        after = await self._database.run("lanes-balance", self._balance)
+        self.held = after
+        self._is_new = self._is_fenced = False
         self._renewed = started
+        taken = {lane: token for lane, token in after.items() if before.get(lane) != token}
+        gone = {lane: token for lane, token in before.items() if after.get(lane) != token}
+        lost = {lane: token for lane, token in gone.items() if lane not in self._given_back}
+        _tell("lanes.taken", taken, held=len(after))
+        _tell("lanes.given_back", {lane: gone[lane] for lane in gone if lane not in lost}, held=len(after))
+        _tell("lanes.lost", lost, held=len(after), severity=LogLevel.WARNING)
+        metrics.LANE_TAKEN_LANES.add(len(taken))
+        metrics.LANE_LOST_LANES.add(len(lost))
 
     async def _balance(self, tx: Transaction) -> dict[int, int]:
         await tx.execute(store.HEARTBEAT, self.holder, self._instance, self._lease)
@@ -68,20 +91,29 @@ class Lanes:
             crash.at(Point.LANES_INHERITED)
             await tx.execute(store.FORGET_PREDECESSORS, self.holder, self._instance)
         await tx.execute(store.FORGET_DEAD_REPLICAS)
-        replicas = max(1, await tx.fetchval(store.COUNT_REPLICAS))
-        share = -(-(LANES + 1) // replicas)
+        share = await self._share(tx)
+        self._given_back = frozenset()
         held = {row["lane"]: row["token"] for row in await tx.fetch(store.RENEW_LANES, self.holder, self._lease)}
         crash.at(Point.LANES_RENEWED)
         if len(held) > share:
             spare = sorted(held)[share:]
             await tx.execute(store.RELEASE_LANES, self.holder, spare)
             crash.at(Point.LANES_RELEASED)
-            return {lane: token for lane, token in held.items() if lane not in spare}
-        if len(held) < share:
+            self._given_back = frozenset(spare)
+            held = {lane: token for lane, token in held.items() if lane not in spare}
+        elif len(held) < share:
             taken = await tx.fetch(store.TAKE_LANES, self.holder, self._lease, share - len(held))
             crash.at(Point.LANES_TAKEN)
             held.update({row["lane"]: row["token"] for row in taken})
+        self._next_expiry_s = await tx.fetchval(store.FIND_NEXT_EXPIRY, self.holder)
         return held
+
+    async def _share(self, tx: Transaction) -> int:
+        """Give how many lanes are this replica's: together they are all lanes, and nobody has two more than another."""
+        row = await tx.fetchrow(store.COUNT_REPLICAS, self.holder, self._instance)
+        replicas, rank = (1, 0) if row is None else (max(1, row["replicas"]), row["rank"])
+        least, over = divmod(LANES + 1, replicas)
+        return least + (rank < over)
 
     async def leave(self) -> None:
         """Give every lane back at once, so that another replica need not wait for the lease."""
@@ -95,4 +127,24 @@ class Lanes:
         await self._database.run("lanes-leave", release)
 
     def _fresh(self) -> bool:
-        return self._database.clock.monotonic() - self._renewed < self._lease_s
+        """Answer whether the own lease still runs, by the own clock; the first time that it does not is told."""
+        silent_s = self._database.clock.monotonic() - self._renewed
+        if silent_s < self._lease_s:
+            return True
+        if self.held and not self._is_fenced:
+            self._is_fenced = True
+            _tell("lanes.fenced", self.held, silent_s=round(silent_s, 3), severity=LogLevel.WARNING)
+        return False
+
+    def _wait_s(self) -> float:
+        regular_s = self._lease_s / 3
+        if self._next_expiry_s is None:
+            return regular_s
+        return min(regular_s, max(self._next_expiry_s, 0.0) + self._lease_s / _LOOKS_PER_LEASE)
+
+
+def _tell(name: str, lanes: Mapping[int, int], *, severity: LogLevel = LogLevel.INFO, **more: float) -> None:
+    """Log one wide event about lanes with their tokens; none for no lanes."""
+    if lanes:
+        numbers = sorted(lanes)
+        log.event(name, severity=severity, lanes=numbers, tokens=[lanes[lane] for lane in numbers], **more)

@@ -418,8 +418,7 @@ class Service:
 
     def _register(self, health: Health, running: _Running) -> None:
         async def assigned() -> bool:
-            consumer = running.consumer.subscriber.consumer if running.consumer else None
-            return running.consumer is None or (consumer is not None and bool(consumer.assignment()))
+            return running.consumer is None or running.consumer.membership.is_given
 
         async def leased() -> bool:
             return bool(running.lanes.held)

@@ -175,7 +175,14 @@ FORGET_PREDECESSORS: Final = "DELETE FROM replicas WHERE instance = $2 AND holde
 
 FORGET_DEAD_REPLICAS: Final = "DELETE FROM replicas WHERE expires_at < now() - interval '1 minute'"
 
-COUNT_REPLICAS: Final = "SELECT count(*) FROM replicas WHERE expires_at >= now()"
+COUNT_REPLICAS: Final = """
+    SELECT count(*) AS replicas, count(*) FILTER (WHERE (instance, holder) < ($2::integer, $1::uuid)) AS rank
+      FROM replicas WHERE expires_at >= now()
+"""
+
+FIND_NEXT_EXPIRY: Final = """
+    SELECT extract(epoch FROM min(expires_at) - now())::float8 FROM lanes WHERE holder IS NOT NULL AND holder <> $1
+"""
 
 RENEW_LANES: Final = """
     UPDATE lanes SET expires_at = now() + $2::interval
