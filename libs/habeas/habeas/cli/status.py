@@ -1,78 +1,132 @@
-"""`habeas status`: how requests stand, and what waits, is stuck or parked. Counts only; nobody's data."""
+"""`habeas status`: how requests and their deadlines stand, what waits, is stuck, parked or paused. Counts only; nobody's data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import click
 
 from habeas.cli.connection import OPERATOR_DSN, run
 from habeas.cli.output import AS_JSON, age, say, write_json, write_table
 
-if TYPE_CHECKING:
-    import asyncpg
+_BOOTSTRAP: Final = "HABEAS_KAFKA_BOOTSTRAP"
 
 
 @click.command(name="status")
 @OPERATOR_DSN
+@click.option(
+    "--kafka", envvar=_BOOTSTRAP, show_envvar=True, help="Kafka brokers, to be asked for the lag of each service."
+)
+@click.option("--days", type=click.IntRange(0, 90), default=5, show_default=True, help="What counts as due soon.")
+@click.option(
+    "--old-s", type=click.FloatRange(1, 1e6), default=300.0, show_default=True, help="What counts as waiting long."
+)
+@click.option("--check", is_flag=True, help="Exit code 1 when anything is at risk.")
 @AS_JSON
-def status(dsn: str, *, as_json: bool) -> None:
-    """Say how requests stand, and what waits, is stuck or parked."""
+def status(dsn: str, kafka: str | None, days: int, old_s: float, *, check: bool, as_json: bool) -> None:
+    """Say how requests and their deadlines stand, and what waits, is stuck, parked or paused."""
     from habeas.chassis.clock import SystemClock
+    from habeas.cli import risks
 
-    seen = run(_look(dsn))
+    now = SystemClock().now()
+    seen = run(_look(dsn, kafka, now, days))
+    found = risks.find(seen, now, old_s)
     if as_json:
-        write_json(seen)
+        write_json({"at": now, "healthy": not found, "risks": [risk.shown() for risk in found], **seen})
     else:
-        _show(seen, SystemClock().now())
+        _show(seen, found, now)
+    if check and found:
+        raise SystemExit(1)
 
 
-async def _look(dsn: str) -> dict[str, Any]:
-    """Look once; every count is of the same moment."""
+async def _look(dsn: str, bootstrap: str | None, now: datetime, days: int) -> dict[str, Any]:
+    """Look once; every count is of the same moment, but for the lag. Days are counted in UTC."""
     from habeas.cli import store
     from habeas.cli.connection import connected
+    from habeas.cli.lag import lags
+    from habeas.cli.risks import Kafka
 
     async with connected(dsn) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         requests = [dict(row) for row in await store.count_requests(conn)]
+        deadlines = [dict(row) for row in await store.count_deadlines(conn, now.date(), days)]
         work = [dict(row) for row in await store.count_work(conn)]
-        services = []
+        services: list[dict[str, Any]] = []
         for service in store.SERVICES:
-            found: asyncpg.Record | None = await store.count_delivery(conn, service)
-            services.append({"service": service, **(dict(found) if found else {})})
-    return {"requests": requests, "services": services, "work": work}
+            counts = await store.count_delivery(conn, service)
+            held = [dict(row) for row in await store.find_replicas(conn, service)]
+            services.append({"service": service, **(dict(counts) if counts else {}), "replicas": held})
+        position = await store.find_ledger_position(conn)
+    found = await lags(bootstrap, {"audit-ledger": position}) if bootstrap else None
+    for each in services:
+        each["lag"] = None if found is None else found.get(each["service"])
+    kafka = Kafka.ANSWERS if found is not None else Kafka.UNREACHABLE if bootstrap else Kafka.NOT_ASKED
+    return {
+        "days": days,
+        "kafka": kafka,
+        "deadlines": deadlines,
+        "requests": requests,
+        "services": services,
+        "work": work,
+    }
 
 
-def _show(seen: Mapping[str, Any], now: datetime) -> None:
+def _show(seen: Mapping[str, Any], found: Sequence[Any], now: datetime) -> None:
+    """Write one screen: what is at risk first, then how everything stands."""
+    if found:
+        rows: list[tuple[object, ...]] = [(each.service, each.count, each.said) for each in found]
+        write_table("at risk", ("whose", "count", "what"), rows)
+    else:
+        say("nothing is at risk")
+    say("")
     if seen["requests"]:
-        rows: list[tuple[object, ...]] = [
-            (
-                each["dsr_right"],
-                each["state"],
-                each["requests"],
-                each["stuck"],
-                age(each["oldest_at"], now),
-                each["next_due_on"],
-            )
-            for each in seen["requests"]
-        ]
-        write_table("requests", ("right", "state", "requests", "stuck", "oldest", "next due"), rows)
+        _show_requests(seen["requests"], now)
     else:
         say("no requests yet")
-    rows = [
-        (
-            each["service"],
-            each["waiting"],
-            each["parked"],
-            age(each["oldest_waiting_at"], now),
-            each["unpublished"],
-            each["unlogged"],
-            age(each["oldest_unpublished_at"], now),
-        )
-        for each in seen["services"]
-    ]
     say("")
-    write_table("messages", ("service", "waiting", "parked", "oldest", "unpublished", "not logged", "oldest"), rows)
+    _show_services(seen["services"], now)
     if seen["work"]:
         say("")
         rows = [tuple(each[name] for name in ("service", "work", "state", "reason", "rows")) for each in seen["work"]]
         write_table("unfinished work", ("service", "what", "state", "reason", "count"), rows)
+
+
+def _show_requests(requests: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    rows = [
+        (
+            each["dsr_right"],
+            each["state"],
+            each["requests"],
+            each["stuck"] or None,
+            age(each["oldest_at"], now),
+            None if each["state"] == "completed" else each["next_due_on"],
+        )
+        for each in requests
+    ]
+    write_table("requests", ("right", "state", "requests", "stuck", "oldest", "next due"), rows)
+
+
+def _show_services(services: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    """Write what each service has to do and who does it; `lanes` are those of each replica."""
+    rows = [
+        (
+            each["service"],
+            len(each["replicas"]),
+            "+".join(str(replica["lanes"]) for replica in each["replicas"]),
+            "?" if each["lag"] is None else each["lag"],
+            each["waiting"],
+            age(each["oldest_waiting_at"], now),
+            each["parked"],
+            each["unpublished"] + each["unlogged"],
+            age(each["oldest_unpublished_at"], now),
+            _paused(each, now),
+        )
+        for each in services
+    ]
+    headings = ("service", "replicas", "lanes", "lag", "waiting", "oldest", "parked", "unsent", "oldest", "paused")
+    write_table("services", headings, rows)
+
+
+def _paused(service: Mapping[str, Any], now: datetime) -> str | None:
+    if service["paused_at"] is not None:
+        return f"for {age(service['paused_at'], now)}"
+    return f"lanes {', '.join(map(str, service['paused_lanes']))}" if service["paused_lanes"] else None

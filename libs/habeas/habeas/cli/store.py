@@ -4,6 +4,7 @@ Statements over the tables that each service has are made per schema, from the c
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -64,12 +65,36 @@ _COUNT_WORK: Final = """
 """
 
 _COUNT_DELIVERY: Final = """
-    SELECT i.waiting, i.parked, i.oldest_waiting_at, o.unpublished, a.unlogged, least(o.oldest_at, a.oldest_at) AS oldest_unpublished_at
+    SELECT i.waiting, i.parked, i.oldest_waiting_at, o.unpublished, a.unlogged, least(o.oldest_at, a.oldest_at) AS oldest_unpublished_at,
+           c.paused_at, c.log_level, l.paused_lanes, l.free_lanes
       FROM (SELECT count(*) FILTER (WHERE state = 'pending') AS waiting, count(*) FILTER (WHERE state = 'parked') AS parked,
                    min(received_at) FILTER (WHERE state = 'pending') AS oldest_waiting_at
               FROM {schema}.inbox WHERE state IN ('pending', 'parked')) AS i,
            (SELECT count(*) AS unpublished, min(created_at) AS oldest_at FROM {schema}.outbox WHERE published_at IS NULL) AS o,
-           (SELECT count(*) AS unlogged, min(created_at) AS oldest_at FROM {schema}.audit_outbox WHERE published_at IS NULL) AS a
+           (SELECT count(*) AS unlogged, min(created_at) AS oldest_at FROM {schema}.audit_outbox WHERE published_at IS NULL) AS a,
+           (SELECT paused_at, log_level FROM {schema}.control) AS c,
+           (SELECT coalesce(array_agg(lane ORDER BY lane) FILTER (WHERE paused_at IS NOT NULL), ARRAY[]::smallint[]) AS paused_lanes,
+                   count(*) FILTER (WHERE holder IS NULL OR expires_at < now()) AS free_lanes FROM {schema}.lanes) AS l
+"""
+
+_FIND_REPLICAS: Final = """
+    SELECT r.instance, (SELECT count(*) FROM {schema}.lanes AS l WHERE l.holder = r.holder AND l.expires_at >= now()) AS lanes
+      FROM {schema}.replicas AS r WHERE r.expires_at >= now() ORDER BY r.instance
+"""
+
+_FIND_LEDGER_POSITION: Final = "SELECT position FROM audit_ledger.head"
+
+# A request is answered in time on the day that is due, and late on the next one.
+_COUNT_DEADLINES: Final = """
+    SELECT dsr_right, coalesce(stuck_reason, state) AS reason,
+           count(*) FILTER (WHERE due_on >= $1 AND due_on - $1 <= $2) AS due_soon,
+           count(*) FILTER (WHERE due_on < $1 AND legal_limit_on >= $1) AS overdue,
+           count(*) FILTER (WHERE legal_limit_on < $1) AS past_limit,
+           min(due_on) AS next_due_on, min(legal_limit_on) AS next_limit_on
+      FROM request_intake.requests
+     WHERE state <> 'completed' AND due_on - $1 <= $2
+     GROUP BY dsr_right, coalesce(stuck_reason, state)
+     ORDER BY min(due_on), dsr_right, reason
 """
 
 _FIND_REQUEST: Final = """
@@ -152,6 +177,22 @@ async def count_work(conn: Querying) -> list[asyncpg.Record]:
 async def count_delivery(conn: Querying, service: str) -> asyncpg.Record | None:
     """Count messages that wait, are parked or are not published yet."""
     return await conn.fetchrow(_COUNT_DELIVERY.format(schema=schema_of(service)))
+
+
+async def count_deadlines(conn: Querying, today: date, days: int) -> list[asyncpg.Record]:
+    """Count open requests that are due within so many days or late, by right and by what keeps them open."""
+    return await conn.fetch(_COUNT_DEADLINES, today, days)
+
+
+async def find_replicas(conn: Querying, service: str) -> list[asyncpg.Record]:
+    """Give a service's replicas that are alive, with how many lanes each holds."""
+    return await conn.fetch(_FIND_REPLICAS.format(schema=schema_of(service)))
+
+
+async def find_ledger_position(conn: Querying) -> int:
+    """Give the offset in the audit topic that the ledger reads next."""
+    row = await conn.fetchrow(_FIND_LEDGER_POSITION)
+    return 0 if row is None else int(row["position"])
 
 
 async def find_request(conn: Querying, request_id: UUID) -> asyncpg.Record | None:
