@@ -1,4 +1,4 @@
-"""``python -m tests.bench [pipeline]``: all benchmarks that there are so far are those of the pipeline."""
+"""``python -m tests.bench [pipeline|mails …]``: the named benchmarks, or all that there are so far."""
 
 from tests.bench.program import main
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from rich.console import Console
 
-from tests.bench import fleet, pair
+from tests.bench import fleet, mails, pair
 from tests.bench.report import Figure, keep, show
 
 
@@ -14,9 +16,20 @@ async def _pipeline(console: Console) -> list[Figure]:
     return figures + await fleet.measure(console, fleet.Sizes())
 
 
+_BENCHES: Final[Mapping[str, Callable[[Console], Awaitable[list[Figure]]]]] = {
+    "pipeline": _pipeline,
+    "mails": mails.measure,
+}
+
+
+async def _run(console: Console, name: str) -> list[Figure]:
+    return await _BENCHES[name](console)
+
+
 def main() -> None:
-    """Run the named benchmark, or all."""
+    """Run the named benchmarks, or all."""
     console = Console(width=None if sys.stdout.isatty() else 200)
-    figures = asyncio.run(_pipeline(console))
-    show(console, figures)
-    console.print(f"kept in {keep('pipeline', figures)}")
+    for name in sys.argv[1:] or _BENCHES:
+        figures = asyncio.run(_run(console, name))
+        show(console, figures)
+        console.print(f"kept in {keep(name, figures)}")
