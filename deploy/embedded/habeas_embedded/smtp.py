@@ -3,24 +3,24 @@
 It runs as a process of its own (`python -m habeas_embedded.smtp --port PORT --directory DIRECTORY`), so that it can be
 killed like a real one. Each accepted mail becomes one file `new/<number>-<hash of Message-ID>.eml` that appears complete
 (written aside, then renamed), with the envelope in Return-Path and Delivered-To. Faults are read from `faults.json` of the
-directory at every command, else from the variable HABEAS_SMTP_FAULTS with which the process was started.
+directory whenever a recipient or a whole mail has come, else from the variable HABEAS_SMTP_FAULTS with which the process was
+started. What it says to clients is in `conversation.py`.
 """
 
 import argparse
 import asyncio
 import os
+import re
 import signal
 import stat
 import sys
-from email.parser import BytesHeaderParser
-from email.policy import SMTP as SMTP_POLICY
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+import uvloop
 from pydantic import ValidationError
 
+from habeas_embedded.conversation import Conversation, Ending, Envelope
 from habeas_embedded.errors import ServerFailed
 from habeas_embedded.mailbox import FAULTS_FILE, MAIL_DIRECTORY, Faults, Mailbox, message_hash, recipient_hash
 from habeas_embedded.ports import LOOPBACK, answers, free_port
@@ -33,7 +33,8 @@ __all__ = ["Sink", "SmtpServer", "main"]
 _START_LIMIT_S: Final = 30.0
 _STOP_LIMIT_S: Final = 5.0
 _START_TRIES: Final = 3
-_MAIL_BYTES_MAX: Final = 32 * 1024 * 1024
+_MESSAGE_ID: Final = re.compile(rb"^Message-ID:((?:[^\r\n]|\r\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
+_Seen = tuple[int, int, int] | None  # by which a changed file of faults is known
 
 
 class SmtpServer:
@@ -86,72 +87,86 @@ class SmtpServer:
 
 
 class Sink:
-    """What the sink does with commands; one for all connections."""
+    """What the sink does with recipients and mails; one for all connections."""
 
     def __init__(self, directory: Path) -> None:
-        self._faults_file = directory / FAULTS_FILE
-        self._mails = directory / MAIL_DIRECTORY
+        self._faults_file = str(directory / FAULTS_FILE)
+        mails = directory / MAIL_DIRECTORY
         directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
-        self._mails.mkdir(exist_ok=True)
-        self._aside = directory / "tmp"
-        self._aside.mkdir(exist_ok=True)
-        names = (path.name for path in self._mails.glob("*.eml"))
+        mails.mkdir(exist_ok=True)
+        aside = directory / "tmp"
+        aside.mkdir(exist_ok=True)
+        names = (path.name for path in mails.glob("*.eml"))
         self._number = max((int(name.partition("-")[0]) for name in names), default=0)
-        self._told = ""
-        self._faults = Faults()
+        self._mails, self._aside = str(mails), str(aside)
+        self._seen: _Seen = None
+        self._faults = _faults_told(os.environ.get("HABEAS_SMTP_FAULTS", "{}"))
+        self._without_file = self._faults
         self._happened = 0
 
-    async def handle_RCPT(  # noqa: N802 (aiosmtpd calls handlers by the command's name)
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
-    ) -> str:
-        """Take or refuse a recipient."""
+    def recipient(self, address: str) -> bytes | None:
+        """Refuse a recipient with a reply, or take it with None."""
         faults = self._current()
-        if faults.refuse_all or recipient_hash(address) in faults.refuse_recipients:
-            return "550 5.1.1 no such mailbox" if faults.refuse_code == 550 else "450 4.2.1 mailbox busy, try again"  # noqa: PLR2004 (RFC 5321, 4.2.3)
-        envelope.rcpt_tos.append(address)
-        return "250 2.1.5 OK"
+        if faults.refuse_all or (faults.refuse_recipients and recipient_hash(address) in faults.refuse_recipients):
+            return b"550 5.1.1 no such mailbox" if faults.refuse_code == 550 else b"450 4.2.1 mailbox busy, try again"  # noqa: PLR2004 (RFC 5321, 4.2.3)
+        return None
 
-    async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 (the same)
+    def delay_s(self) -> float:
+        """Give how long a whole mail waits before anything is done with it."""
+        return self._current().delay_s
+
+    def mail(self, envelope: Envelope, content: bytes) -> Ending:
         """Deliver a whole mail, or do what the faults say."""
-        faults = self._current()
-        if faults.delay_s:
-            await asyncio.sleep(faults.delay_s)
+        faults = self._faults
         what = faults.after_dot
         if faults.times is not None and self._happened >= faults.times:
             what = "deliver"
         if what != "deliver":
             self._happened += 1
         if what == "refuse":
-            return "451 4.3.0 not taken, try again"
+            return Ending.REFUSED
         if what != "drop":
-            self._deliver(envelope)
-        if what in ("drop", "deliver_and_drop") and isinstance(server.transport, asyncio.Transport):
-            server.transport.abort()
-        return "250 2.0.0 OK"
+            self._deliver(envelope, content)
+        return Ending.TAKEN if what == "deliver" else Ending.CUT
 
     def _current(self) -> Faults:
         """Read the faults anew when the file has changed; an unreadable file is the same as refusing everything."""
         try:
-            told = self._faults_file.read_text(encoding="utf-8")
+            found = os.stat(self._faults_file)  # noqa: PTH116 (a Path would cost as much as the whole rest of a command)
         except FileNotFoundError:
-            told = os.environ.get("HABEAS_SMTP_FAULTS", "{}")
-        if told != self._told:
-            self._told, self._happened = told, 0
-            try:
-                self._faults = Faults.model_validate_json(told)
-            except ValidationError:
-                self._faults = Faults(refuse_all=True)  # a test that meant to break something must not see it work
+            seen = None
+        else:
+            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if seen != self._seen:
+            self._seen, self._happened = seen, 0
+            self._faults = self._without_file if seen is None else self._read()
         return self._faults
 
-    def _deliver(self, envelope: Envelope) -> None:
-        content = envelope.original_content or b""
-        header = BytesHeaderParser(policy=SMTP_POLICY).parsebytes(content)
+    def _read(self) -> Faults:
+        try:
+            return _faults_told(Path(self._faults_file).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self._seen = None
+            return self._without_file
+
+    def _deliver(self, envelope: Envelope, content: bytes) -> None:
+        found = _MESSAGE_ID.search(content, 0, content.find(b"\r\n\r\n") + 2)
+        message_id = b"" if found is None else found[1].replace(b"\r\n", b"")
         self._number += 1
-        name = f"{self._number:09d}-{message_hash(str(header.get('Message-ID', '')))}.eml"
-        trace = [f"Return-Path: <{envelope.mail_from}>", *(f"Delivered-To: {each}" for each in envelope.rcpt_tos)]
-        aside = self._aside / name
-        aside.write_bytes("".join(f"{line}\r\n" for line in trace).encode() + content)
-        aside.rename(self._mails / name)
+        name = f"{self._number:09d}-{message_hash(message_id.decode('utf-8', 'surrogateescape'))}.eml"
+        trace = [f"Return-Path: <{envelope.sender}>", *(f"Delivered-To: {each}" for each in envelope.recipients)]
+        head = "".join(f"{line}\r\n" for line in trace).encode()
+        aside = f"{self._aside}/{name}"
+        with open(aside, "wb", buffering=0) as file:  # noqa: PTH123 (see above)
+            file.write(head + content)
+        os.rename(aside, f"{self._mails}/{name}")  # noqa: PTH104 (see above)
+
+
+def _faults_told(text: str) -> Faults:
+    try:
+        return Faults.model_validate_json(text)
+    except ValidationError:
+        return Faults(refuse_all=True)  # a test that meant to break something must not see it work
 
 
 async def _serve(port: int, directory: Path) -> None:
@@ -159,10 +174,8 @@ async def _serve(port: int, directory: Path) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    protocol = partial(
-        SMTP, Sink(directory), hostname="sink.invalid", enable_SMTPUTF8=True, data_size_limit=_MAIL_BYTES_MAX, loop=loop
-    )
-    server = await loop.create_server(protocol, host=LOOPBACK, port=port)
+    sink = Sink(directory)
+    server = await loop.create_server(lambda: Conversation(sink), host=LOOPBACK, port=port)
     await ended.wait()
     server.close()
 
@@ -173,7 +186,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--directory", type=Path, required=True)
     given = parser.parse_args()
-    asyncio.run(_serve(given.port, given.directory))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(given.port, given.directory))
 
 
 if __name__ == "__main__":
