@@ -3,8 +3,10 @@
 import hashlib
 from datetime import UTC, date, datetime
 from email import message_from_bytes
+from email.header import decode_header, make_header
 from email.message import EmailMessage
-from email.policy import default
+from email.policy import compat32, default
+from email.utils import parseaddr
 from pathlib import Path
 from uuid import UUID
 
@@ -295,3 +297,68 @@ def test_a_notice_never_names_a_day_that_breaks_the_promise(letters: Letters, ef
 def test_letters_and_recipients_show_nobody() -> None:
     """Their representation, as it may end in a log, holds neither address nor text."""
     assert "ann" not in repr(Recipient("ann@example.net", "ann")) + repr(Letter("ann@example.net", b"ann"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "O'Brien, Pat",
+        'Quo "te" <x>',
+        "back\\slash",
+        "Zoë",
+        "李小龍" * 20,
+        "x" * 150,
+        "Dr. A. B. C.",
+        "=?utf-8?q?Eve?=",
+        "\0name\0",
+    ],
+)
+def test_any_name_comes_back_from_the_header_as_it_was(letters: Letters, name: str) -> None:
+    """Specials, letters beyond ASCII and long names, by the standard library's decoder; no header line over 78 (RFC 5322)."""
+    letter = letters.acknowledgement(acknowledgement(), Recipient("ann@example.net", name), NOW)
+    head = letter.text.partition(b"\r\n\r\n")[0]
+    assert max(map(len, head.split(b"\r\n"))) <= 78
+    raw = message_from_bytes(letter.text, policy=compat32)["To"].replace("\r\n", "")
+    shown, address = parseaddr(raw)
+    assert address == "ann@example.net"
+    assert str(make_header(decode_header(shown))) == name.replace("\0", " ").strip()
+
+
+def test_nothing_of_one_person_is_in_the_mail_of_the_next(letters: Letters) -> None:
+    """What is kept of a rendered mail names nobody: the next person's mail has that person's parts and no other's."""
+    first = outcome(
+        Right.ACCESS, (CategoryOutcome(category="usage", result=TableResult.KEPT, rows=7341),), Outcome.DONE, ONE
+    )
+    letters.outcome(first, Recipient("first@example.net", "First"), NOW)
+    categories = (CategoryOutcome(category="usage", result=TableResult.KEPT, rows=5),)
+    other = UUID(int=ONE.int + 1)
+    mail = mails.answer(
+        RequestFulfilled(
+            request_id=other,
+            subject_id=other,
+            right=Right.ACCESS,
+            outcome=Outcome.DONE,
+            categories=categories,
+            export_id=other,
+            fulfilled_at=NOW,
+        ),
+        None,
+        NOW,
+    )
+    letter = letters.outcome(mail, Recipient("second@example.net", "Second"), NOW)
+    text = letter.text.decode() + "".join(bodies(letter))
+    for needle in ("first", "First", "7341", str(ONE), ONE.hex, "\0"):
+        assert needle not in text
+    for needle in ("second@example.net", "Second", str(other), "5 entries in your export"):
+        assert needle in text
+
+
+def test_every_category_has_a_line_of_its_own_and_none_leaves_none(letters: Letters) -> None:
+    """A line each in text and HTML; without categories there is neither an empty line nor an empty item."""
+    two = tuple(CategoryOutcome(category=name, result=TableResult.ERASED, rows=1) for name in ("usage", "support"))
+    plain, html = bodies(letters.outcome(outcome(Right.ERASURE, two, Outcome.DONE), Recipient("a@example.net"), NOW))
+    assert "- Usage data: 1 entry erased\n- Support requests: 1 entry erased\n\nIf you" in plain
+    assert "</li>\n<li><strong>Support requests</strong>: 1 entry erased</li>\n</ul>" in html
+    plain, html = bodies(letters.outcome(outcome(Right.ERASURE, (), Outcome.DONE), Recipient("a@example.net"), NOW))
+    assert "erasure of your data.\n\n\nIf you" in plain
+    assert "<ul>\n</ul>" in html

@@ -1,37 +1,56 @@
-"""What a mail says: templates filled, addressed, and rendered to the bytes that a mail server gets."""
+"""What a mail says: templates filled, addressed, and rendered to the bytes that a mail server gets.
+
+Most of a mail is the same for everybody who gets its kind in its language on the same day. That much, its form, is rendered once
+with marks where the person's parts go, and kept; no person's part is ever kept with it.
+"""
 
 import hashlib
-from binascii import b2a_qp
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from email.errors import MessageError
-from email.header import Header
 from email.headerregistry import Address
-from email.message import Message
-from email.policy import compat32
-from email.utils import format_datetime, formataddr
+from email.utils import format_datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import escape
 
+from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.vocabulary import MailKind, Right
 from habeas.datamap.policy import Policy
 from notification_mailer.errors import Unaddressable
+from notification_mailer.gateways import mime
 from notification_mailer.lifecycle.campaigns import Campaign, Notice
 from notification_mailer.lifecycle.mails import AcknowledgementContent, Mail, OutcomeContent
 
 LANGUAGES: Final = ("en", "de")
 
-# The newer policies parse every header again: four times slower, and nothing here has to be parsed.
-_POLICY: Final = compat32.clone(linesep="\r\n", mangle_from_=False)
-
 _TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 _NAME_CHARACTERS_MAX: Final = 200
 _ADDRESS_OCTETS_MAX: Final = 254  # RFC 3696 erratum 1690
 _EXPORTED: Final = frozenset({Right.ACCESS, Right.PORTABILITY})
+_FORMS_KEPT_MAX: Final = 512
+_LINES_KEPT_MAX: Final = 8_192
+
+# Nothing that stands in a mail holds NUL, so none of these can come from a person, a policy or a template.
+_NAME: Final = "\0name\0"
+_REFERENCE: Final = "\0reference\0"
+_EXPORT: Final = "\0export\0"
+_CATEGORIES: Final = "\0categories\0\n"
+
+# What is plainly an address (RFC 5322 section 3.4.1, dot-atoms) needs no parser.
+_PLAIN_ADDRESS: Final = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*",
+    re.ASCII,
+)
+
+Says: TypeAlias = tuple[tuple[str, object], ...]
+"""What a form says apart from the person, by the templates' names; hashable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +75,15 @@ class Letter:
         return hashlib.sha256(self.text).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A mail with marks where the person's parts go."""
+
+    headers: str
+    plain: str
+    html: str
+
+
 class Letters:
     """Writes mails in the person's language as far as there are templates, else in English."""
 
@@ -63,11 +91,12 @@ class Letters:
         """Load every template; a broken one ends the start and not a mail."""
         self._policy = policy
         self._notice = Notice(policy.notice_of_changes, policy.zone)
-        self._from = formataddr((policy.controller.name, sender))
-        self._reply_to = None if sender == policy.controller.dpo else policy.controller.dpo
+        self._from = mime.address_header("From", _shown_name(policy.controller.name), sender)
+        if sender != policy.controller.dpo:
+            self._from += mime.address_header("Reply-To", None, policy.controller.dpo)
         self._domain = message_id_domain
         self._portal_url = portal_url
-        self._templates: dict[tuple[str, MailKind], tuple[Template, Template]] = {}
+        self._templates: dict[tuple[str, str], tuple[Template, Template]] = {}
         loader = FileSystemLoader(_TEMPLATES)
         plain = Environment(
             loader=loader,
@@ -80,104 +109,125 @@ class Letters:
             loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True
         )
         for language in LANGUAGES:
-            for kind in MailKind:
-                name = f"{language}/{kind.value}"
+            for kind in (*MailKind, "category"):
+                name = f"{language}/{kind}"
                 self._templates[language, kind] = (plain.get_template(f"{name}.txt"), html.get_template(f"{name}.html"))
+        self._form = lru_cache(_FORMS_KEPT_MAX)(self._new_form)
+        self._line = lru_cache(_LINES_KEPT_MAX)(self._new_line)
+        self._promise = lru_cache(1)(self._new_promise)
 
     def acknowledgement(self, mail: Mail, to: Recipient, now: datetime) -> Letter:
         """Say that a request was received and until when it is answered. Raises ``Unaddressable``."""
         content = AcknowledgementContent.model_validate_json(mail.content or "")
-        return self._letter(
-            mail,
-            to,
-            now,
-            {
-                "right": content.right,
-                "received_on": self._notice.day(content.received_at),
-                "due_on": content.due_on,
-                "legal_limit_on": content.legal_limit_on,
-            },
+        says = (
+            ("right", content.right),
+            ("received_on", self._notice.day(content.received_at)),
+            ("due_on", content.due_on),
+            ("legal_limit_on", content.legal_limit_on),
         )
+        return self._letter(mail, to, now, says)
 
     def outcome(self, mail: Mail, to: Recipient, now: datetime) -> Letter:
         """Say what became of a request, category by category, and how to complain (Art. 12(4), 77). Raises ``Unaddressable``."""
         content = OutcomeContent.model_validate_json(mail.content or "")
-        return self._letter(
-            mail,
-            to,
-            now,
-            {
-                "right": content.right,
-                "outcome": content.outcome,
-                "categories": content.categories,
-                "exported": content.right in _EXPORTED,
-                "export_id": content.export_id,
-                "portal_url": self._portal_url,
-            },
+        exported = content.right in _EXPORTED
+        export = "" if content.export_id is None else str(content.export_id)
+        says = (
+            ("right", content.right),
+            ("outcome", content.outcome),
+            ("export_id", _EXPORT if export else None),
+            ("portal_url", self._portal_url),
         )
+        language = _language(to.language)
+        lines = [self._line(language, one, exported) for one in content.categories]
+        plain = {_CATEGORIES: "".join([line for line, _ in lines]), _EXPORT: export}
+        html = {_CATEGORIES: "".join([line for _, line in lines]), _EXPORT: export}
+        return self._letter(mail, to, now, says, plain, html)
 
     def policy_change(self, mail: Mail, campaign: Campaign, to: Recipient, now: datetime) -> Letter:
         """Tell an account holder of a change of the policy. Raises ``Unaddressable``.
 
         Whoever is told today has the whole notice period from today, also where the change was announced for an earlier day.
         """
-        earliest = self._notice.earliest(now)
-        return self._letter(
-            mail,
-            to,
-            now,
-            {
-                "summary": _in_language(campaign.summary, to.language),
-                "url": campaign.url,
-                "applies_on": max(campaign.effective_on, earliest),
-                "notice": (earliest - self._notice.day(now)).days,
-            },
+        earliest, notice_days = self._promise(now)
+        says = (
+            ("summary", _in_language(campaign.summary, to.language)),
+            ("url", campaign.url),
+            ("applies_on", max(campaign.effective_on, earliest)),
+            ("notice", notice_days),
         )
+        return self._letter(mail, to, now, says)
 
     def message_id(self, mail_id: UUID) -> str:
         """Give the Message-ID of a mail: the same for every attempt, so that receivers can tell a repetition."""
         return f"<{mail_id}@{self._domain}>"
 
-    def _letter(self, mail: Mail, to: Recipient, now: datetime, says: Mapping[str, Any]) -> Letter:
+    def _letter(
+        self,
+        mail: Mail,
+        to: Recipient,
+        now: datetime,
+        says: Says,
+        in_plain: Mapping[str, str] | None = None,
+        in_html: Mapping[str, str] | None = None,
+    ) -> Letter:
+        """Put the person's parts where the form has its marks; those of HTML are escaped."""
+        address = _address(to.address)
         name = _shown_name(to.name)
-        language = _language(to.language)
+        form = self._form(_language(to.language), mail.kind, name is not None, says)
+        plain, html = form.plain, form.html
+        for mark, part in (in_plain or {}).items():
+            plain = plain.replace(mark, part)
+        for mark, part in (in_html or {}).items():
+            html = html.replace(mark, part)
+        if mail.request_id is not None:
+            reference = str(mail.request_id)
+            plain, html = plain.replace(_REFERENCE, reference), html.replace(_REFERENCE, reference)
+        if name is not None:
+            plain, html = plain.replace(_NAME, name), html.replace(_NAME, str(escape(name)))
+        # An address beyond ASCII cannot stand in a header that every server passes on: an empty group does (RFC 6857).
+        addressed = mime.address_header("To", name, address) if address.isascii() else _TO_NOBODY
+        headers = f"{_dated(now)}{mime.header('Message-ID', self.message_id(mail.mail_id))}{addressed}{form.headers}"
+        if mail.request_id is not None:
+            headers += mime.header("X-Habeas-Request", str(mail.request_id))
+        return Letter(address, mime.alternative(headers, f"=-{mail.mail_id.hex}", plain, html))
+
+    def _new_form(self, language: str, kind: MailKind, is_named: bool, says: Says) -> _Form:  # noqa: FBT001 -- lru_cache keys by position
         known = {
-            **says,
-            "name": name,
-            "kind": mail.kind,
-            "reference": mail.request_id,
+            **dict(says),
+            "name": _NAME if is_named else None,
+            "kind": kind,
+            "reference": _REFERENCE,
+            "categories": _CATEGORIES.removesuffix("\n"),
             "controller": self._policy.controller,
         }
-        plain, html = self._templates[language, mail.kind]
+        plain, html = self._templates[language, kind]
         subject, _, text = plain.render(known).partition("\n")
-        address = _address(to.address)
-        message = Message(_POLICY)
-        message["Date"] = format_datetime(now)
-        message["Message-ID"] = self.message_id(mail.mail_id)
-        message["From"] = self._from
-        # An address beyond ASCII cannot stand in a header that every server passes on: an empty group does (RFC 6857).
-        message["To"] = formataddr((name, address)) if address.isascii() else "undisclosed-recipients:;"
-        if self._reply_to is not None:
-            message["Reply-To"] = self._reply_to
-        message["Subject"] = Header(subject.strip(), "utf-8" if not subject.isascii() else "us-ascii").encode()
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5: nobody's vacation answers it
-        message["Content-Language"] = language
-        message["X-Habeas-Kind"] = mail.kind.value
-        if mail.request_id is not None:
-            message["X-Habeas-Request"] = str(mail.request_id)
-        message["MIME-Version"] = "1.0"
-        message["Content-Type"] = f'multipart/alternative; boundary="=-{mail.mail_id.hex}"'
-        message.attach(_part("plain", text.strip() + "\n"))
-        message.attach(_part("html", html.render(known)))
-        return Letter(address, message.as_bytes())
+        headers = (
+            self._from
+            + mime.text_header("Subject", subject.strip())
+            + mime.header("Auto-Submitted", "auto-generated")  # RFC 3834 section 5: nobody's vacation answers it
+            + mime.header("Content-Language", language)
+            + mime.header("X-Habeas-Kind", kind.value)
+        )
+        return _Form(headers, text.strip() + "\n", html.render(known))
+
+    def _new_line(self, language: str, one: CategoryOutcome, exported: bool) -> tuple[str, str]:  # noqa: FBT001 -- the same
+        """Say what became of one category, as a line of text and one of HTML."""
+        plain, html = self._templates[language, "category"]
+        return plain.render(one=one, exported=exported) + "\n", html.render(one=one, exported=exported) + "\n"
+
+    def _new_promise(self, now: datetime) -> tuple[date, int]:
+        earliest = self._notice.earliest(now)
+        return earliest, (earliest - self._notice.day(now)).days
 
 
-def _part(subtype: str, text: str) -> Message:
-    part = Message(_POLICY)
-    part["Content-Type"] = f'text/{subtype}; charset="utf-8"'
-    part["Content-Transfer-Encoding"] = "quoted-printable"
-    part.set_payload(b2a_qp(text.encode(), istext=True).decode("ascii"))
-    return part
+_TO_NOBODY: Final = mime.header("To", "undisclosed-recipients:;")
+
+
+@lru_cache(4)
+def _dated(now: datetime) -> str:
+    return mime.header("Date", format_datetime(now))
 
 
 def _language(wanted: str | None) -> str:
@@ -199,12 +249,14 @@ def _shown_name(name: str | None) -> str | None:
     """Give a name that can stand in a header and a text: one line of printable characters."""
     if name is None:
         return None
-    printable = "".join(each if each.isprintable() else " " for each in name)
+    printable = name if name.isprintable() else "".join(each if each.isprintable() else " " for each in name)
     return " ".join(printable.split())[:_NAME_CHARACTERS_MAX] or None
 
 
 def _address(address: str) -> str:
     """Give the address as a server wants it; an international domain in its ASCII form (RFC 5891). Raises ``Unaddressable``."""
+    if _PLAIN_ADDRESS.fullmatch(address) and len(address) <= _ADDRESS_OCTETS_MAX:
+        return address
     local, at, domain = address.strip().rpartition("@")
     if not (local and at and domain) or not address.strip().isprintable() or " " in domain:
         raise Unaddressable
