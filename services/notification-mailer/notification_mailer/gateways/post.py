@@ -1,7 +1,7 @@
 """The mail server, spoken with so that a failure before the final dot is told from one after it.
 
-MAIL, RCPT, DATA, the text and the final dot are separate steps here. What goes wrong before the dot is definite: the server must
-not deliver what never ended (RFC 5321 section 4.1.1.4). After the dot only a reply tells; without one the mail is lost to our
+The envelope, the text and the final dot are separate steps here. What goes wrong before the dot is definite: the server must not
+deliver what never ended (RFC 5321 section 4.1.1.4). After the dot only a reply tells; without one the mail is lost to our
 knowledge, never "failed" (RFC 1047).
 """
 
@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import aiosmtplib
-from aiosmtplib.errors import SMTPException, SMTPResponseException, SMTPServerDisconnected
+from aiosmtplib.errors import SMTPException, SMTPResponseException
 
 from habeas.chassis import crash, log
 from habeas.chassis.crash import Point
 from notification_mailer.gateways.letters import Letter
+from notification_mailer.gateways.session import Session, SessionLost
 from notification_mailer.lifecycle.mails import Report, Result
 from notification_mailer.settings import SmtpSettings, SmtpTls
 
@@ -24,6 +25,12 @@ BeforeDot = Callable[[], Awaitable[bool]]
 
 _LEADING_DOT: Final = re.compile(rb"(?m)^\.")
 _DOT: Final = b".\r\n"
+_DATA: Final = b"DATA\r\n"
+_RSET: Final = b"RSET\r\n"
+_QUIT: Final = b"QUIT\r\n"
+_QUIT_TIMEOUT_S: Final = 1.0
+_TAKEN: Final = 2  # the first digit of a code (RFC 5321 section 4.2.1)
+_REFUSED: Final = 5
 _START_INPUT: Final = 354
 _SERVICE_CLOSING: Final = 421
 _OURSELVES_TO_BLAME: Final = (SMTPException, OSError, ssl.SSLError, TimeoutError)
@@ -105,10 +112,13 @@ class SmtpPost:
 class _Connection:
     """One SMTP session; any doubt about it ends it."""
 
-    def __init__(self, client: aiosmtplib.SMTP, settings: SmtpSettings, sender: str) -> None:
-        self._client = client
-        self._settings = settings
-        self._sender = sender
+    def __init__(self, session: Session, settings: SmtpSettings, sender: str, *, pipelining: bool, utf8: bool) -> None:
+        self._session = session
+        self._timeout_s = settings.smtp_command_timeout_s
+        self._final_timeout_s = settings.smtp_final_timeout_s
+        self._mail = f"MAIL FROM:<{sender}>".encode("ascii")
+        self._pipelining = pipelining
+        self._utf8 = utf8
 
     @classmethod
     async def open(cls, settings: SmtpSettings, tls: SmtpTls, sender: str) -> "_Connection":
@@ -132,28 +142,32 @@ class _Connection:
         except BaseException:
             client.close()
             raise
-        return cls(client, settings, sender)
+        if client.transport is None:
+            message = "the connection ended with the greeting"
+            raise SMTPException(message)
+        return cls(
+            Session(client.transport),
+            settings,
+            sender,
+            pipelining=client.supports_extension("pipelining"),
+            utf8=client.supports_extension("smtputf8"),
+        )
 
     @property
     def is_open(self) -> bool:
         """Whether the connection may be used again, as far as is known."""
-        return self._client.is_connected
+        return self._session.is_open
 
     async def send(self, letter: Letter, before_dot: BeforeDot) -> Report:
         """Run one mail transaction. Raises ``_Stale`` when the server had left before it began."""
         crash.at(Point.MAIL_CONNECTED)
-        refusal = await self._envelope(letter)
-        if refusal is not None:
-            return refusal
-        protocol = self._client.protocol
+        session = self._session
         try:
-            reply = await self._client.execute_command(b"DATA", timeout=self._settings.smtp_command_timeout_s)
-            if reply.code != _START_INPUT:
-                return await self._refusal(reply.code)
-            if protocol is None:
-                return Report(Result.NOT_SENT)
-            protocol.write(_LEADING_DOT.sub(b"..", letter.text))
-        except (SMTPException, OSError):
+            refusal = await self._envelope(letter)
+            if refusal is not None:
+                return refusal
+            session.write(_stuffed(letter.text), 0)
+        except SessionLost:
             self.abort()
             return Report(Result.NOT_SENT)
         crash.at(Point.MAIL_TEXT_SENT)
@@ -162,75 +176,89 @@ class _Connection:
             return Report(Result.FENCED)
         crash.at(Point.MAIL_MARKED)
         try:
-            protocol.write(_DOT)
-        except (SMTPException, OSError):  # raised before anything is written
+            session.write(_DOT, 1)
+        except SessionLost:  # nothing was written
             self.abort()
             return Report(Result.NOT_SENT)
         crash.at(Point.MAIL_DOT_WRITTEN)
         try:
-            reply = await protocol.read_response(timeout=self._settings.smtp_final_timeout_s)
-        except (SMTPException, OSError):
+            code = await session.reply(self._final_timeout_s)
+        except SessionLost:
             self.abort()
             return Report(Result.LOST)
         crash.at(Point.MAIL_ANSWERED)
-        return self._final(reply.code)
+        return self._final(code)
 
     async def quit(self) -> None:
         """End the session in order, or else at once."""
         try:
-            await self._client.quit(timeout=1)
-        except (SMTPException, OSError):
+            self._session.write(_QUIT, 1)
+            await self._session.reply(_QUIT_TIMEOUT_S)
+        except SessionLost:
             self.abort()
+        else:
+            self._session.close()
 
     def abort(self) -> None:
         """Cut the connection: a text without its final dot is no mail."""
-        transport = self._client.transport
-        if isinstance(transport, asyncio.WriteTransport) and not transport.is_closing():
-            transport.abort()
-        self._client.close()
+        self._session.abort()
 
     async def _envelope(self, letter: Letter) -> Report | None:
-        """Say sender and recipient; gives why not, else None."""
-        international = not letter.recipient.isascii()
-        if international and not self._client.supports_extension("smtputf8"):
+        """Say sender and recipient, and that the text comes; gives why it must not, else None. Raises ``SessionLost``."""
+        recipient = letter.recipient
+        international = not recipient.isascii()
+        if (international and not self._utf8) or not recipient.isprintable():
             return Report(Result.REFUSED)  # RFC 6531 section 3.1: without the extension such a mail cannot be sent
-        options = ["SMTPUTF8", "BODY=8BITMIME"] if international else []
-        timeout = self._settings.smtp_command_timeout_s
-        try:
-            await self._client.mail(self._sender, options=options, timeout=timeout)
-        except SMTPServerDisconnected:
-            raise _Stale from None
-        except SMTPResponseException as error:
-            if error.code == _SERVICE_CLOSING:
-                self.abort()
-                raise _Stale from None
+        mail = self._mail + (b" SMTPUTF8 BODY=8BITMIME\r\n" if international else b"\r\n")
+        rcpt = b"RCPT TO:<%b>\r\n" % recipient.encode()
+        if self._pipelining:
+            code = await self._begin(mail + rcpt + _DATA, 3)
+        else:
+            code = await self._begin(mail, 1)
+        if code // 100 != _TAKEN:
             # The server will not have us as a sender at all: that is nothing to refuse the person's mail for.
             self.abort()
-            return Report(Result.UNREACHABLE, error.code)
-        except (SMTPException, OSError):
-            self.abort()
-            return Report(Result.NOT_SENT)
-        try:
-            await self._client.rcpt(letter.recipient, encoding="utf-8" if international else "ascii", timeout=timeout)
-        except SMTPResponseException as error:
-            return await self._refusal(error.code)
-        except ValueError:
-            self.abort()
-            return Report(Result.REFUSED)
-        except (SMTPException, OSError):
-            self.abort()
-            return Report(Result.NOT_SENT)
-        return None
+            return Report(Result.UNREACHABLE, code)
+        code = await self._next(rcpt)
+        if code // 100 != _TAKEN:
+            # Pipelined DATA has been said already. A server that wants a text although nobody is there to get it gets none.
+            wants_text = self._pipelining and await self._next(_DATA) == _START_INPUT
+            return await self._refusal(code, in_text=wants_text)
+        code = await self._next(_DATA)
+        return None if code == _START_INPUT else await self._refusal(code)
 
-    async def _refusal(self, code: int) -> Report:
-        """Take a reply that ends the transaction before the dot, and make the session ready for another mail."""
+    async def _begin(self, commands: bytes, replies: int) -> int:
+        """Say what begins a mail. Raises ``_Stale`` when the server had left, or leaves instead of an answer."""
+        session = self._session
         try:
-            await self._client.rset(timeout=self._settings.smtp_command_timeout_s)
-        except (SMTPException, OSError):
+            session.write(commands, replies)
+            code = await session.reply(self._timeout_s)
+        except SessionLost:
             self.abort()
-        if 500 <= code <= 599:  # noqa: PLR2004 -- RFC 5321 section 4.2.1
-            return Report(Result.REFUSED, code)
-        return Report(Result.POSTPONED, code)
+            raise _Stale from None
+        if code == _SERVICE_CLOSING:
+            self.abort()
+            raise _Stale
+        return code
+
+    async def _next(self, command: bytes) -> int:
+        """Say the next command, unless it has gone with the first, and give its reply's code."""
+        if not self._pipelining:
+            self._session.write(command, 1)
+        return await self._session.reply(self._timeout_s)
+
+    async def _refusal(self, code: int, *, in_text: bool = False) -> Report:
+        """Take a reply that ends the transaction before the dot, and make the session ready for another mail."""
+        if in_text or code == _SERVICE_CLOSING:
+            self.abort()
+        else:
+            try:
+                self._session.write(_RSET, 1)
+                if await self._session.reply(self._timeout_s) // 100 != _TAKEN:
+                    self.abort()
+            except SessionLost:
+                self.abort()
+        return Report(Result.REFUSED if code // 100 == _REFUSED else Result.POSTPONED, code)
 
     def _final(self, code: int) -> Report:
         """Take the reply to the final dot (RFC 5321 section 4.2.1)."""
@@ -246,6 +274,11 @@ class _Connection:
             case _:
                 self.abort()
                 return Report(Result.LOST)
+
+
+def _stuffed(text: bytes) -> bytes:
+    """Double the dots that begin a line (RFC 5321 section 4.5.2)."""
+    return _LEADING_DOT.sub(b"..", text) if text.startswith(b".") or b"\n." in text else text
 
 
 def _tls_context(settings: SmtpSettings) -> ssl.SSLContext:
