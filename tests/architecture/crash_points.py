@@ -54,9 +54,9 @@ STEPS: Final = frozenset(
         ("erasure_executor/sweeps.py", "_finish", "keys.destroy"),
         ("export_builder/gateways/builder.py", "_finish", "archive.close"),
         ("export_builder/sweeps.py", "delete_withdrawn", "vault.delete"),
-        ("notification_mailer/gateways/post.py", "send", "protocol.write"),
+        ("notification_mailer/gateways/post.py", "send", "session.write"),
         ("notification_mailer/gateways/post.py", "send", "before_dot"),
-        ("notification_mailer/gateways/post.py", "send", "protocol.read_response"),
+        ("notification_mailer/gateways/post.py", "send", "session.reply"),
     }
 )
 """Module, function and call of every step outside of a transaction's commit, and of those inside one that have a point of their own."""
@@ -124,9 +124,9 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
     ("export_builder/gateways/archive.py", "target.write"): _DRAFT,
     ("export_builder/gateways/builder.py", "self.path(export_id).unlink"): _BY_CALLER,
     ("notification_mailer/gateways/post.py", "connection.send"): "its own steps have their points",
-    ("notification_mailer/gateways/post.py", "self._client.execute_command"): "a text without its dot is no mail",
-    ("notification_mailer/gateways/post.py", "self._client.mail"): "a text without its dot is no mail",
-    ("notification_mailer/gateways/post.py", "self._client.rcpt"): "a text without its dot is no mail",
+    ("notification_mailer/gateways/post.py", "session.write"): "an envelope without a text is no mail",
+    ("notification_mailer/gateways/post.py", "self._session.write"): "an envelope without a text is no mail",
+    ("notification_mailer/gateways/session.py", "self._transport.write"): _BY_CALLER,
 }
 """Module and call of what only looks like a step, with the reason."""
 

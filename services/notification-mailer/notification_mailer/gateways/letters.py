@@ -13,12 +13,12 @@ from email.errors import MessageError
 from email.headerregistry import Address
 from email.utils import format_datetime
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Final, TypeAlias
 from uuid import UUID
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import escape
 
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.vocabulary import MailKind, Right
@@ -184,7 +184,7 @@ class Letters:
             reference = str(mail.request_id)
             plain, html = plain.replace(_REFERENCE, reference), html.replace(_REFERENCE, reference)
         if name is not None:
-            plain, html = plain.replace(_NAME, name), html.replace(_NAME, str(escape(name)))
+            plain, html = plain.replace(_NAME, name), html.replace(_NAME, escape(name))
         # An address beyond ASCII cannot stand in a header that every server passes on: an empty group does (RFC 6857).
         addressed = mime.address_header("To", name, address) if address.isascii() else _TO_NOBODY
         headers = f"{_dated(now)}{mime.header('Message-ID', self.message_id(mail.mail_id))}{addressed}{form.headers}"
