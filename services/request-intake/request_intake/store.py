@@ -14,6 +14,14 @@ from request_intake.lifecycle import Request, State
 
 _OUTCOMES: Final = TypeAdapter(tuple[CategoryOutcome, ...])
 
+# The executor destroys the data key before its event arrives here; who asks meanwhile is somebody new already.
+_CLOSE_ERASED: Final = """
+    UPDATE request_intake.subjects AS s SET closed_at = $2
+     WHERE s.account_fingerprint = ANY($1::bytea[]) AND s.closed_at IS NULL
+       AND EXISTS (SELECT FROM sealing.subject_keys AS k WHERE k.subject_id = s.subject_id AND k.kind = 'case')
+       AND NOT EXISTS (SELECT FROM sealing.subject_keys AS k WHERE k.subject_id = s.subject_id AND k.kind = 'data')
+"""
+
 _ADD_SUBJECTS: Final = """
     INSERT INTO request_intake.subjects (subject_id, account_fingerprint, created_at)
     SELECT n.subject_id, n.account_fingerprint, $3
@@ -81,8 +89,12 @@ _SAVE_REQUESTS: Final = """
 
 
 async def resolve_subjects(tx: Transaction, new_ids: Mapping[bytes, UUID]) -> dict[bytes, UUID]:
-    """Give the open subject of each account fingerprint, made with the offered id where there was none; idempotent."""
+    """Give the open subject of each account fingerprint, made with the offered id where there was none; idempotent.
+
+    A subject whose data key was destroyed is open no longer, whoever knows of it.
+    """
     fingerprints = list(new_ids)
+    await tx.execute(_CLOSE_ERASED, fingerprints, tx.now)
     await tx.execute(_ADD_SUBJECTS, list(new_ids.values()), fingerprints, tx.now)
     rows = await tx.fetch(_FIND_SUBJECTS, fingerprints)
     return {row["account_fingerprint"]: row["subject_id"] for row in rows}

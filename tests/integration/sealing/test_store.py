@@ -100,6 +100,18 @@ async def test_destroyed_key_is_missing_everywhere(sealing_dsn: str) -> None:
     await conn.close()
 
 
+async def test_a_destroyed_key_is_never_made_again(sealing_dsn: str) -> None:
+    """Another key under the same subject would open nothing that the first one sealed: its maker is refused."""
+    conn = await asyncpg.connect(sealing_dsn)
+    store = a_store()
+    await store.create(conn, SUBJECTS, NOW)
+    await store.destroy(conn, SUBJECTS[:1], KeyKind.DATA)
+    with pytest.raises(KeyMissing, match="1 of 40"):
+        await store.create(conn, SUBJECTS, NOW)
+    assert set(await store.read(conn, SUBJECTS, KeyKind.DATA)) == set(SUBJECTS[1:])
+    await conn.close()
+
+
 async def test_rolled_back_key_is_not_served(sealing_dsn: str) -> None:
     """A key made in a transaction that was rolled back is gone from memory too: the next one is another key."""
     conn = await asyncpg.connect(sealing_dsn)

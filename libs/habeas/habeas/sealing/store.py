@@ -14,10 +14,12 @@ from habeas.sealing.errors import KeyMissing
 from habeas.sealing.kek import KekProvider
 from habeas.sealing.keys import KeyKind, SubjectKey, SubjectKeys, context_of
 
+# Who has any key is no new subject: what is missing was destroyed, and another key under the same name would open nothing of it.
 CREATE_SUBJECT_KEYS: Final = """
     INSERT INTO sealing.subject_keys (subject_id, kind, kek_id, wrapped, created_at)
     SELECT n.subject_id, n.kind, $3::text, n.wrapped, $5::timestamptz
       FROM unnest($1::uuid[], $2::text[], $4::bytea[]) AS n (subject_id, kind, wrapped)
+     WHERE NOT EXISTS (SELECT FROM sealing.subject_keys AS k WHERE k.subject_id = n.subject_id)
     ON CONFLICT (subject_id, kind) DO NOTHING
 """
 
@@ -99,10 +101,10 @@ class KeyStore:
         self._cache_age = cache_age
 
     async def create(self, conn: Connection, subject_ids: Iterable[UUID], now: datetime) -> Mapping[UUID, SubjectKeys]:
-        """Return both keys of every subject, making the missing ones; idempotent, and the first of two makers wins.
+        """Return both keys of every subject, making those of new subjects; idempotent, and the first of two makers wins.
 
-        Two statements. Under READ COMMITTED both makers see the winner's key; under a stricter isolation the loser gets
-        KeyMissing.
+        A subject one of whose keys was destroyed gets no other in its place: KeyMissing. Two statements. Under READ COMMITTED
+        both makers see the winner's key; under a stricter isolation the loser gets KeyMissing.
         """
         wanted = sorted(
             set(subject_ids)
