@@ -15,8 +15,8 @@ from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.request_intake import RequestVerified
 from habeas.contracts.vocabulary import StuckReason, TableResult
 
-LEASE: Final = timedelta(minutes=2)
-"""How long an attempt may take before another replica takes the erasure up; an attempt can be repeated at any time."""
+LEASE: Final = timedelta(seconds=20)
+"""How long an attempt is left alone after its process was last heard of; while one works on it, it renews it."""
 
 _BACKOFF_FIRST: Final = timedelta(seconds=2)
 _BACKOFF_MAX: Final = timedelta(minutes=5)

@@ -52,6 +52,12 @@ _SAVE_ERASURES: Final = """
      WHERE e.request_id = n.request_id AND e.version = n.version
 """
 
+KEEP_ATTEMPTS: Final = """
+    UPDATE erasure_executor.erasures AS e SET next_attempt_at = $1
+      FROM unnest($2::uuid[], $3::bigint[]) AS n (request_id, version)
+     WHERE e.request_id = n.request_id AND e.version = n.version
+"""
+
 _ADD_TOMBSTONES: Final = """
     INSERT INTO erasure_executor.tombstones (account_fingerprint, subject_id, request_id, erased_at)
     SELECT n.account_fingerprint, n.subject_id, n.request_id, $4

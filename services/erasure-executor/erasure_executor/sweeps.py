@@ -10,11 +10,12 @@ from erasure_executor.lifecycle import Decision, Erasure
 from habeas.chassis import cause, crash
 from habeas.chassis.crash import Point
 from habeas.chassis.database import Database, Transaction
+from habeas.chassis.lease import leased
 from habeas.chassis.sweep import Swept
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.errors import NotErased, StoreError, StoreRefused
-from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, open_text
+from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, SealBroken, open_text
 
 BATCH_ERASURES_MAX: Final = 100
 
@@ -28,8 +29,10 @@ async def erase_due(db: Database, stores: Stores, keys: KeyStore, fingerprinter:
     begun, failure = await _begin(db, stores, keys, fingerprinter)
     if failure is not None or not begun:
         return Swept(failure or 0)
-    with cause.worked("stores.erase", [erasure.traceparent for erasure, _ in begun], db.clock):
-        outcomes, failures = await _erase(stores, begun)
+    claimed = [erasure.request_id for erasure, _ in begun], [erasure.version + 1 for erasure, _ in begun]
+    async with leased(db, lifecycle.LEASE, store.KEEP_ATTEMPTS, *claimed):
+        with cause.worked("stores.erase", [erasure.traceparent for erasure, _ in begun], db.clock):
+            outcomes, failures = await _erase(stores, begun)
     async with db.transaction("erasures-finish") as tx:
         locked = await store.lock_erasures(tx, [erasure.request_id for erasure, _ in begun])
         decisions = [
@@ -50,10 +53,10 @@ async def _begin(
     async with db.transaction("erasures-begin") as tx:
         due = await store.lock_due(tx, BATCH_ERASURES_MAX)
         tx.caused_by(*(erasure.traceparent for erasure in due))
-        accounts = await _open_accounts(tx, due, keys)
+        accounts, broken = await _open_accounts(tx, due, keys)
         unopened = [erasure for erasure in due if erasure.request_id not in accounts]
         opened = [erasure for erasure in due if erasure.request_id in accounts]
-        decisions = await _without_key(tx, unopened)
+        decisions = await _without_key(tx, unopened, broken)
         try:
             planned = await stores.plan(sorted(set(accounts.values()))) if opened else {}
         except StoreError as error:
@@ -73,24 +76,33 @@ async def _begin(
     return begun, None
 
 
-async def _open_accounts(tx: Transaction, due: Sequence[Erasure], keys: KeyStore) -> dict[UUID, str]:
-    """Open the account ids of those whose data key is there."""
+async def _open_accounts(
+    tx: Transaction, due: Sequence[Erasure], keys: KeyStore
+) -> tuple[dict[UUID, str], frozenset[UUID]]:
+    """Open the account ids of those whose data key is there, by request; gives also the requests that it does not open."""
     found = await keys.read(tx, {erasure.subject_id for erasure in due}, KeyKind.DATA)
-    return {
-        erasure.request_id: open_text(
-            found[erasure.subject_id], Place("request", erasure.request_id, "account"), erasure.account
-        )
-        for erasure in due
-        if erasure.account is not None and erasure.subject_id in found
-    }
+    accounts: dict[UUID, str] = {}
+    broken = set()
+    for erasure in due:
+        if erasure.account is None or erasure.subject_id not in found:
+            continue
+        place = Place("request", erasure.request_id, "account")
+        try:
+            accounts[erasure.request_id] = open_text(found[erasure.subject_id], place, erasure.account)
+        except SealBroken:  # must hold nobody else up
+            broken.add(erasure.request_id)
+    return accounts, frozenset(broken)
 
 
-async def _without_key(tx: Transaction, erasures: Sequence[Erasure]) -> list[Decision]:
-    """Without a data key there is nothing to open: done when an earlier erasure of the person destroyed it, else stuck."""
+async def _without_key(tx: Transaction, erasures: Sequence[Erasure], broken: frozenset[UUID]) -> list[Decision]:
+    """Without a data key there is nothing to open: done when an earlier erasure of the person destroyed it, else stuck.
+
+    Stuck is also who has a key that does not open the account.
+    """
     erased = await store.find_erased(tx, {erasure.subject_id for erasure in erasures}) if erasures else set()
     return [
         lifecycle.complete(_blank(erasure, tx), (), tx.now)
-        if erasure.subject_id in erased
+        if erasure.subject_id in erased and erasure.request_id not in broken
         else lifecycle.fail(_blank(erasure, tx), StuckReason.KEY_MISSING, None, None, tx.now)
         for erasure in erasures
     ]

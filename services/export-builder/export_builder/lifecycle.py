@@ -14,8 +14,8 @@ from habeas.contracts.outcomes import ExportedTable
 from habeas.contracts.request_intake import RequestVerified
 from habeas.contracts.vocabulary import Right, StuckReason
 
-LEASE: Final = timedelta(minutes=10)
-"""How long an attempt may take before another replica takes the export up; an attempt can be repeated at any time."""
+LEASE: Final = timedelta(seconds=20)
+"""How long an attempt is left alone after its process was last heard of; while one works on it, it renews it."""
 
 EMPTY_SHA256: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 """The digest of no bytes (FIPS 180-4): an export without an artefact, of a person who was erased before it was built."""

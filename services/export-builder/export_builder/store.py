@@ -41,6 +41,12 @@ _LOCK_DUE: Final = (
 """
 )
 
+KEEP_ATTEMPTS: Final = """
+    UPDATE export_builder.exports AS e SET next_attempt_at = $1
+      FROM unnest($2::uuid[], $3::bigint[]) AS n (export_id, version)
+     WHERE e.export_id = n.export_id AND e.version = n.version
+"""
+
 _LOCK_EXPORTS: Final = _EXPORT_COLUMNS + " WHERE export_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
 _LOCK_COMPLETED_OF_SUBJECTS: Final = (

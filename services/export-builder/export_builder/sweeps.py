@@ -11,10 +11,11 @@ from export_builder.lifecycle import Artefact, Decision, Export
 from habeas.chassis import cause, crash
 from habeas.chassis.crash import Point
 from habeas.chassis.database import Database, Transaction
+from habeas.chassis.lease import leased
 from habeas.chassis.sweep import Swept
 from habeas.contracts.vocabulary import Right, StuckReason
 from habeas.datamap.errors import StoreError
-from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, open_text, seal
+from habeas.sealing import KeyKind, KeyStore, Place, SealBroken, SubjectKey, open_text, seal
 
 BATCH_EXPORTS_MAX: Final = 25
 _BATCH_DELETES_MAX: Final = 200
@@ -28,8 +29,10 @@ async def build_due(db: Database, builder: Builder, keys: KeyStore, kept: timede
     orders, data_keys, settled = await _begin(db, keys)
     if not orders:
         return Swept(settled)
-    with cause.worked("artefacts.build", [export.traceparent for export, _ in orders], db.clock):
-        built, failures = await _build(builder, orders)
+    claimed = [export.export_id for export, _ in orders], [export.version + 1 for export, _ in orders]
+    async with leased(db, lifecycle.LEASE, store.KEEP_ATTEMPTS, *claimed):
+        with cause.worked("artefacts.build", [export.traceparent for export, _ in orders], db.clock):
+            built, failures = await _build(builder, orders)
     async with db.transaction("exports-finish") as tx:
         locked = await store.lock_exports(tx, [export.export_id for export, _ in orders])
         # A key that was destroyed meanwhile is not used again: the artefact stays unreadable and the next attempt finds the erasure.
@@ -77,16 +80,19 @@ async def _begin(db: Database, keys: KeyStore) -> tuple[list[tuple[Export, Order
             return [], {}, 0
         tx.caused_by(*(export.traceparent for export in due))
         found = await keys.read(tx, {export.subject_id for export in due}, KeyKind.DATA)
+        opened = {
+            export.export_id: _order(export, found[export.subject_id]) for export in due if export.subject_id in found
+        }
         orders = [
-            (lifecycle.attempt(export, tx.now), _order(export, found[export.subject_id]))
+            (lifecycle.attempt(export, tx.now), order)
             for export in due
-            if export.subject_id in found
+            if (order := opened.get(export.export_id)) is not None
         ]
-        keyless = [export for export in due if export.subject_id not in found]
+        keyless = [export for export in due if opened.get(export.export_id) is None]
         erased = await store.find_erased(tx, {export.subject_id for export in keyless}) if keyless else set()
         settled = [
             lifecycle.complete_without(lifecycle.attempt(export, tx.now), tx.now)
-            if export.subject_id in erased
+            if export.subject_id in erased and export.subject_id not in found
             else lifecycle.fail(lifecycle.attempt(export, tx.now), StuckReason.KEY_MISSING, None, None, tx.now)
             for export in keyless
         ]
@@ -111,9 +117,13 @@ async def _build(
     return built, failures
 
 
-def _order(export: Export, key: SubjectKey) -> Order:
+def _order(export: Export, key: SubjectKey) -> Order | None:
+    """Give what is to be built; None when the account does not open with the person's key, which must hold nobody else up."""
     place = Place("request", export.request_id, "account")
-    return Order(export.export_id, export.request_id, open_text(key, place, export.account or ""))
+    try:
+        return Order(export.export_id, export.request_id, open_text(key, place, export.account or ""))
+    except SealBroken:
+        return None
 
 
 def _sealed(artefact: Built, export: Export, key: SubjectKey) -> Artefact:

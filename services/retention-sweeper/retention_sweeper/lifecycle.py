@@ -17,8 +17,8 @@ from habeas.contracts.retention_sweeper import SweepCompleted, SweepStuck
 from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.retention import RetentionClass, cutoff
 
-LEASE: Final = timedelta(minutes=3)
-"""How long an attempt may take before another replica takes the sweep up; a statement of a store ends well before."""
+LEASE: Final = timedelta(seconds=20)
+"""How long an attempt is left alone after its process was last heard of; while one works on it, it renews it."""
 
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """No tick is for an earlier day: what it asked for would be done already, and periods of centuries still fit before it."""

@@ -102,6 +102,11 @@ _SAVE_SWEEP: Final = """
      WHERE tick_id = $1 AND store = $2 AND table_name = $3 AND retention = $4 AND version = $5
 """
 
+KEEP_ATTEMPT: Final = """
+    UPDATE retention_sweeper.sweeps SET next_attempt_at = $1
+     WHERE tick_id = $2 AND store = $3 AND table_name = $4 AND retention = $5 AND version = $6
+"""
+
 _HAS_OPEN_BEFORE: Final = """
     SELECT EXISTS (SELECT FROM retention_sweeper.sweeps
                     WHERE tick_id = $1 AND store = $2 AND position < $3 AND state <> 'completed')

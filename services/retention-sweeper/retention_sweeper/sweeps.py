@@ -4,6 +4,7 @@ from typing import Final
 
 from habeas.chassis import cause
 from habeas.chassis.database import Database, Transaction
+from habeas.chassis.lease import leased
 from habeas.chassis.sweep import Swept
 from habeas.datamap.errors import StoreError
 from habeas.datamap.policy import Policy
@@ -66,9 +67,11 @@ async def sweep_due(db: Database, stores: Stores, policy: Policy, rows_max: int)
     begun = decision.sweep
     if begun.state is not State.SWEEPING or begun.cutoff_at is None:
         return Swept(1, more=True)
+    claimed = (begun.tick_id, begun.store, begun.rule.table, begun.rule.retention, begun.version + 1)
     try:
-        with cause.worked("stores.purge", [begun.traceparent], db.clock):
-            purged = await stores.purge(begun.store, begun.rule, begun.cutoff_at, rows_max)
+        async with leased(db, lifecycle.LEASE, store.KEEP_ATTEMPT, *claimed):
+            with cause.worked("stores.purge", [begun.traceparent], db.clock):
+                purged = await stores.purge(begun.store, begun.rule, begun.cutoff_at, rows_max)
     except StoreError as error:
         await _finish(db, begun, error)
     else:

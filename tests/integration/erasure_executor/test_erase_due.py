@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from typing_extensions import override
 
 from erasure_executor import lifecycle, store, sweeps
 from erasure_executor.gateways import Outcomes
@@ -21,6 +22,7 @@ from habeas.datamap.errors import StoreError, StoreRefused, StoreUnavailable, Un
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, seal_text
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_embedded.provision import Access
+from habeas_embedded.waiting import until
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 RING = KeyRing(new_key_ring())
@@ -147,6 +149,50 @@ async def test_whatever_dies_is_finished_later(bench: Bench, moment: str) -> Non
     await bench.sweep(Shelf(rows))
     done = await bench.look(request_id)
     assert (done.state, done.outcomes[0].result, done.outcomes[0].rows) == (State.COMPLETED, TableResult.ERASED, 3)
+
+
+async def test_an_attempt_may_take_longer_than_its_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the process works on it, the lease goes on, and no other replica takes the erasure up."""
+    monkeypatch.setattr(lifecycle, "LEASE", timedelta(seconds=0.6))
+    request_id = await bench.begin("acc_1")
+    other = Shelf({"acc_1": 3})
+
+    class Slow(Shelf):
+        """A store that takes three leases."""
+
+        @override
+        async def erase(self, account_ids: Sequence[str]) -> Outcomes:
+            for _ in range(6):
+                bench.clock.advance(timedelta(seconds=0.3))
+                due = bench.clock.now() + lifecycle.LEASE
+
+                async def renewed(due: datetime = due) -> bool:
+                    rows = await bench.db.read("test-due", "SELECT next_attempt_at FROM erasure_executor.erasures")
+                    return bool(rows[0]["next_attempt_at"] == due)
+
+                assert await until(renewed, 10)
+                await bench.sweep(other)
+            return await super().erase(account_ids)
+
+    await bench.sweep(Slow({"acc_1": 3}))
+    assert (await bench.look(request_id)).state is State.COMPLETED
+    assert other.erased == []
+
+
+async def test_an_account_that_does_not_open_holds_nobody_up(bench: Bench) -> None:
+    """Sealed under another key, it can not be read: that one is stuck with the reason, never done, and the rest is erased."""
+    broken, whole = await bench.begin("acc_1"), await bench.begin("acc_2")
+    async with bench.db.transaction("test-break") as tx:
+        await tx.execute(
+            "UPDATE erasure_executor.erasures SET account = (SELECT account FROM erasure_executor.erasures WHERE request_id = $1)"
+            " WHERE request_id = $2",
+            whole,
+            broken,
+        )
+    await bench.sweep(Shelf({"acc_1": 3, "acc_2": 3}))
+    stuck = await bench.look(broken)
+    assert (stuck.state, stuck.stuck_reason) == (State.STUCK, StuckReason.KEY_MISSING)
+    assert (await bench.look(whole)).state is State.COMPLETED
 
 
 async def test_one_who_is_refused_does_not_hold_up_the_others(bench: Bench) -> None:
