@@ -95,6 +95,10 @@ test-integration: install ## tests that need PostgreSQL: integration, simulation
 test-e2e: install ## whole journeys over real Kafka, PostgreSQL and SMTP
 	$(BIN)/python -m pytest -m e2e $(ARGS)
 
+.PHONY: test-kill
+test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)
+	$(BIN)/python -m pytest tests/kill -o faulthandler_timeout=0 $(ARGS)
+
 .PHONY: bench
 bench: install ## every benchmark: tables, JSON and charts
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -37,7 +37,9 @@ _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}{behind}
+advertised.listeners=PLAINTEXT://{host}:{port}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,BEHIND:PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={data}
 
@@ -80,15 +82,22 @@ class KafkaServer:
 
     Its addresses stay the same over stop, kill and start. The first start on a machine fetches the jars and, at its stop,
     writes an archive of loaded classes into the cache, with which later starts take less than half the time.
+
+    With `front_port` there is a second listener, `bootstrap_behind`, that tells its clients to come to that port of loopback: whoever
+    listens there and forwards to it stands between them and Kafka.
     """
 
     name = "kafka"
 
-    def __init__(self, run: Run, cache: Path, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, run: Run, cache: Path, say: Callable[[str], None] = lambda _: None, *, front_port: int | None = None
+    ) -> None:
         self._run = run
         self._cache = kafka_cache(cache)
         self._say = say
+        self._front_port = front_port
         self._port = 0
+        self._behind_port = 0
         self._controller_port = 0
         self._child: Child | None = None
         self._archive: Path | None = None  # being written by the running node
@@ -99,6 +108,11 @@ class KafkaServer:
     def bootstrap(self) -> str:
         """The address for clients, host:port."""
         return f"{LOOPBACK}:{self._port}"
+
+    @property
+    def bootstrap_behind(self) -> str:
+        """Where whoever stands at the front port forwards to, host:port."""
+        return f"{LOOPBACK}:{self._behind_port}"
 
     @property
     def data_directory(self) -> Path:
@@ -119,7 +133,7 @@ class KafkaServer:
         tries = _START_TRIES if self._port == 0 else 1  # a later start must come back at the same address
         for left in reversed(range(tries)):
             if tries > 1 or self._port == 0:
-                self._port, self._controller_port = free_port(), free_port()
+                self._port, self._controller_port, self._behind_port = free_port(), free_port(), free_port()
             self._configure()
             self._child = self._make_child(java, jars, base)
             self._child.spawn()
@@ -174,8 +188,14 @@ class KafkaServer:
         meta.write_text(text)
 
     def _configure(self) -> None:
+        stands = self._front_port is not None
         text = _PROPERTIES.format(
-            host=LOOPBACK, port=self._port, controller_port=self._controller_port, data=self.data_directory
+            host=LOOPBACK,
+            port=self._port,
+            controller_port=self._controller_port,
+            data=self.data_directory,
+            behind=f",BEHIND://{self.bootstrap_behind}" if stands else "",
+            advertised=f",BEHIND://{LOOPBACK}:{self._front_port}" if stands else "",
         )
         (self.directory / "server.properties").write_text(text)
         (self.directory / _LOGGING).write_bytes(files("habeas_embedded").joinpath(_LOGGING).read_bytes())
@@ -244,7 +264,9 @@ def _format(java: Java, jars: tuple[Path, ...], template: Path) -> None:
     part = template.with_name(f"{template.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     properties = part.with_suffix(".properties")
-    properties.write_text(_PROPERTIES.format(host=LOOPBACK, port=9092, controller_port=9093, data=part))
+    properties.write_text(
+        _PROPERTIES.format(host=LOOPBACK, port=9092, controller_port=9093, data=part, behind="", advertised="")
+    )
     tool = [str(java.path), "-cp", _class_path(jars), "kafka.tools.StorageTool", "format"]
     tool += ["--cluster-id", _kafka_id(), "--config", str(properties)]
     try:

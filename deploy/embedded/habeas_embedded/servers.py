@@ -62,7 +62,8 @@ class Servers:
 
     A server given by environment variable is used as it is and never started or stopped. `only` limits what is started,
     as an integration test needs PostgreSQL alone. Without `keep_data` every start begins with empty servers. `ephemeral`
-    runs leave nothing on disk. Start and stop from the main thread, as on Linux the servers end with the thread that started them.
+    runs leave nothing on disk. `kafka_front_port` is for whoever stands between Kafka and its clients (see KafkaServer). Start and stop
+    from the main thread, as on Linux the servers end with the thread that started them.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Servers:
         keep_data: bool = False,
         ephemeral: bool = False,
         durable: bool = True,
+        kafka_front_port: int | None = None,
         env: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -83,6 +85,7 @@ class Servers:
         self._keep_data = keep_data
         self._ephemeral = ephemeral
         self._durable = durable
+        self._kafka_front_port = kafka_front_port
         self._env = dict(os.environ if env is None else env)
         self._say = say
         self._run: Run | None = None
@@ -113,7 +116,8 @@ class Servers:
         own = {name for name in self.wanted if not self._env.get(_GIVEN[name])}
         contained = bool(own - {"smtp"}) and await asyncio.to_thread(containers_wanted, self._env)
         if "kafka" in own:
-            self._kafka = KafkaContainer() if contained else KafkaServer(run, cache, self._say)
+            node = KafkaServer(run, cache, self._say, front_port=self._kafka_front_port)
+            self._kafka = KafkaContainer() if contained else node
         if "postgres" in own:
             embedded = PostgresServer(run, cache, self._say, durable=self._durable)
             self._postgres = PostgresContainer() if contained else embedded
