@@ -220,8 +220,10 @@ async def raised(
     services: Iterable[str] = SERVICES,
     environment: Mapping[str, Mapping[str, str]] | None = None,
     programs: Mapping[str, tuple[str, ...]] | None = None,
+    shared: Mapping[str, str] | None = None,
+    replicas: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Stage]:
-    """Start a stage and take it down at the end; `name` is that of its run, `environment` and `programs` as in FleetPlan."""
+    """Start a stage and take it down at the end; `name` is that of its run, what has no word of its own is as in FleetPlan."""
     clock = SystemClock()
     now = clock.now()
     services = tuple(services)
@@ -242,6 +244,8 @@ async def raised(
             platform.service_dsns,
             environment=environment or {},
             programs=programs or {},
+            shared=shared or {},
+            replicas=replicas or {},
         )
         fleet = Fleet(servers, access, plan)
         stack.push_async_callback(fleet.stop)

@@ -16,13 +16,13 @@ def build(settings: Settings) -> Service:
     signer = gateways.open_signer(settings.key_file, settings.origin, create=not settings.chassis.in_production)
     service = Service("audit-ledger", settings.chassis, protection=gateways.NothingSealed())
     directory = gateways.LogDirectory(settings.log_dir, signer.verifier)
-    seat = gateways.Seat()
+    seat = gateways.Seat(settings.chassis.lease_s)
     look_s = settings.chassis.poll_interval_s
     sequencer = Sequencer(seat, directory, settings.origin, service.stopping, look_s=look_s)
 
     def follow(db: Database) -> Follower:
         position, take = partial(sequencer.position, db), partial(sequencer.take, db)
-        return Follower(AUDIT_ENTRIES, position, take, settings.batch_rows_max, look_s)
+        return Follower(AUDIT_ENTRIES, position, take, settings.batch_rows_max, look_s, seat.keep)
 
     service.prepare(directory.prepare)
     service.follow(follow)

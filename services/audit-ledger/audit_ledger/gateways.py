@@ -5,6 +5,7 @@ import os
 import secrets
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -19,10 +20,11 @@ from habeas.auditlog.errors import AuditLogError, BadNote, BadTile
 from habeas.auditlog.notes import ED25519, KEY_BYTES, Signer, Verifier, decode_base64
 from habeas.auditlog.publish import drop_partial_tiles, write_checkpoint, write_tiles
 from habeas.auditlog.tiles import CHECKPOINT, TilePath
-from habeas.chassis import crash
+from habeas.chassis import crash, log
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database
 from habeas.chassis.errors import Invariant
+from habeas.chassis.settings import LogLevel
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -55,8 +57,11 @@ class LogDirectory:
             raise Invariant("what is published is not what the database holds; the log must not fork") from error
 
     async def finish(self, note: bytes, full: Iterable[TilePath]) -> None:
-        """Put the checkpoint in place, then drop the partial versions of tiles that are full now."""
-        await asyncio.to_thread(write_checkpoint, self._path, note)
+        """Put the checkpoint in place, then drop the partial versions of tiles that are full now.
+
+        A larger one that another replica published while this one stood still stays.
+        """
+        await asyncio.to_thread(self._finish, note)
         crash.at(Point.CHECKPOINT_WRITTEN)
         await asyncio.to_thread(drop_partial_tiles, self._path, full)
         crash.at(Point.LOG_PUBLISHED)
@@ -74,10 +79,15 @@ class LogDirectory:
             if target.read_text(encoding="utf-8") != text:
                 raise Invariant("the log's directory belongs to another key; give the right one back")
             return
-        draft = self._path / f".{VKEY}.draft"
+        draft = self._path / f".{VKEY}.{secrets.token_hex(8)}.draft"  # replicas may start together
         draft.write_text(text, encoding="utf-8")
         draft.chmod(0o644)
         draft.replace(target)
+
+    def _finish(self, note: bytes) -> None:
+        published = self._checkpoint()
+        if published is None or published.size <= open_checkpoint(note, self._verifier).size:
+            write_checkpoint(self._path, note)
 
     def _checkpoint(self) -> Checkpoint | None:
         try:
@@ -95,39 +105,61 @@ class LogDirectory:
 class Seat:
     """The one sequencer's place: a session-level advisory lock, on a connection that does nothing else.
 
-    It keeps a second replica idle. What keeps two from forking the log is the head's row, which moves by compare and swap.
+    It keeps a second replica idle. What keeps two from forking the log is the head's row, which moves by compare and swap. The server ends
+    the session of a sequencer that says nothing for as long as a lease, so one that stands still does not hold the log up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lease_s: float = 15.0) -> None:
+        self._lease_s = lease_s
         self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
+        self._asking = asyncio.Lock()
 
     @property
     def held(self) -> bool:
         """Whether the seat was ours when we last asked."""
-        return self._connection is not None and not self._connection.is_closed()
+        try:
+            return self._connection is not None and not self._connection.is_closed()
+        except asyncpg.InterfaceError:  # the pool has taken back what is dead
+            return False
 
     async def take(self, database: Database) -> bool:
         """Sit down, or stay seated; False while another replica sits there."""
-        if self._connection is not None:
-            try:
-                return bool(await self._connection.fetchval(store.CHECK_SEAT))
-            except TRANSIENT:
-                await self.leave()
-        connection = await database.pool.acquire(timeout=_ACQUIRE_S)
-        try:
-            if await connection.fetchval(store.TAKE_SEAT, store.SEAT):
-                self._connection = connection
+        async with self._asking:
+            if await self._still():
                 return True
-        finally:
-            if self._connection is not connection:
-                await database.pool.release(connection)
-        return False
+            connection = await database.pool.acquire(timeout=_ACQUIRE_S)
+            try:
+                if await connection.fetchval(store.TAKE_SEAT, store.SEAT):
+                    await connection.execute(store.KEEP_SEAT, str(int(self._lease_s * 1000)))
+                    self._connection = connection
+                    log.event("ledger.seat_taken")
+                    return True
+            finally:
+                if self._connection is not connection:
+                    await database.pool.release(connection)
+            return False
+
+    async def keep(self) -> None:
+        """Give the server a sign of life; several are due in a lease. Whoever has no seat does nothing."""
+        async with self._asking:
+            await self._still()
 
     async def leave(self) -> None:
         """Give the seat back; ending the session is what frees the lock."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.terminate()
+            with suppress(asyncpg.InterfaceError):  # the pool has taken back what is dead
+                connection.terminate()
+
+    async def _still(self) -> bool:
+        if self._connection is None:
+            return False
+        try:
+            return bool(await self._connection.fetchval(store.CHECK_SEAT))
+        except (*TRANSIENT, asyncpg.PostgresError) as error:
+            log.event("ledger.seat_lost", severity=LogLevel.WARNING, error=error)
+            await self.leave()
+            return False
 
 
 class NothingSealed:

@@ -21,6 +21,8 @@ TAKE_SEAT: Final = "SELECT pg_try_advisory_lock($1)"
 
 CHECK_SEAT: Final = "SELECT true"
 
+KEEP_SEAT: Final = "SELECT set_config('idle_session_timeout', $1, false)"
+
 _SCHEMA: Final = "audit_ledger"
 
 _LOCK_HEAD: Final = "SELECT size, root, position FROM audit_ledger.head FOR UPDATE"

@@ -242,6 +242,41 @@ async def test_two_roots_for_a_size_are_refused(ledger: Ledger, database: Access
         await ledger.open()
 
 
+async def test_a_late_publisher_takes_nothing_back(ledger: Ledger, tmp_path: Path) -> None:
+    """A replica that stood still while another one published more neither puts its older checkpoint in place nor spoils a file."""
+    topic = Topic()
+    await ledger.open()
+    topic.grow(3)
+    await ledger.follow(topic)
+    await ledger.publish()
+    target = ledger.directory.path / "checkpoint"
+    older = target.read_bytes()
+    topic.grow(3)
+    await ledger.follow(topic)
+    await ledger.publish()
+    newer = target.read_bytes()
+    late = LogDirectory(ledger.directory.path, SIGNER_OF_LOG.verifier)
+    await late.finish(older, [])
+    assert target.read_bytes() == newer
+
+
+async def test_replicas_that_start_together_share_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that found no key in the directory finishes well, although another one has put it there meanwhile."""
+    first, second = (LogDirectory(tmp_path / "log", SIGNER_OF_LOG.verifier) for _ in range(2))
+    change_mode = Path.chmod
+
+    def meanwhile(draft: Path, mode: int) -> None:
+        monkeypatch.undo()
+        second._prepare()
+        change_mode(draft, mode)
+
+    monkeypatch.setattr(Path, "chmod", meanwhile)
+    first._prepare()
+    assert [path.name for path in (tmp_path / "log").iterdir()] == ["vkey"]
+
+
 async def test_directory_of_another_key_is_refused(ledger: Ledger, tmp_path: Path) -> None:
     """Where another key's log is published, this one neither starts nor writes."""
     topic = Topic()

@@ -8,6 +8,7 @@ import pytest
 from audit_ledger.errors import SeatLost
 from habeas.contracts.audit import GENESIS, Producer, encode_entry, encode_fact
 from habeas_embedded.provision import Access
+from habeas_embedded.waiting import until
 from tests.integration.audit_ledger.conftest import LOG_ORIGIN, Ledger, Topic, root_of_rfc, start_ledger
 from tests.support.audit_log import FACTS, START
 
@@ -184,6 +185,25 @@ async def test_second_replica_is_idle_until_the_first_is_gone(database: Access, 
         assert (await second.head())[0] == 20
         await second.publish()
         assert second.passes()
+
+
+async def test_a_sequencer_that_stands_still_loses_its_seat(database: Access, tmp_path: Path) -> None:
+    """The server ends the session of one that is silent for a lease; the other goes on, and the first one finds its place taken."""
+    topic = Topic()
+    async with start_ledger(database, tmp_path / "log") as first, start_ledger(database, tmp_path / "log") as second:
+        for ledger in (first, second):
+            ledger.seat._lease_s = 0.5
+        topic.grow(3)
+        await first.follow(topic)
+        assert not await second.seat.take(second.db)
+
+        async def taken() -> bool:
+            return await second.seat.take(second.db)
+
+        assert await until(taken, 10)
+        assert not first.seat.held
+        with pytest.raises(SeatLost):
+            await first.sequencer.take(first.db, topic.records)
 
 
 async def test_replica_that_lost_its_seat_takes_nothing(ledger: Ledger, database: Access, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Write a log's files so that a reader never sees half of one, and no published tile ever changes."""
 
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from shutil import rmtree
@@ -45,10 +46,14 @@ def drop_partial_tiles(directory: Path, paths: Iterable[TilePath]) -> None:
 
 
 def _write(target: Path, content: bytes) -> None:
-    draft = target.with_name(f".{target.name}.draft")
-    with draft.open("wb") as file:
-        os.fchmod(file.fileno(), FILE_MODE)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(target)
+    # Nobody else has this name: a process that stood still goes on writing into its own draft, never into a published file.
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}.draft")
+    try:
+        with draft.open("xb") as file:
+            os.fchmod(file.fileno(), FILE_MODE)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ class Follower:
     take: Take
     batch_rows_max: int
     wait_s: float
+    alive: Callable[[], Awaitable[None]] | None = None  # called in every round, with records or without
 
     async def run(
         self,
@@ -54,6 +55,8 @@ class Follower:
                 consumer.assign([partition])
                 consumer.seek(partition, await self.position())
                 while not stopping.is_set():
+                    if self.alive is not None:
+                        await self.alive()
                     if paused():
                         await wait_any(stopping, stopping, self.wait_s)
                         continue
