@@ -122,7 +122,7 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
     ("export_builder/gateways/archive.py", "self._spool.write"): _DRAFT,
     ("export_builder/gateways/archive.py", "self._writer.write"): _DRAFT,
     ("export_builder/gateways/archive.py", "target.write"): _DRAFT,
-    ("export_builder/gateways/builder.py", "self.path(export_id).unlink"): _BY_CALLER,
+    ("export_builder/gateways/builder.py", "path.unlink"): _BY_CALLER,
     ("notification_mailer/gateways/post.py", "connection.send"): "its own steps have their points",
     ("notification_mailer/gateways/post.py", "session.write"): "an envelope without a text is no mail",
     ("notification_mailer/gateways/post.py", "self._session.write"): "an envelope without a text is no mail",

@@ -44,8 +44,8 @@ def test_a_point_that_is_taken_away_is_missed(module: str, name: str) -> None:
     [
         (
             "export_builder/sweeps.py",
-            "            await vault.delete(export.export_id)\n",
-            "            await vault.delete(export.export_id)\n" * 2,
+            "            await vault.delete(export.export_id, export.attempts)\n",
+            "            await vault.delete(export.export_id, export.attempts)\n" * 2,
             "no crash point follows the step vault.delete in delete_withdrawn",
         ),
         (
@@ -62,9 +62,9 @@ def test_a_point_that_is_taken_away_is_missed(module: str, name: str) -> None:
         ),
         (
             "export_builder/gateways/builder.py",
-            "self.path(export_id).unlink",
-            "self.path(export_id).rename",
-            "self.path(export_id).rename in delete is neither a step nor known to be harmless",
+            "path.unlink",
+            "path.rename",
+            "path.rename in _delete is neither a step nor known to be harmless",
         ),
         (
             "chassis/lanes.py",

@@ -23,7 +23,7 @@ from habeas_demo.looks import LOOKS
 from habeas_demo.scenario import Asked
 
 _KEYS: Final = """
-    SELECT request_id, export_id, subject_id, artefact_key
+    SELECT request_id, export_id, attempts, subject_id, artefact_key
       FROM export_builder.exports
      WHERE request_id = ANY ($1::uuid[]) AND state = 'completed'
 """
@@ -67,7 +67,7 @@ async def open_exports(
         if row["subject_id"] in data_keys and row["artefact_key"]:
             place = Place("export", row["export_id"], "artefact_key")
             secret = open_sealed(data_keys[row["subject_id"]], place, row["artefact_key"])
-            path = artefacts / f"{row['export_id']}.zip.tink"
+            path = artefacts / f"{row['export_id']}.{row['attempts']}.zip.tink"
             try:
                 opened[row["request_id"]] = await asyncio.to_thread(_open, path, secret, row["export_id"])
             except (OSError, ValueError, KeyError, zipfile.BadZipFile):

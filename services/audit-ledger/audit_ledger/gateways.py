@@ -61,7 +61,8 @@ class LogDirectory:
 
         A larger one that another replica published while this one stood still stays.
         """
-        await asyncio.to_thread(self._finish, note)
+        if await asyncio.to_thread(self._is_due, note):
+            await asyncio.to_thread(write_checkpoint, self._path, note)
         crash.at(Point.CHECKPOINT_WRITTEN)
         await asyncio.to_thread(drop_partial_tiles, self._path, full)
         crash.at(Point.LOG_PUBLISHED)
@@ -84,10 +85,9 @@ class LogDirectory:
         draft.chmod(0o644)
         draft.replace(target)
 
-    def _finish(self, note: bytes) -> None:
+    def _is_due(self, note: bytes) -> bool:
         published = self._checkpoint()
-        if published is None or published.size <= open_checkpoint(note, self._verifier).size:
-            write_checkpoint(self._path, note)
+        return published is None or published.size <= open_checkpoint(note, self._verifier).size
 
     def _checkpoint(self) -> Checkpoint | None:
         try:
@@ -130,7 +130,7 @@ class Seat:
             connection = await database.pool.acquire(timeout=_ACQUIRE_S)
             try:
                 if await connection.fetchval(store.TAKE_SEAT, store.SEAT):
-                    await connection.execute(store.KEEP_SEAT, str(int(self._lease_s * 1000)))
+                    await connection.fetchval(store.KEEP_SEAT, str(int(self._lease_s * 1000)))
                     self._connection = connection
                     log.event("ledger.seat_taken")
                     return True

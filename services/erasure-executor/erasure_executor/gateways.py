@@ -1,11 +1,14 @@
 """What erasure-executor reaches outside of its database: the stores in which people are erased."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.postgres import PostgresStore
+
+Guard = Callable[[], Awaitable[None]]
+"""Called when a store is about to commit; what it raises rolls the store back."""
 
 Outcomes = Mapping[str, tuple[TableOutcome, ...]]
 """Per account, one outcome for each table of every store."""
@@ -18,8 +21,8 @@ class Stores(Protocol):
         """Count what an erasure would touch. Raises ``StoreError``."""
         ...
 
-    async def erase(self, account_ids: Sequence[str]) -> Outcomes:
-        """Erase and read again, one transaction per store; may be repeated. Raises ``StoreError``."""
+    async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
+        """Erase and read again, one transaction per store; may be repeated. Raises ``StoreError``, and what ``guard`` raises."""
         ...
 
 
@@ -50,10 +53,10 @@ class MappedStores:
                 )
         return planned
 
-    async def erase(self, account_ids: Sequence[str]) -> Outcomes:
+    async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         """Erase store by store; a store that fails leaves those before it erased, which a repetition finds so."""
         done: dict[str, tuple[TableOutcome, ...]] = dict.fromkeys(account_ids, ())
         for store in self._stores:
-            for account_id, outcomes in (await store.erase(account_ids)).items():
+            for account_id, outcomes in (await store.erase(account_ids, guard)).items():
                 done[account_id] += outcomes
         return done

@@ -58,6 +58,12 @@ KEEP_ATTEMPTS: Final = """
      WHERE e.request_id = n.request_id AND e.version = n.version
 """
 
+FIND_OURS: Final = """
+    SELECT e.request_id
+      FROM unnest($1::uuid[], $2::bigint[]) AS n (request_id, version) JOIN erasure_executor.erasures AS e USING (request_id, version)
+     WHERE e.next_attempt_at >= $3
+"""
+
 _ADD_TOMBSTONES: Final = """
     INSERT INTO erasure_executor.tombstones (account_fingerprint, subject_id, request_id, erased_at)
     SELECT n.account_fingerprint, n.subject_id, n.request_id, $4

@@ -5,12 +5,14 @@ from typing import Final
 from uuid import UUID
 
 from erasure_executor import lifecycle, store
-from erasure_executor.gateways import Outcomes, Stores
+from erasure_executor.errors import Overtaken
+from erasure_executor.gateways import Guard, Outcomes, Stores
 from erasure_executor.lifecycle import Decision, Erasure
-from habeas.chassis import cause, crash
+from habeas.chassis import cause, crash, log
 from habeas.chassis.crash import Point
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.lease import leased
+from habeas.chassis.settings import LogLevel
 from habeas.chassis.sweep import Swept
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import StuckReason
@@ -30,9 +32,13 @@ async def erase_due(db: Database, stores: Stores, keys: KeyStore, fingerprinter:
     if failure is not None or not begun:
         return Swept(failure or 0)
     claimed = [erasure.request_id for erasure, _ in begun], [erasure.version + 1 for erasure, _ in begun]
-    async with leased(db, lifecycle.LEASE, store.KEEP_ATTEMPTS, *claimed):
-        with cause.worked("stores.erase", [erasure.traceparent for erasure, _ in begun], db.clock):
-            outcomes, failures = await _erase(stores, begun)
+    try:
+        async with leased(db, lifecycle.LEASE, store.KEEP_ATTEMPTS, *claimed):
+            with cause.worked("stores.erase", [erasure.traceparent for erasure, _ in begun], db.clock):
+                outcomes, failures = await _erase(stores, begun, lambda: _require_ours(db, claimed))
+    except Overtaken:
+        log.event("erasures.overtaken", severity=LogLevel.WARNING, erasures=len(begun))
+        return Swept(0)
     async with db.transaction("erasures-finish") as tx:
         locked = await store.lock_erasures(tx, [erasure.request_id for erasure, _ in begun])
         decisions = [
@@ -108,11 +114,24 @@ async def _without_key(tx: Transaction, erasures: Sequence[Erasure], broken: fro
     ]
 
 
-async def _erase(stores: Stores, begun: Sequence[tuple[Erasure, str]]) -> tuple[Outcomes, Mapping[str, StoreError]]:
+async def _require_ours(db: Database, claimed: tuple[list[UUID], list[int]]) -> None:
+    """Raise ``Overtaken`` unless every attempt is ours for another half of the lease.
+
+    A store lets a transaction stand still for no longer than that, so a replica that is paused after this question comes back to a
+    transaction that is gone.
+    """
+    ours = await db.read("erasures-ours", store.FIND_OURS, *claimed, db.clock.now() + lifecycle.LEASE / 2)
+    if len(ours) != len(claimed[0]):
+        raise Overtaken
+
+
+async def _erase(
+    stores: Stores, begun: Sequence[tuple[Erasure, str]], guard: Guard
+) -> tuple[Outcomes, Mapping[str, StoreError]]:
     """Erase all accounts at once; when a store objects to somebody, one by one, so that only those concerned are stuck."""
     accounts = sorted({account for _, account in begun})
     try:
-        return await stores.erase(accounts), {}
+        return await stores.erase(accounts, guard), {}
     except (StoreRefused, NotErased) as error:
         if len(accounts) == 1:
             return {}, {accounts[0]: error}
@@ -122,7 +141,7 @@ async def _erase(stores: Stores, begun: Sequence[tuple[Erasure, str]]) -> tuple[
     failures: dict[str, StoreError] = {}
     for account in accounts:
         try:
-            done.update(await stores.erase([account]))
+            done.update(await stores.erase([account], guard))
         except StoreError as error:
             failures[account] = error
     return done, failures

@@ -27,7 +27,7 @@ def build(settings: Settings) -> Service:
     service.on(RequestVerified, handlers.on_request_verified, service.clock)
     service.on(ErasureCompleted, handlers.on_erasure_completed, keys)
 
-    service.every(settings.build_interval_s, sweeps.build_due, builder, keys, kept)
+    service.every(settings.build_interval_s, sweeps.build_due, builder, vault, keys, kept)
     service.every(settings.delete_interval_s, sweeps.withdraw_expired)
     service.every(settings.delete_interval_s, sweeps.delete_withdrawn, vault)
 

@@ -21,10 +21,10 @@ BATCH_EXPORTS_MAX: Final = 25
 _BATCH_DELETES_MAX: Final = 200
 
 
-async def build_due(db: Database, builder: Builder, keys: KeyStore, kept: timedelta) -> Swept:
+async def build_due(db: Database, builder: Builder, vault: Vault, keys: KeyStore, kept: timedelta) -> Swept:
     """Build what is due, a batch at a time: claim, read out, write encrypted, read back, tell.
 
-    Idempotent: an attempt that dies leaves at most an artefact that nobody has the key of, and the next attempt overwrites it.
+    Idempotent: an attempt that dies leaves at most an artefact that nobody has the key of; it goes with the one that counts.
     """
     orders, data_keys, settled = await _begin(db, keys)
     if not orders:
@@ -38,9 +38,11 @@ async def build_due(db: Database, builder: Builder, keys: KeyStore, kept: timede
         # A key that was destroyed meanwhile is not used again: the artefact stays unreadable and the next attempt finds the erasure.
         alive = await keys.read(tx, {export.subject_id for export, _ in orders}, KeyKind.DATA)
         decisions = []
-        for before, _ in orders:
+        overtaken: list[Order] = []
+        for before, order in orders:
             export = locked[before.export_id]
             if export.version != before.version + 1:
+                overtaken.append(order)
                 continue
             if (error := failures.get(export.export_id)) is not None:
                 decisions.append(lifecycle.fail(export, error.because, error.store, error.table, tx.now))
@@ -50,6 +52,8 @@ async def build_due(db: Database, builder: Builder, keys: KeyStore, kept: timede
                 artefact = _sealed(built[export.export_id], export, data_keys[export.subject_id])
                 decisions.append(lifecycle.complete(export, artefact, (tx.now + kept).date(), tx.now))
         await _save(tx, decisions)
+    for order in overtaken:
+        await vault.discard(order)
     return Swept(len(decisions) + settled, more=len(orders) == BATCH_EXPORTS_MAX)
 
 
@@ -66,7 +70,7 @@ async def delete_withdrawn(db: Database, vault: Vault) -> Swept:
     async with db.transaction("exports-delete") as tx:
         withdrawing = await store.lock_withdrawing(tx, _BATCH_DELETES_MAX)
         for export in withdrawing:
-            await vault.delete(export.export_id)
+            await vault.delete(export.export_id, export.attempts)
             crash.at(Point.ARTEFACT_DELETED)
         await _save(tx, [lifecycle.deleted(export) for export in withdrawing])
     return Swept(len(withdrawing), more=len(withdrawing) == _BATCH_DELETES_MAX)
@@ -121,7 +125,9 @@ def _order(export: Export, key: SubjectKey) -> Order | None:
     """Give what is to be built; None when the account does not open with the person's key, which must hold nobody else up."""
     place = Place("request", export.request_id, "account")
     try:
-        return Order(export.export_id, export.request_id, open_text(key, place, export.account or ""))
+        return Order(
+            export.export_id, export.attempts + 1, export.request_id, open_text(key, place, export.account or "")
+        )
     except SealBroken:
         return None
 

@@ -1,6 +1,6 @@
 """Attempts at erasure over a real database: whatever step dies, the erasure is finished and reported as it was."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
@@ -10,7 +10,7 @@ import pytest_asyncio
 from typing_extensions import override
 
 from erasure_executor import lifecycle, store, sweeps
-from erasure_executor.gateways import Outcomes
+from erasure_executor.gateways import Guard, Outcomes
 from erasure_executor.lifecycle import Erasure, State
 from habeas.chassis.clock import FakeClock
 from habeas.chassis.database import Database
@@ -41,6 +41,7 @@ class Shelf:
     fails: StoreError | None = None
     refuses: frozenset[str] = frozenset()
     erased: list[tuple[str, ...]] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[None]] | None = None  # what happens elsewhere before the store commits
 
     async def plan(self, account_ids: Sequence[str]) -> Outcomes:
         """Count."""
@@ -48,12 +49,15 @@ class Shelf:
             raise self.fails
         return {each: self._outcomes(self.rows.get(each, 0)) for each in account_ids}
 
-    async def erase(self, account_ids: Sequence[str]) -> Outcomes:
+    async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         """Erase, and die before or after it when told to."""
         if self.dies == "before the store":
             raise Killed
         if self.refuses & set(account_ids):
             raise StoreRefused("platform", "tasks", "42501")
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        await guard()
         self.erased.append(tuple(account_ids))
         done = {each: self._outcomes(self.rows.pop(each, 0)) for each in account_ids}
         if self.dies == "after the store":
@@ -161,7 +165,7 @@ async def test_an_attempt_may_take_longer_than_its_lease(bench: Bench, monkeypat
         """A store that takes three leases."""
 
         @override
-        async def erase(self, account_ids: Sequence[str]) -> Outcomes:
+        async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
             for _ in range(6):
                 bench.clock.advance(timedelta(seconds=0.3))
                 due = bench.clock.now() + lifecycle.LEASE
@@ -172,7 +176,7 @@ async def test_an_attempt_may_take_longer_than_its_lease(bench: Bench, monkeypat
 
                 assert await until(renewed, 10)
                 await bench.sweep(other)
-            return await super().erase(account_ids)
+            return await super().erase(account_ids, guard)
 
     await bench.sweep(Slow({"acc_1": 3}))
     assert (await bench.look(request_id)).state is State.COMPLETED
@@ -193,6 +197,24 @@ async def test_an_account_that_does_not_open_holds_nobody_up(bench: Bench) -> No
     stuck = await bench.look(broken)
     assert (stuck.state, stuck.stuck_reason) == (State.STUCK, StuckReason.KEY_MISSING)
     assert (await bench.look(whole)).state is State.COMPLETED
+
+
+async def test_a_replica_that_comes_back_late_erases_nobody(bench: Bench) -> None:
+    """Stood still for longer than its lease, it finds before the store's commit that another one has erased, and rolls back."""
+    request_id = await bench.begin("acc_1")
+    other = Shelf({"acc_1": 3})
+
+    async def stand_still() -> None:
+        bench.clock.advance(lifecycle.LEASE + timedelta(seconds=1))
+        await bench.sweep(other)
+        late.rows["acc_1"] = 5  # an account of the same name was opened anew
+
+    late = Shelf({"acc_1": 3}, meanwhile=stand_still)
+    await bench.sweep(late)
+    assert (other.erased, late.erased, late.rows) == ([("acc_1",)], [], {"acc_1": 5})
+    done = await bench.look(request_id)
+    assert (done.state, done.attempts, done.outcomes[0].rows) == (State.COMPLETED, 2, 3)
+    assert await bench.count("SELECT count(*) FROM erasure_executor.outbox WHERE type = 'erasure.completed'") == 1
 
 
 async def test_one_who_is_refused_does_not_hold_up_the_others(bench: Bench) -> None:

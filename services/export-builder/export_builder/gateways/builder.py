@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ class Order:
     """One export to build; the account id is in clear here and nowhere else."""
 
     export_id: UUID
+    attempt: int
     request_id: UUID
     account_id: str = field(repr=False)
 
@@ -42,19 +43,33 @@ class Built:
 
 
 class Vault:
-    """The directory of artefacts, ``<export id>.zip.tink``; every replica sees the same one."""
+    """The directory of artefacts, ``<export id>.<attempt>.zip.tink``; every replica sees the same one.
+
+    Each attempt writes a file of its own, so that one which comes back late cannot take the place of the one that counts.
+    """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
 
-    def path(self, export_id: UUID) -> Path:
-        """Give where the artefact of an export is, or will be."""
-        return self._directory / f"{export_id}.zip.tink"
+    def path(self, order: Order) -> Path:
+        """Give where the artefact of an attempt is, or will be."""
+        return self._path(order.export_id, order.attempt)
 
-    async def delete(self, export_id: UUID) -> None:
-        """Delete an artefact; one that is gone already is no error."""
-        await asyncio.to_thread(self.path(export_id).unlink, missing_ok=True)
+    async def discard(self, order: Order) -> None:
+        """Delete what an attempt has written that does not count; nothing there is no error."""
+        await asyncio.to_thread(self._delete, [self.path(order)])
+
+    async def delete(self, export_id: UUID, attempts: int) -> None:
+        """Delete the artefact of an export, with what attempts that died have left; nothing there is no error."""
+        await asyncio.to_thread(self._delete, [self._path(export_id, attempt + 1) for attempt in range(attempts)])
+
+    def _path(self, export_id: UUID, attempt: int) -> Path:
+        return self._directory / f"{export_id}.{attempt}.zip.tink"
+
+    def _delete(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 class Builder:
@@ -74,7 +89,7 @@ class Builder:
         archives: dict[UUID, Archive] = {}
         with ExitStack() as on_error:
             for order in orders:
-                archive = Archive(self._vault.path(order.export_id), secrets[order.export_id], order.export_id)
+                archive = Archive(self._vault.path(order), secrets[order.export_id], order.export_id)
                 on_error.callback(archive.abort)
                 archives[order.export_id] = archive
             by_account: dict[str, list[Archive]] = {}
@@ -115,7 +130,7 @@ class Builder:
         for order in orders:
             archive = archives[order.export_id]
             tables = archive.close(order.request_id, self._sheet)
-            path, secret = self._vault.path(order.export_id), secrets[order.export_id]
+            path, secret = self._vault.path(order), secrets[order.export_id]
             _read_back(path, secret, order.export_id, archive.plain_sha256)
             built[order.export_id] = Built(secret, path.stat().st_size, _sha256(path), tables)
             crash.at(Point.ARTEFACT_WRITTEN)

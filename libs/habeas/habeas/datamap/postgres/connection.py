@@ -47,6 +47,7 @@ class StoreOptions:
     connect_timeout_s: float = 5.0
     acquire_timeout_s: float = 10.0
     statement_timeout_s: float = 120.0
+    idle_timeout_s: float = 10.0  # in the middle of a transaction
     lock_timeout_s: float = 5.0
     drop_lock_timeout_s: float = 2.0
     rows_per_fetch: int = 1_000
@@ -102,7 +103,7 @@ class Link:
                 "row_security": "off",
                 "statement_timeout": _milliseconds(options.statement_timeout_s),
                 "lock_timeout": _milliseconds(options.lock_timeout_s),
-                "idle_in_transaction_session_timeout": _milliseconds(options.statement_timeout_s),
+                "idle_in_transaction_session_timeout": _milliseconds(options.idle_timeout_s),
                 "jit": "off",
             },
         )

@@ -1,6 +1,6 @@
 """One store in PostgreSQL: found, erased, read again, exported and purged through its data map."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from types import TracebackType
@@ -174,12 +174,15 @@ class PostgresStore:
                         held[account_id][table.table] = rows.get(account_id, 0)
         return held
 
-    async def erase(self, account_ids: Iterable[str]) -> Mapping[str, tuple[TableOutcome, ...]]:
+    async def erase(
+        self, account_ids: Iterable[str], guard: Callable[[], Awaitable[None]] | None = None
+    ) -> Mapping[str, tuple[TableOutcome, ...]]:
         """Erase all that the map says of these accounts, in one transaction, and read again.
 
         Per account one outcome for each table, in the order of the work. Running it again finds nothing, and says so.
         Raises NotErased when a row is still there: before the commit nothing has changed; after it (`committed`), rows
-        that somebody wrote meanwhile go with the next run.
+        that somebody wrote meanwhile go with the next run. `guard` is asked before the commit; what it raises rolls back.
+        The server ends a transaction that then stands still for longer than the option `idle_timeout_s`.
         """
         async with self._link.connection() as conn:
             async with conn.transaction():
@@ -189,6 +192,8 @@ class PostgresStore:
                     await conn.fetch(plan.root.lock, asked.parameter)
                 done = [(table, await self._erase_table(conn, table, asked)) for table in plan.tables]
                 crash.at(Point.STORE_ERASED)
+                if guard is not None:
+                    await guard()
             crash.at(Point.STORE_COMMITTED)
             await self._read_again(conn, plan, asked)
         return {
