@@ -97,7 +97,7 @@ test-e2e: install ## whole journeys over real Kafka, PostgreSQL and SMTP
 
 .PHONY: test-kill
 test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)
-	$(BIN)/python -m pytest tests/kill -o faulthandler_timeout=0 $(ARGS)
+	$(BIN)/python -m pytest tests/kill -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
 .PHONY: bench
 bench: install ## every benchmark: tables, JSON and charts

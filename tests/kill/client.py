@@ -47,6 +47,7 @@ class Client:
     changes: list[str] = field(default_factory=list)
     renewed: int = 0
     _publishers: dict[bool, tuple[int, Publisher]] = field(default_factory=dict)
+    _moments: dict[UUID, dt.datetime] = field(default_factory=dict)
     _renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -94,7 +95,8 @@ class Client:
 
     async def _play_one(self, sending: Sending, stopping: asyncio.Event) -> None:
         order = sending.order
-        moment = self.clock.now()  # one for all tries: the bytes stay the same
+        # One moment for all tries and for whoever repeats it: the bytes stay the same.
+        moment = self._moments.setdefault(order.request_id, self.clock.now())
 
         async def send(publisher: Publisher) -> object:
             sending.tries += 1

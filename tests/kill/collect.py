@@ -120,10 +120,11 @@ class Observer:
         ]
         fleet = self.ground.fleet
         opened = await open_exports(self.ground.access.admin_dsn, fleet.kek_file, fleet.artefacts_dir, handed_out)
+        known = {person.account_id for person in self.ground.people}  # of strangers the platform never held anything
         erased = {
             each.order.account_id
             for each in self.client.sent
-            if parts["erasures"].get(each.order.request_id) == "completed"
+            if each.order.account_id in known and parts["erasures"].get(each.order.request_id) == "completed"
         }
         return History(
             replicas=self.ground.replicas,

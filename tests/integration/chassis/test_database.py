@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
+from habeas.chassis.clock import FakeClock
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.outbox import Pending
 from habeas.contracts.audit import Action, AuditFact
 from habeas_embedded.provision import Access
+from habeas_embedded.waiting import until
 from tests.support.delivery import NOON, Delivery, extended, new_id, settings
 
 ADD = "INSERT INTO aggregates (name, number) VALUES ($1, $2)"
@@ -106,7 +109,7 @@ async def test_every_wait_is_bounded(delivery: Delivery) -> None:
             await tx.fetchval("SELECT setting FROM pg_settings WHERE name = $1", name)
             for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
         ]
-    assert limits == ["30000", "10000", "30000"]
+    assert limits == ["30000", "10000", "15000"]
 
 
 async def test_waiting_for_a_connection_ends(delivery: Delivery) -> None:
@@ -205,3 +208,44 @@ async def test_closing_ends_by_force(delivery: Delivery) -> None:
     pool = StuckPool()
     await Database(cast("Any", pool), "erasure_executor", delivery.clock, delivery.settings).close()
     assert pool.terminated
+
+
+async def test_a_goodbye_before_the_end_of_the_connection_is_trouble_and_no_more(database: Access) -> None:
+    """A server that goes says so first; whoever uses the connection before it ends is told to try again, not to give up."""
+    place = urlsplit(database.admin_dsn)
+    said: list[bytes] = []
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward both ways, and keep the end of the connection back."""
+        there, to_server = await asyncio.open_connection(place.hostname, place.port)
+
+        async def upwards() -> None:
+            while data := await reader.read(65_536):
+                to_server.write(data)
+
+        up = asyncio.create_task(upwards())  # noqa: TID251 -- ended below
+        while data := await there.read(65_536):
+            said.append(data)
+            writer.write(data)
+        await over.wait()
+        up.cancel()
+        for each in (writer, to_server):
+            each.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    behind = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    dsn = database.dsn("erasure-executor").replace(f"{place.hostname}:{place.port}", behind)
+    slow = await Database.open(settings(dsn, pool_connections_max=1), "erasure_executor", FakeClock(NOON))
+    try:
+        (pid,) = (await slow.read("pid", "SELECT pg_backend_pid()"))[0]
+        admin = await asyncpg.connect(database.admin_dsn)
+        assert await admin.fetchval("SELECT pg_terminate_backend($1)", pid)
+        await admin.close()
+        assert await until(lambda: b"57P01" in b"".join(said), 10)
+        with pytest.raises(TRANSIENT):
+            await slow.read("after", "SELECT 1")
+    finally:
+        over.set()
+        slow.pool.terminate()
+        server.close()

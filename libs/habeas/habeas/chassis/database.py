@@ -45,6 +45,7 @@ TRANSIENT: Final = (
     asyncpg.ReadOnlySQLTransactionError,  # a standby, or one that is about to be
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # used between a server's goodbye and the end of the connection
     OSError,
     TimeoutError,
     ServerChanged,
