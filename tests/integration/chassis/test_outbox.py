@@ -119,9 +119,10 @@ async def test_an_event_goes_with_the_trace_of_its_cause(delivery: Delivery) -> 
     key = new_id()
     async with delivery.database.transaction("emit") as tx:
         tx.emit(extended(key, 0))
-        with cause.of(TRACE):
-            tx.emit(extended(key, 1))
-            tx.emit(extended(key, 2), trace=TRACE.replace("4bf9", "0000"))
+        before = cause.become(TRACE)
+        tx.emit(extended(key, 1))
+        tx.emit(extended(key, 2), trace=TRACE.replace("4bf9", "0000"))
+        cause.go_back(before)
     rows = await delivery.look("SELECT traceparent FROM erasure_executor.outbox ORDER BY outbox_id")
     assert [row["traceparent"] for row in rows] == [None, TRACE, TRACE.replace("4bf9", "0000")]
 

@@ -103,7 +103,7 @@ def test_what_may_name_people_is_sealed(event: Event) -> None:
     one, other = (take(record, event.topic, WANTED, PROTECTOR) for _ in range(2))
     assert one is not None
     assert other is not None
-    everything = b"".join(column for column in one.columns() if isinstance(column, bytes))
+    everything = b"".join(column for column in one if isinstance(column, bytes))
     assert ACCOUNT.encode() not in everything
     assert event.key().encode() not in everything
     assert one.value != other.value

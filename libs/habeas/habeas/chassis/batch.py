@@ -31,8 +31,11 @@ class Batch(Generic[E]):
             if message.inbox_id in self.rejected:
                 continue
             self.current = message
-            with cause.of(self._traces.get(message.inbox_id)):
+            before = cause.become(self._traces.get(message.inbox_id))
+            try:
                 yield message.event  # type: ignore[misc]  # the worker groups by type: every event here is an E
+            finally:
+                cause.go_back(before)
         self.current = None
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import datetime
 from typing import Final
 
@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 
 from habeas.chassis import tracing
 from habeas.chassis.clock import Clock
-from habeas.chassis.trace_context import extract
+from habeas.chassis.trace_context import extract, is_kept
 
 _LINKS_MAX: Final = 32
 
@@ -22,19 +22,14 @@ def current() -> str | None:
     return _cause.get()
 
 
-def become(traceparent: str | None) -> None:
-    """Name the cause of what follows in this task."""
-    _cause.set(traceparent)
+def become(traceparent: str | None) -> "Token[str | None]":
+    """Name the cause of what follows in this task, until ``go_back`` is called with what this gives."""
+    return _cause.set(traceparent)
 
 
-@contextmanager
-def of(traceparent: str | None) -> Iterator[None]:
-    """Name the cause of what the block does."""
-    token = _cause.set(traceparent)
-    try:
-        yield
-    finally:
-        _cause.reset(token)
+def go_back(before: "Token[str | None]") -> None:
+    """Take up the cause again that was named before."""
+    _cause.reset(before)
 
 
 def record(
@@ -47,9 +42,10 @@ def record(
     attributes: tracing.Attributes | None = None,
 ) -> None:
     """Record work that was done for several causes at once: a span under the first, with links to the others."""
-    if not causes:
+    kept = [each for each in dict.fromkeys(causes) if is_kept(each)]
+    if not kept:
         return
-    first, *others = dict.fromkeys(causes)
+    first, *others = kept
     links = [extract(other) for other in others[:_LINKS_MAX]]
     tracing.span_from_times(name, extract(first), started, ended, kind=kind, links=links, attributes=attributes)
 

@@ -205,8 +205,21 @@ class Consumer:
         for stored, _ in taken:
             firsts.setdefault(stored.event_id, stored)
         fresh = await self._insert(tx, list(firsts.values()), records)
+        if len(fresh) != len(taken):
+            fresh += await self._insert(tx, await self._conflicts(tx, taken, fresh))
+        parked = [stored for stored in fresh if stored.reason is not None]
+        tx.record(*(AuditFact(Action.MESSAGE_PARKED) for _ in parked))
+        return parked
+
+    async def _conflicts(
+        self,
+        tx: Transaction,
+        taken: Sequence[tuple[Stored, "ConsumerRecord[bytes, bytes]"]],
+        fresh: Sequence[Stored],
+    ) -> list[Stored]:
+        """Give the records that repeat an id with other content, each under an id of its own."""
         digests = {stored.event_id: stored.digest for stored in fresh}
-        known = [event_id for event_id in firsts if event_id not in digests]
+        known = list({stored.event_id for stored, _ in taken} - digests.keys())
         if known:
             digests |= {row["event_id"]: row["digest"] for row in await tx.fetch(store.FIND_DIGESTS, known)}
         conflicts = {
@@ -216,17 +229,16 @@ class Consumer:
             for stored, record in taken
             if digests.get(stored.event_id) != stored.digest
         }
-        fresh += await self._insert(tx, list(conflicts.values()))
-        parked = [stored for stored in fresh if stored.defect is not None]
-        tx.record(*(AuditFact(Action.MESSAGE_PARKED) for _ in parked))
-        return parked
+        return list(conflicts.values())
 
     async def _insert(self, tx: Transaction, stored: Sequence[Stored], reached: Records = ()) -> list[Stored]:
         """Insert rows, and with them how far these records reach; gives the rows whose id was not there yet."""
         if not stored and not reached:
             return []
-        columns: Any = map(list, zip(*(one.columns() for one in stored), strict=True)) if stored else [[]] * _COLUMNS
+        columns: Any = zip(*stored, strict=True) if stored else [[]] * _COLUMNS
         rows = await tx.fetch(store.STORE_RECORDS, tx.now, *columns, *positions.columns(reached))
+        if len(rows) == len(stored):
+            return list(stored)
         added = {row["event_id"] for row in rows}
         return [one for one in stored if one.event_id in added]
 

@@ -7,9 +7,8 @@ stored, seen and resolved like any other.
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -27,6 +26,8 @@ from habeas.contracts.vocabulary import ParkReason
 _PLACE_NAMESPACE: Final = UUID("5b2f9c52-6a4c-5d0e-9b1a-3a5f5b1f0c11")
 _PRINTABLE_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,79}")
 _UNREADABLE: Final = "unreadable"
+_PENDING: Final = "pending"
+_PARKED: Final = "parked"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP_MS_MAX: Final = 253_402_300_799_999  # the last millisecond of the year 9999: publishers choose record times
 _REASONS: Final[Mapping[str, ParkReason]] = {
@@ -52,17 +53,15 @@ class Protection(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Defect:
+class Defect(NamedTuple):
     """Why a message is parked; ``field`` names the part, never its value."""
 
     reason: ParkReason
     field: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One record as it goes into the inbox."""
+class Stored(NamedTuple):
+    """One record as it goes into the inbox: its fields are the values of ``store.STORE_RECORDS``, in that order."""
 
     event_id: UUID
     topic: str
@@ -75,31 +74,14 @@ class Stored:
     traceparent: str | None
     value: bytes
     digest: bytes
-    defect: Defect | None
+    state: str
+    reason: ParkReason | None
+    field: str | None
 
     @property
-    def reason(self) -> ParkReason | None:
-        """Why it is parked, if it is."""
-        return None if self.defect is None else self.defect.reason
-
-    def columns(self) -> tuple[object, ...]:
-        """Give the values in the order of ``store.STORE_RECORDS``."""
-        return (
-            self.event_id,
-            self.topic,
-            self.partition,
-            self.offset,
-            self.type,
-            self.key,
-            self.lane,
-            self.event_at,
-            self.traceparent,
-            self.value,
-            self.digest,
-            "parked" if self.defect else "pending",
-            self.defect.reason if self.defect else None,
-            self.defect.field if self.defect else None,
-        )
+    def defect(self) -> Defect | None:
+        """Give why it is parked, if it is."""
+        return None if self.reason is None else Defect(self.reason, self.field or "value")
 
 
 def take(
@@ -136,6 +118,8 @@ def take(
         envelope.traceparent,
         sealed,
         digest,
+        _PENDING,
+        None,
         None,
     )
 
@@ -171,7 +155,9 @@ def _stored(
         None,
         sealed,
         digest,
-        defect,
+        _PARKED,
+        defect.reason,
+        defect.field,
     )
 
 
@@ -187,8 +173,7 @@ def _protected(
     return key, value, hashlib.sha256(key + b"\0" + value).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One claimed inbox row with its event."""
 
     inbox_id: int
@@ -219,16 +204,12 @@ def read(
     if row["event_at"] > now + tolerance:
         return Defect(ParkReason.FROM_THE_FUTURE, "ce_time")
     value = protection.open(row["value"], row["event_id"].bytes) if topic.sealed else row["value"]
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return Defect(ParkReason.NOT_UTF8, "value")
     if kind.topic is not topic:
-        return Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+        return Defect(ParkReason.UNKNOWN_TYPE, "ce_type") if _is_text(value) else Defect(ParkReason.NOT_UTF8, "value")
     try:
         event = kind.decode(value)
     except ValidationError as error:
-        return _defect(error)
+        return _defect(error) if _is_text(value) else Defect(ParkReason.NOT_UTF8, "value")
     key = event.key().encode()
     if (protection.fingerprint(key) if topic.sealed else key) != row["key"]:
         return Defect(ParkReason.WRONG_KEY, kind.key_field)
@@ -244,6 +225,15 @@ def read(
         value,
         event,
     )
+
+
+def _is_text(value: bytes) -> bool:
+    """Answer whether the bytes are UTF-8; asked only where something is wrong, since the parser refuses other bytes too."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _defect(error: ValidationError) -> Defect:

@@ -40,7 +40,7 @@ async def write(tx: "Transaction", clock: Clock) -> None:
     pending = tx.pending
     if pending.events:
         rows = [_row(event, trace, clock) for event, trace in pending.events]
-        await tx.execute(store.ADD_EVENTS, tx.now.date(), tx.now, *map(list, zip(*rows, strict=True)))
+        await tx.execute(store.ADD_EVENTS, tx.now.date(), tx.now, *zip(*rows, strict=True))
     if pending.facts:
         ids = [uuid7(clock) for _ in pending.facts]
         tails = [encode_fact(fact, tx.now) for fact, _ in pending.facts]
@@ -53,4 +53,5 @@ def _row(event: Event, trace: str | None, clock: Clock) -> tuple[object, ...]:
         message = f"an event of type {event.type} has {len(value)} bytes, more than a record may hold"
         raise Invariant(message)
     key = event.key()
-    return uuid7(clock), lane_of(key.encode()), event.topic.name, key, event.type, event.subject(), trace, value
+    subject = key if event.subject_field in (None, event.key_field) else event.subject()
+    return uuid7(clock), lane_of(key.encode()), event.topic.name, key, event.type, subject, trace, value

@@ -5,6 +5,7 @@ A crash between the acknowledgement and the mark sends rows twice; consumers dro
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from habeas.chassis import crash, log, metrics, store, tracing
@@ -21,6 +22,10 @@ from habeas.contracts.envelope import Envelope, encode_headers
 
 _PUBLISH_TIMEOUT_S: Final = 30.0
 _AUDIT_TYPE: Final = "audit.entry"
+
+# A key's lane fixes its partition. A topic that was given more partitions than the catalogue has goes on in the first ones, so that no key
+# ever moves.
+_PARTITIONS: Final = {topic.name: topic.partitions for topic in topics.CATALOGUE}
 
 
 class Relay:
@@ -94,9 +99,7 @@ class Relay:
             [self._record(row, hop) for row, hop in zip(rows, hops, strict=True)], _PUBLISH_TIMEOUT_S
         )
         crash.at(Point.RELAY_ACKED)
-        for hop in hops:
-            if hop is not None:
-                hop.end()
+        _end(hops)
 
         async def mark(tx: Transaction) -> None:
             days = [row["created_on"] for row in rows]
@@ -109,7 +112,8 @@ class Relay:
     def _record(self, row: store.Row, hop: tracing.Hop | None) -> Record:
         trace = row["traceparent"] if hop is None else hop.traceparent
         envelope = Envelope(row["event_id"], row["type"], self._service, row["created_at"], row["subject"], trace)
-        return Record(row["topic"], row["key"].encode(), row["value"], encode_headers(envelope))
+        partition = row["lane"] % _PARTITIONS.get(row["topic"], 1)
+        return Record(row["topic"], row["key"].encode(), row["value"], encode_headers(envelope), partition)
 
     async def _publish_facts(self) -> int:
         """Sequence facts, then publish lines. A line is made once and kept: after any crash the same bytes go out again."""
@@ -133,9 +137,7 @@ class Relay:
             records.append(Record(topic, key, row["line"], encode_headers(envelope), partition=0))
         await self._producer.publish(records, _PUBLISH_TIMEOUT_S)
         crash.at(Point.RELAY_FACTS_ACKED)
-        for hop in hops:
-            if hop is not None:
-                hop.end()
+        _end(hops)
 
         async def mark(tx: Transaction) -> None:
             await tx.execute(store.MARK_FACTS_PUBLISHED, tx.now, [row["seq"] for row in rows])
@@ -164,3 +166,10 @@ class Relay:
         if numbered:
             await tx.execute_exactly(len(numbered), store.SEQUENCE_FACTS, *map(list, zip(*numbered, strict=True)))
             await tx.execute_exactly(1, store.MOVE_AUDIT_HEAD, head["epoch"], seq, link)
+
+
+def _end(hops: Sequence[tracing.Hop | None]) -> None:
+    """Kafka has acknowledged the messages."""
+    for hop in hops:
+        if hop is not None:
+            hop.end()

@@ -22,7 +22,7 @@ ADD_FACTS: Final = """
 """
 
 FIND_UNPUBLISHED: Final = """
-    SELECT created_on, outbox_id, event_id, topic, key, type, subject, traceparent, value, created_at
+    SELECT created_on, outbox_id, event_id, lane, topic, key, type, subject, traceparent, value, created_at
       FROM outbox
      WHERE published_at IS NULL AND lane = ANY($1::smallint[])
      ORDER BY outbox_id

@@ -29,6 +29,7 @@ class Tracing:
     def __init__(self) -> None:
         self.provider: TracerProvider | None = None
         self.tracer: trace.Tracer | None = None
+        self.begins = False  # whether any new trace is kept
 
 
 state = Tracing()
@@ -62,6 +63,7 @@ def configure(service: str, settings: ChassisSettings) -> None:
     shutdown()
     state.provider = provider
     state.tracer = provider.get_tracer("habeas.chassis")
+    state.begins = settings.trace_ratio > 0
 
 
 def shutdown() -> None:

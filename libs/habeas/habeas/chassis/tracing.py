@@ -27,7 +27,7 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from habeas.chassis.redaction import REDACTED, Json, class_name, clean, literal, named
-from habeas.chassis.trace_context import extract, inject, write
+from habeas.chassis.trace_context import extract, inject, is_kept, not_kept, write
 from habeas.chassis.trace_setup import LINKS_MAX, configure, shutdown, state
 
 __all__ = [
@@ -165,6 +165,8 @@ class Hop:
 
 def start_hop(topic: str, traceparent: str | None, emitted_at: datetime) -> Hop | None:
     """Start the span of a message that goes out, back when it was emitted; None where others do not keep its trace."""
+    if state.tracer is None or not (state.begins if traceparent is None else is_kept(traceparent)):
+        return None
     made = _start("kafka.publish", extract(traceparent), emitted_at, SpanKind.PRODUCER, {"topic": named(topic)})
     return None if made is None else Hop(made)
 
@@ -219,8 +221,13 @@ def start_messages(messages: Sequence[Received], now: datetime) -> MessageSpans:
     spans: list[Span] = []
     traces: dict[int, str | None] = {}
     for message in messages:
-        traces[message.inbox_id] = message.traceparent
+        parent = traces[message.inbox_id] = message.traceparent
         if state.tracer is None:
+            continue
+        if parent is None and not state.begins:
+            traces[message.inbox_id] = not_kept()
+            continue
+        if parent is not None and not is_kept(parent):
             continue
         above = span_from_times("inbox.wait", message.traceparent, message.received_at, now, kind=SpanKind.CONSUMER)
         attributes = {"type": named(message.type), "event_id": message.event_id, "attempts": message.attempts}

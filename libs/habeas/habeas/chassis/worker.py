@@ -7,6 +7,7 @@ message is alone. Trouble with the database blames no message.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -174,6 +175,8 @@ class Worker:
 
     def _held_back(self, rows: Sequence[Any], poison: Mapping[int, Defect], later: Mapping[int, str]) -> set[int]:
         """Give the messages that must wait behind another of their key: one that waits, or is parked on an ordered topic."""
+        if not poison and not later:
+            return set()
         stopped: set[bytes] = set()
         held: set[int] = set()
         for row in rows:
@@ -255,22 +258,29 @@ class Worker:
         self, rows: Sequence[Any], done: Sequence[int], parked: Mapping[int, Defect], waiting: Mapping[int, str]
     ) -> None:
         metrics.INBOX_RETRIED_MESSAGES.add(len(waiting))
+        metrics.INBOX_PARKED_MESSAGES.add(len(parked))
         handled = frozenset(done)
-        for row in rows:
-            defect = parked.get(row["inbox_id"])
-            if defect is not None:
-                metrics.INBOX_PARKED_MESSAGES.add()
-                self._log("message.parked", row, LogLevel.WARNING, defect.reason)
-            elif row["inbox_id"] in handled:
-                metrics.INBOX_HANDLED_MESSAGES.add(type=Name(row["type"]))
-                self._log("message.handled", row, LogLevel.INFO)
-            elif row["inbox_id"] in waiting:
-                self._log("message.put_off", row, LogLevel.INFO)
+        for kind, count in Counter([row["type"] for row in rows if row["inbox_id"] in handled]).items():
+            metrics.INBOX_HANDLED_MESSAGES.add(count, type=Name(kind))
+        if parked or log.is_logged(LogLevel.INFO):
+            self._log_each(rows, handled, parked, waiting)
         own = sum(1 for row in rows if row["inbox_id"] in parked and not self._is_foreign(row))
         self._parked_in_a_row = 0 if done else self._parked_in_a_row + own
         if self._parked_in_a_row >= self._settings.parked_in_a_row_max:
             self.halted = True
             log.event("worker.halted", severity=LogLevel.ERROR, parked_in_a_row=self._parked_in_a_row)
+
+    def _log_each(
+        self, rows: Sequence[Any], handled: frozenset[int], parked: Mapping[int, Defect], waiting: Mapping[int, str]
+    ) -> None:
+        for row in rows:
+            defect = parked.get(row["inbox_id"])
+            if defect is not None:
+                self._log("message.parked", row, LogLevel.WARNING, defect.reason)
+            elif row["inbox_id"] in handled:
+                self._log("message.handled", row, LogLevel.INFO)
+            elif row["inbox_id"] in waiting:
+                self._log("message.put_off", row, LogLevel.INFO)
 
     def _log(self, name: str, row: Any, severity: LogLevel, reason: ParkReason | None = None) -> None:  # noqa: ANN401 -- an asyncpg record
         if log.is_logged(severity):

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from habeas.contracts.vocabulary import ParkReason
@@ -20,8 +19,7 @@ T = TypeVar("T")
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(?:-|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The attributes of one event; ``traceparent`` is W3C Trace Context, null outside of a trace."""
 
     event_id: UUID
@@ -33,7 +31,7 @@ class Envelope:
 
     def within(self, traceparent: str | None) -> "Envelope":
         """Give the same event with another trace parent: that of the hop that carries it."""
-        return replace(self, traceparent=traceparent)
+        return self._replace(traceparent=traceparent)
 
 
 class BadEnvelope(ValueError):
@@ -52,7 +50,7 @@ def encode_headers(envelope: Envelope) -> Headers:
         ("ce_id", str(envelope.event_id).encode()),
         ("ce_type", envelope.type.encode()),
         ("ce_source", envelope.source.encode()),
-        ("ce_time", envelope.at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").encode()),
+        ("ce_time", envelope.at.astimezone(UTC).isoformat(timespec="microseconds")[:-6].encode() + b"Z"),
         ("ce_subject", envelope.subject.encode()),
         ("content-type", CONTENT_TYPE),
     ]
@@ -67,11 +65,12 @@ def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     Raises ``BadEnvelope`` naming the header. A trace context that is not one is dropped: it must not cost the message.
     """
     found = dict(headers)
-    if _text(found, "ce_specversion") != "1.0":
+    if found.get("ce_specversion") != SPEC_VERSION and _text(found, "ce_specversion") != "1.0":
         raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_specversion")
     event_id = _read(UUID, found, "ce_id")
     at = _read(_instant, found, "ce_time")
-    trace = _TRACEPARENT.match(found.get("traceparent") or b"")
+    carried = found.get("traceparent")
+    trace = _TRACEPARENT.match(carried) if carried else None
     return Envelope(
         event_id,
         _text(found, "ce_type"),

@@ -70,7 +70,7 @@ class Event(Model):
 
     def encode(self) -> bytes:
         """Render the JSON that goes on the wire."""
-        return self.model_dump_json().encode()
+        return self.__pydantic_serializer__.to_json(self)
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
