@@ -103,7 +103,7 @@ async def test_statements_carry_the_transactions_name(delivery: Delivery) -> Non
 
 
 async def test_every_wait_is_bounded(delivery: Delivery) -> None:
-    """The session's limits are those of the settings."""
+    """The session's limits are those of the settings; nothing stands still in a transaction for longer than a lease."""
     async with delivery.database.transaction("limits") as tx:
         limits = [
             await tx.fetchval("SELECT setting FROM pg_settings WHERE name = $1", name)

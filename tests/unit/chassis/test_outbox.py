@@ -98,8 +98,8 @@ async def test_one_statement_for_all_events_and_one_for_all_facts() -> None:
     added, facts = tx.ran
     _, day, at, ids, lanes, names, keys, kinds, subjects, traces, values = cast("Any", added)
     assert (day, at) == (date(2026, 11, 24), NOON)
-    assert ids == sorted(set(ids))
-    assert values == [event.encode() for event in events]
+    assert list(ids) == sorted(set(ids))
+    assert list(values) == [event.encode() for event in events]
     assert set(zip(names, keys, kinds, subjects, traces, lanes, strict=True)) == {
         (
             "request-intake.requests.v1",
@@ -118,7 +118,7 @@ async def test_the_key_of_an_event_is_its_own_field() -> None:
     tx = Statements()
     tx.pending.events.append((ticked(REQUEST), None))
     await write(tx)
-    assert cast("Any", tx.ran[0])[6] == [str(REQUEST)]
+    assert cast("Any", tx.ran[0])[6] == (str(REQUEST),)
 
 
 async def test_an_event_too_large_for_a_record_ends_the_program() -> None:

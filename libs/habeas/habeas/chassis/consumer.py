@@ -35,7 +35,7 @@ _COMMIT_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
 _FETCH_WAIT_MS: Final = 250
-_COLUMNS: Final = 14  # of ``Stored.columns``
+_COLUMNS: Final = len(Stored._fields)
 _SESSION_MIN_S: Final = 6.0  # brokers refuse less, unless they are told otherwise
 
 

@@ -154,19 +154,22 @@ class Hop:
 
     __slots__ = ("_span", "traceparent")
 
-    def __init__(self, span_of_hop: Span) -> None:
+    def __init__(self, span_of_hop: Span | None) -> None:
         self._span = span_of_hop
-        self.traceparent = write(span_of_hop.get_span_context())
+        self.traceparent = not_kept() if span_of_hop is None else write(span_of_hop.get_span_context())
 
     def end(self) -> None:
         """Kafka has acknowledged the message."""
-        self._span.end()
+        if self._span is not None:
+            self._span.end()
 
 
 def start_hop(topic: str, traceparent: str | None, emitted_at: datetime) -> Hop | None:
     """Start the span of a message that goes out, back when it was emitted; None where others do not keep its trace."""
-    if state.tracer is None or not (state.begins if traceparent is None else is_kept(traceparent)):
+    if state.tracer is None or (traceparent is not None and not is_kept(traceparent)):
         return None
+    if traceparent is None and not state.begins:
+        return Hop(None)  # the decision not to keep it goes along
     made = _start("kafka.publish", extract(traceparent), emitted_at, SpanKind.PRODUCER, {"topic": named(topic)})
     return None if made is None else Hop(made)
 
