@@ -146,7 +146,9 @@ class Stage:
 
     def mails(self, address: str) -> list[Message]:
         """Give the headers of the mails that were delivered to an address, in order of delivery; each is read once."""
-        directory = self.servers.mail_dir / "new"
+        directory = self.servers.mailbox.sort()
+        if not directory.is_dir():
+            return []
         for name in sorted(set(os.listdir(directory)) - self._read):  # noqa: PTH208 -- thousands of names, many times
             self._read.add(name)
             headers = BytesHeaderParser().parsebytes((directory / name).read_bytes())

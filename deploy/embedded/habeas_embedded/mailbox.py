@@ -1,5 +1,10 @@
-"""What lies between the SMTP sink and those who look at its mail: the directory's layout, and how to make the sink misbehave."""
+"""What lies between the SMTP sink and those who look at its mail: the directory's layout, and how to make the sink misbehave.
 
+The sink appends every mail to one file, `spool`: a file of its own for each would cost more than all else that the sink does.
+Whoever looks sorts the spool into `new/<number>-<hash of Message-ID>.eml` first, as far as that was not done yet.
+"""
+
+import fcntl
 import hashlib
 import secrets
 import stat
@@ -8,16 +13,20 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import SMTP as SMTP_POLICY
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import IO, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from habeas_embedded.waiting import until
 
-__all__ = ["AfterDot", "Faults", "Mail", "Mailbox", "message_hash", "recipient_hash"]
+__all__ = ["AfterDot", "Faults", "Mail", "Mailbox", "message_hash", "recipient_hash", "spooled"]
 
 FAULTS_FILE: Final = "faults.json"
 MAIL_DIRECTORY: Final = "new"
+SPOOL_FILE: Final = "spool"
+_SORTED_FILE: Final = "sorted"  # how far the spool was sorted, in bytes; locked while that is done
+_ASIDE_DIRECTORY: Final = "tmp"
+_HEAD_BYTES_MAX: Final = 128
 
 AfterDot = Literal["deliver", "refuse", "drop", "deliver_and_drop"]
 
@@ -63,20 +72,47 @@ class Mailbox:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._sorted_bytes = 0
+
+    def sort(self) -> Path:
+        """Give every mail that was delivered since the last time a file of its own; gives the directory of all of them.
+
+        A file that somebody removed does not come back. Two who sort at once wait for each other.
+        """
+        new = self.directory / MAIL_DIRECTORY
+        try:
+            if (self.directory / SPOOL_FILE).stat().st_size == self._sorted_bytes:
+                return new
+        except FileNotFoundError:
+            return new
+        aside = self.directory / _ASIDE_DIRECTORY
+        for directory in (new, aside):
+            directory.mkdir(exist_ok=True)
+        with (self.directory / _SORTED_FILE).open("a+b") as place, (self.directory / SPOOL_FILE).open("rb") as spool:
+            fcntl.flock(place, fcntl.LOCK_EX)
+            place.seek(0)
+            spool.seek(int(place.read() or b"0"))
+            for name, content in spooled(spool):
+                (aside / name).write_bytes(content)
+                (aside / name).rename(new / name)
+            self._sorted_bytes = spool.tell()
+            place.truncate(0)
+            place.write(b"%d" % self._sorted_bytes)
+        return new
 
     def mails(self, *, headers_only: bool = False) -> tuple[Mail, ...]:
         """Give all delivered mails in the order of delivery; ``headers_only`` leaves their bodies unparsed, which is much faster."""
-        paths = sorted((self.directory / MAIL_DIRECTORY).glob("*.eml"))
+        paths = sorted(self.sort().glob("*.eml"))
         return tuple(_read(path, headers_only=headers_only) for path in paths)
 
     def count(self) -> int:
         """Count delivered mails without reading them."""
-        return sum(1 for _ in (self.directory / MAIL_DIRECTORY).glob("*.eml"))
+        return sum(1 for _ in self.sort().glob("*.eml"))
 
     def find(self, message_id: str) -> tuple[Mail, ...]:
         """Give the mails with this Message-ID (angle brackets included): more than one was delivered more than once."""
         pattern = f"*-{message_hash(message_id)}.eml"
-        return tuple(_read(path) for path in sorted((self.directory / MAIL_DIRECTORY).glob(pattern)))
+        return tuple(_read(path) for path in sorted(self.sort().glob(pattern)))
 
     def misbehave(self, faults: Faults) -> None:
         """Make the sink misbehave from its next command on; a new call starts the count of `times` anew."""
@@ -107,6 +143,29 @@ def recipient_hash(address: str) -> str:
 def message_hash(message_id: str) -> str:
     """Give the part of a mail's file name that tells its Message-ID."""
     return hashlib.sha256(message_id.strip().encode()).hexdigest()[:32]
+
+
+def spool_entry(number: int, message_id: str, content: bytes) -> bytes:
+    """Give a delivered mail as it stands in the spool: a line with number, hash of the Message-ID and length, then its bytes."""
+    return b"%09d %b %d\n" % (number, message_hash(message_id).encode("ascii"), len(content)) + content
+
+
+def spooled(spool: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Give the mails of a spool from where it stands, each with the name of its file, and stop behind the last whole one.
+
+    The sink may have been killed in the middle of one: that was never delivered.
+    """
+    while True:
+        begun = spool.tell()
+        head = spool.readline(_HEAD_BYTES_MAX)
+        if head.endswith(b"\n"):
+            number, hashed, length = head.split()
+            content = spool.read(int(length))
+            if len(content) == int(length):
+                yield f"{number.decode('ascii')}-{hashed.decode('ascii')}.eml", content
+                continue
+        spool.seek(begun)
+        return
 
 
 def _read(path: Path, *, headers_only: bool = False) -> Mail:

@@ -1,8 +1,8 @@
 """SMTP sink: a mail server that delivers every mail into a directory, and can be told to misbehave.
 
 It runs as a process of its own (`python -m habeas_embedded.smtp --port PORT --directory DIRECTORY`), so that it can be
-killed like a real one. Each accepted mail becomes one file `new/<number>-<hash of Message-ID>.eml` that appears complete
-(written aside, then renamed), with the envelope in Return-Path and Delivered-To. Faults are read from `faults.json` of the
+killed like a real one. Each accepted mail is appended to the directory's spool (see `mailbox.py`), with the envelope in
+Return-Path and Delivered-To, before it is answered. Faults are read from `faults.json` of the
 directory whenever a recipient or a whole mail has come, else from the variable HABEAS_SMTP_FAULTS with which the process was
 started. What it says to clients is in `conversation.py`.
 """
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from habeas_embedded.conversation import Conversation, Ending, Envelope
 from habeas_embedded.errors import ServerFailed
-from habeas_embedded.mailbox import FAULTS_FILE, MAIL_DIRECTORY, Faults, Mailbox, message_hash, recipient_hash
+from habeas_embedded.mailbox import FAULTS_FILE, SPOOL_FILE, Faults, Mailbox, recipient_hash, spool_entry, spooled
 from habeas_embedded.ports import LOOPBACK, answers, free_port
 from habeas_embedded.processes import Child, end_of_log
 from habeas_embedded.runs import Run
@@ -91,14 +91,13 @@ class Sink:
 
     def __init__(self, directory: Path) -> None:
         self._faults_file = str(directory / FAULTS_FILE)
-        mails = directory / MAIL_DIRECTORY
         directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
-        mails.mkdir(exist_ok=True)
-        aside = directory / "tmp"
-        aside.mkdir(exist_ok=True)
-        names = (path.name for path in mails.glob("*.eml"))
-        self._number = max((int(name.partition("-")[0]) for name in names), default=0)
-        self._mails, self._aside = str(mails), str(aside)
+        self._number = 0
+        self._spool = (directory / SPOOL_FILE).open("a+b", buffering=0)
+        with (directory / SPOOL_FILE).open("rb") as earlier:
+            for name, _ in spooled(earlier):
+                self._number = int(name.partition("-")[0])
+            self._end = self._spool.truncate(earlier.tell())
         self._seen: _Seen = None
         self._faults = _faults_told(os.environ.get("HABEAS_SMTP_FAULTS", "{}"))
         self._without_file = self._faults
@@ -125,8 +124,8 @@ class Sink:
             self._happened += 1
         if what == "refuse":
             return Ending.REFUSED
-        if what != "drop":
-            self._deliver(envelope, content)
+        if what != "drop" and not self._deliver(envelope, content):
+            return Ending.REFUSED
         return Ending.TAKEN if what == "deliver" else Ending.CUT
 
     def _current(self) -> Faults:
@@ -149,17 +148,23 @@ class Sink:
             self._seen = None
             return self._without_file
 
-    def _deliver(self, envelope: Envelope, content: bytes) -> None:
+    def _deliver(self, envelope: Envelope, content: bytes) -> bool:
+        """Append a mail to the spool, whole or not at all; False when there is no room for it."""
         found = _MESSAGE_ID.search(content, 0, content.find(b"\r\n\r\n") + 2)
         message_id = b"" if found is None else found[1].replace(b"\r\n", b"")
-        self._number += 1
-        name = f"{self._number:09d}-{message_hash(message_id.decode('utf-8', 'surrogateescape'))}.eml"
         trace = [f"Return-Path: <{envelope.sender}>", *(f"Delivered-To: {each}" for each in envelope.recipients)]
         head = "".join(f"{line}\r\n" for line in trace).encode()
-        aside = f"{self._aside}/{name}"
-        with open(aside, "wb", buffering=0) as file:  # noqa: PTH123 (see above)
-            file.write(head + content)
-        os.rename(aside, f"{self._mails}/{name}")  # noqa: PTH104 (see above)
+        entry = spool_entry(self._number + 1, message_id.decode("utf-8", "surrogateescape"), head + content)
+        try:
+            is_whole = self._spool.write(entry) == len(entry)
+        except OSError:
+            is_whole = False
+        if not is_whole:
+            self._spool.truncate(self._end)
+            return False
+        self._number += 1
+        self._end += len(entry)
+        return True
 
 
 def _faults_told(text: str) -> Faults:

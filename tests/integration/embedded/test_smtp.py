@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from habeas_embedded.mailbox import AfterDot, Faults, recipient_hash
+from habeas_embedded.mailbox import AfterDot, Faults, Mailbox, recipient_hash
 from habeas_embedded.servers import Servers
 
 
@@ -71,6 +71,28 @@ async def test_mail_survives_a_killed_sink(sink: Servers) -> None:
     await sink.smtp.start()
     send(sink, "<2@example.org>")
     assert [mail.message_id for mail in sink.mailbox] == ["<1@example.org>", "<2@example.org>"]
+
+
+async def test_a_mail_that_was_being_written_at_a_kill_was_not_delivered(sink: Servers) -> None:
+    """Half a mail in the spool is cut off at the next start, and what comes then is found whole."""
+    send(sink, "<1@example.org>")
+    await sink.smtp.kill()
+    with (sink.mail_dir / "spool").open("ab") as spool:
+        spool.write(b"000000002 0123456789abcdef0123456789abcdef 5000\nReturn-Path: <x")
+    assert sink.mailbox.count() == 1
+    await sink.smtp.start()
+    send(sink, "<2@example.org>")
+    assert [mail.message_id for mail in sink.mailbox] == ["<1@example.org>", "<2@example.org>"]
+
+
+async def test_looking_again_brings_nothing_back(sink: Servers) -> None:
+    """A mail's file that was removed stays away, for every mailbox of the directory, and later mails are found."""
+    send(sink, "<1@example.org>")
+    (first,) = sink.mailbox.mails()
+    first.path.unlink()
+    send(sink, "<2@example.org>")
+    for mailbox in (sink.mailbox, Mailbox(sink.mail_dir)):
+        assert [mail.message_id for mail in mailbox] == ["<2@example.org>"]
 
 
 async def test_faults_that_cannot_be_read_refuse_everything(sink: Servers) -> None:
