@@ -43,7 +43,7 @@ async def on_request_accepted(batch: Batch[RequestAccepted], tx: Transaction) ->
         if event.contact is not None:
             queued.append(mails.acknowledge(event, batch.trace, tx.now))
     await messages.add_contacts(tx, contacts)
-    added = await messages.add_mails(tx, queued)
+    added = await messages.add_request_mails(tx, queued)
     _record_queued(tx, [mail for mail in queued if mail.mail_id in added])
 
 
@@ -58,7 +58,7 @@ async def on_request_fulfilled(batch: Batch[RequestFulfilled], tx: Transaction) 
             continue
         if batch.require(known, event.request_id, unknown="request_id") is not None:
             queued.append(mails.answer(event, batch.trace, tx.now))
-    added = await messages.add_mails(tx, queued)
+    added = await messages.add_request_mails(tx, queued)
     _record_queued(tx, [mail for mail in queued if mail.mail_id in added])
     await messages.drop_contacts(tx, {request_id for request_id in request_ids if known.get(request_id, "") is None})
 

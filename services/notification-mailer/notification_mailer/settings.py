@@ -46,7 +46,7 @@ class SmtpSettings(BaseModel):
     smtp_password: SecretStr | None = Field(
         None, min_length=1, max_length=1024, description="password at the mail server"
     )
-    smtp_connections_max: int = Field(4, ge=1, le=100, description="connections to the mail server kept and reused")
+    smtp_connections_max: int = Field(20, ge=1, le=100, description="connections to the mail server kept and reused")
     smtp_connect_timeout_s: float = Field(
         30.0, ge=0.1, le=300, description="how long connecting may take, TLS included"
     )
@@ -102,7 +102,7 @@ class Settings(ServiceSettings):
     smtp: SmtpSettings
     send_interval_s: float = Field(1.0, ge=0.05, le=60, description="how often due mails are looked for")
     campaign_interval_s: float = Field(5.0, ge=0.05, le=3600, description="how often campaigns are looked after")
-    batch_mails_max: int = Field(200, ge=1, le=2_000, description="mails that are claimed at once")
+    batch_mails_max: int = Field(500, ge=1, le=2_000, description="mails that are claimed at once")
     page_accounts_max: int = Field(1_000, ge=1, le=10_000, description="account holders that a campaign reads at once")
     mail_lease_s: float = Field(
         900.0,

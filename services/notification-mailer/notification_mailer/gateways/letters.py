@@ -6,7 +6,7 @@ with marks where the person's parts go, and kept; no person's part is ever kept 
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from email.errors import MessageError
@@ -43,11 +43,16 @@ _REFERENCE: Final = "\0reference\0"
 _EXPORT: Final = "\0export\0"
 _CATEGORIES: Final = "\0categories\0\n"
 
+_LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
+
 # What is plainly an address (RFC 5322 section 3.4.1, dot-atoms) needs no parser.
 _PLAIN_ADDRESS: Final = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*",
     re.ASCII,
 )
+
+Segments: TypeAlias = tuple[bytes | str, ...]
+"""The lines of a text: encoded for good, or as they are where they have marks."""
 
 Says: TypeAlias = tuple[tuple[str, object], ...]
 """What a form says apart from the person, by the templates' names; hashable."""
@@ -80,8 +85,8 @@ class _Form:
     """A mail with marks where the person's parts go."""
 
     headers: str
-    plain: str
-    html: str
+    plain: Segments
+    html: Segments
 
 
 class Letters:
@@ -139,10 +144,11 @@ class Letters:
             ("portal_url", self._portal_url),
         )
         language = _language(to.language)
-        lines = [self._line(language, one, exported) for one in content.categories]
-        plain = {_CATEGORIES: "".join([line for line, _ in lines]), _EXPORT: export}
-        html = {_CATEGORIES: "".join([line for _, line in lines]), _EXPORT: export}
-        return self._letter(mail, to, now, says, plain, html)
+        lines = [
+            self._line(language, exported, one.category, one.result, one.rows, one.ground, one.until)
+            for one in content.categories
+        ]
+        return self._letter(mail, to, now, says, export, lines)
 
     def policy_change(self, mail: Mail, campaign: Campaign, to: Recipient, now: datetime) -> Letter:
         """Tell an account holder of a change of the policy. Raises ``Unaddressable``.
@@ -168,23 +174,17 @@ class Letters:
         to: Recipient,
         now: datetime,
         says: Says,
-        in_plain: Mapping[str, str] | None = None,
-        in_html: Mapping[str, str] | None = None,
+        export: str = "",
+        lines: Sequence[tuple[bytes, bytes]] = (),
     ) -> Letter:
         """Put the person's parts where the form has its marks; those of HTML are escaped."""
         address = _address(to.address)
         name = _shown_name(to.name)
         form = self._form(_language(to.language), mail.kind, name is not None, says)
-        plain, html = form.plain, form.html
-        for mark, part in (in_plain or {}).items():
-            plain = plain.replace(mark, part)
-        for mark, part in (in_html or {}).items():
-            html = html.replace(mark, part)
-        if mail.request_id is not None:
-            reference = str(mail.request_id)
-            plain, html = plain.replace(_REFERENCE, reference), html.replace(_REFERENCE, reference)
-        if name is not None:
-            plain, html = plain.replace(_NAME, name), html.replace(_NAME, escape(name))
+        parts = [(_NAME, name or ""), (_REFERENCE, str(mail.request_id)), (_EXPORT, export)]
+        plain = _filled(form.plain, parts, b"".join([line for line, _ in lines]))
+        parts[0] = (_NAME, escape(name or ""))
+        html = _filled(form.html, parts, b"".join([line for _, line in lines]))
         # An address beyond ASCII cannot stand in a header that every server passes on: an empty group does (RFC 6857).
         addressed = mime.address_header("To", name, address) if address.isascii() else _TO_NOBODY
         headers = f"{_dated(now)}{mime.header('Message-ID', self.message_id(mail.mail_id))}{addressed}{form.headers}"
@@ -210,12 +210,16 @@ class Letters:
             + mime.header("Content-Language", language)
             + mime.header("X-Habeas-Kind", kind.value)
         )
-        return _Form(headers, text.strip() + "\n", html.render(known))
+        return _Form(headers, _segments(text.strip() + "\n"), _segments(html.render(known)))
 
-    def _new_line(self, language: str, one: CategoryOutcome, exported: bool) -> tuple[str, str]:  # noqa: FBT001 -- the same
-        """Say what became of one category, as a line of text and one of HTML."""
+    def _new_line(self, language: str, exported: bool, *category: object) -> tuple[bytes, bytes]:  # noqa: FBT001 -- the same
+        """Say what became of one category, as a line of text and one of HTML; ``category`` in the order of its fields."""
+        one = dict(zip(CategoryOutcome.model_fields, category, strict=True))
         plain, html = self._templates[language, "category"]
-        return plain.render(one=one, exported=exported) + "\n", html.render(one=one, exported=exported) + "\n"
+        return (
+            mime.quoted(plain.render(one=one, exported=exported) + "\n"),
+            mime.quoted(html.render(one=one, exported=exported) + "\n"),
+        )
 
     def _new_promise(self, now: datetime) -> tuple[date, int]:
         earliest = self._notice.earliest(now)
@@ -228,6 +232,35 @@ _TO_NOBODY: Final = mime.header("To", "undisclosed-recipients:;")
 @lru_cache(4)
 def _dated(now: datetime) -> str:
     return mime.header("Date", format_datetime(now))
+
+
+def _segments(text: str) -> Segments:
+    """Encode the lines that are the same for everybody; what has a mark is encoded when it is filled."""
+    found: list[bytes | str] = []
+    plain: list[str] = []
+    for line in _LINE.findall(text):
+        if "\0" not in line:
+            plain.append(line)
+            continue
+        found += [mime.quoted("".join(plain)), line]
+        plain.clear()
+    return (*found, mime.quoted("".join(plain)))
+
+
+def _filled(segments: Segments, parts: Sequence[tuple[str, str]], categories: bytes) -> bytes:
+    """Put the person's parts where the marks are."""
+    found: list[bytes] = []
+    for segment in segments:
+        if isinstance(segment, bytes):
+            found.append(segment)
+        elif segment == _CATEGORIES:
+            found.append(categories)
+        else:
+            line = segment
+            for mark, part in parts:
+                line = line.replace(mark, part)
+            found.append(mime.quoted(line))
+    return b"".join(found)
 
 
 def _language(wanted: str | None) -> str:

@@ -47,16 +47,17 @@ def address_header(name: str, shown: str | None, address: str) -> str:
     return header(name, "\r\n ".join(words) + f"{space}<{address}>")
 
 
-def alternative(headers: str, boundary: str, plain: str, html: str) -> bytes:
-    """Give the bytes of a mail that says the same as plain text and as HTML.
+def alternative(headers: str, boundary: str, plain: bytes, html: bytes) -> bytes:
+    """Give the bytes of a mail that says the same as plain text and as HTML, both quoted-printable.
 
     ``boundary`` begins with ``=-``, which quoted-printable text never holds (RFC 2045 section 6.7).
     """
-    body = _BODY % {b"boundary": boundary.encode("ascii"), b"plain": _quoted(plain), b"html": _quoted(html)}
+    body = _BODY % {b"boundary": boundary.encode("ascii"), b"plain": plain, b"html": html}
     return headers.encode("ascii") + body
 
 
-def _quoted(text: str) -> bytes:
+def quoted(text: str) -> bytes:
+    """Encode whole lines as quoted-printable (RFC 2045 section 6.7): lines encoded apart are the same as encoded together."""
     return b2a_qp(text.encode(), istext=True).replace(b"\n", b"\r\n")
 
 

@@ -6,10 +6,10 @@ without harm, and only what was lost after it is uncertain.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from habeas.chassis.ids import name_based
@@ -104,8 +104,7 @@ class OutcomeContent(Model):
     export_id: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(NamedTuple):
     """One mail. It names nobody: who gets it stands in the sealed contact of its request, or in its sealed ``account``."""
 
     mail_id: UUID
@@ -128,7 +127,7 @@ class Mail:
     def becomes(self, state: State, **changes: object) -> "Mail":
         """Give the mail in its next state. Raises ``Invariant`` for a step that the table does not have."""
         TRANSITIONS.check(self.state, state)
-        return replace(self, state=state, **changes)  # type: ignore[arg-type]  # the fields are checked by replace
+        return self._replace(state=state, **changes)  # type: ignore[arg-type]  # the fields are checked by _replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ _LOCK_ENDING: Final = (
     + """
      WHERE state = 'mailing'
        AND NOT EXISTS (SELECT FROM notification_mailer.messages AS m
-                        WHERE m.campaign_id = campaigns.campaign_id AND m.state IN ('queued', 'sending', 'dot'))
+                        WHERE m.campaign_id = campaigns.campaign_id AND m.ended_at IS NULL)
      ORDER BY campaign_id
      LIMIT 1
        FOR UPDATE SKIP LOCKED

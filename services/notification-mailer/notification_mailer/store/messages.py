@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -27,15 +27,21 @@ _DROP_CONTACTS: Final = """
     DELETE FROM notification_mailer.contacts WHERE request_id = ANY($1::uuid[])
 """
 
-_ADD_MAILS: Final = """
-    INSERT INTO notification_mailer.messages (mail_id, kind, state, request_id, subject_id, campaign_id, account, account_fingerprint,
-                                              content, next_attempt_at, queued_at, traceparent)
-    SELECT n.mail_id, n.kind, n.state, n.request_id, n.subject_id, n.campaign_id, n.account, n.account_fingerprint,
-           n.content::jsonb, n.next_attempt_at, n.queued_at, n.traceparent
-      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::bytea[], $9::text[],
-                  $10::timestamptz[], $11::timestamptz[], $12::text[])
-           AS n (mail_id, kind, state, request_id, subject_id, campaign_id, account, account_fingerprint, content, next_attempt_at,
-                 queued_at, traceparent)
+_ADD_REQUEST_MAILS: Final = """
+    INSERT INTO notification_mailer.messages (state, queued_at, next_attempt_at, mail_id, kind, request_id, subject_id, content,
+                                              traceparent)
+    SELECT 'queued', $1::timestamptz, $1, n.mail_id, n.kind, n.request_id, n.subject_id, n.content::jsonb, n.traceparent
+      FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::text[], $7::text[])
+           AS n (mail_id, kind, request_id, subject_id, content, traceparent)
+    ON CONFLICT DO NOTHING
+    RETURNING mail_id
+"""
+
+_ADD_CAMPAIGN_MAILS: Final = """
+    INSERT INTO notification_mailer.messages (state, kind, queued_at, next_attempt_at, campaign_id, traceparent, mail_id, account,
+                                              account_fingerprint)
+    SELECT 'queued', 'policy_change', $1::timestamptz, $1, $2::uuid, $3::text, n.mail_id, n.account, n.account_fingerprint
+      FROM unnest($4::uuid[], $5::text[], $6::bytea[]) AS n (mail_id, account, account_fingerprint)
     ON CONFLICT DO NOTHING
     RETURNING mail_id
 """
@@ -44,16 +50,17 @@ _FIND_OUTCOMES: Final = """
     SELECT request_id FROM notification_mailer.messages WHERE request_id = ANY($1::uuid[]) AND kind = 'outcome'
 """
 
+# In the order of the fields of Mail.
 _MAIL_COLUMNS: Final = """
-    SELECT mail_id, kind, state, request_id, subject_id, campaign_id, account, account_fingerprint, content::text, attempt,
-           next_attempt_at, digest, smtp_code, queued_at, ended_at, traceparent
+    SELECT mail_id, kind, state, queued_at, next_attempt_at, request_id, subject_id, campaign_id, account, account_fingerprint,
+           content::text, attempt, digest, smtp_code, ended_at, traceparent
       FROM notification_mailer.messages
 """
 
 _LOCK_HELD: Final = (
     _MAIL_COLUMNS
     + """
-     WHERE holder = $1 AND state IN ('sending', 'dot') AND (campaign_id IS NOT NULL) = $2
+     WHERE holder = $1 AND (campaign_id IS NOT NULL) = $2
      ORDER BY mail_id
        FOR UPDATE
 """
@@ -62,7 +69,7 @@ _LOCK_HELD: Final = (
 _LOCK_ABANDONED: Final = (
     _MAIL_COLUMNS
     + """
-     WHERE holder IS NOT NULL AND state IN ('sending', 'dot') AND lease_until < $1
+     WHERE holder IS NOT NULL AND lease_until < $1
      ORDER BY mail_id
      LIMIT $2
        FOR UPDATE SKIP LOCKED
@@ -72,7 +79,7 @@ _LOCK_ABANDONED: Final = (
 _LOCK_DUE: Final = (
     _MAIL_COLUMNS
     + """
-     WHERE state = 'queued' AND campaign_id IS NULL AND next_attempt_at <= $1
+     WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NULL AND next_attempt_at <= $1
      ORDER BY next_attempt_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
@@ -82,7 +89,7 @@ _LOCK_DUE: Final = (
 _LOCK_DUE_OF_CAMPAIGNS: Final = (
     _MAIL_COLUMNS
     + """
-     WHERE state = 'queued' AND campaign_id IS NOT NULL AND next_attempt_at <= $1
+     WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NOT NULL AND next_attempt_at <= $1
      ORDER BY next_attempt_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
@@ -90,17 +97,23 @@ _LOCK_DUE_OF_CAMPAIGNS: Final = (
 )
 
 # The guards: a mail moves on from the state and in the attempt that its sender knows, or not at all.
-_ADVANCE_MAILS: Final = """
+_CLAIM_MAILS: Final = """
     UPDATE notification_mailer.messages AS m
-       SET state = n.state, attempt = n.attempt, next_attempt_at = n.next_attempt_at, digest = n.digest, smtp_code = n.smtp_code,
-           ended_at = n.ended_at, account = n.account, content = n.content::jsonb,
-           holder = n.holder, lease_until = n.lease_until
-      FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::timestamptz[], $7::bytea[], $8::integer[],
-                  $9::timestamptz[], $10::text[], $11::text[], $12::integer[], $13::timestamptz[])
-           AS n (mail_id, from_state, from_attempt, state, attempt, next_attempt_at, digest, smtp_code, ended_at, account, content,
-                 holder, lease_until)
-     WHERE m.mail_id = n.mail_id AND m.state = n.from_state AND m.attempt = n.from_attempt
+       SET state = $3, attempt = $4, digest = n.digest, holder = $5, lease_until = $6
+      FROM unnest($7::uuid[], $8::bytea[]) AS n (mail_id, digest)
+     WHERE m.mail_id = n.mail_id AND m.state = $1 AND m.attempt = $2
     RETURNING m.mail_id
+"""
+
+# What a mail says and to whom only ever goes, and so need not be sent to and fro with every step.
+_ADVANCE_MAILS: Final = """
+    UPDATE notification_mailer.messages
+       SET state = $3, attempt = $4, holder = $5, lease_until = $6, next_attempt_at = coalesce($8, next_attempt_at), smtp_code = $9,
+           ended_at = $10,
+           account = CASE WHEN $11 THEN NULL ELSE account END,
+           content = CASE WHEN $12 THEN NULL ELSE content END
+     WHERE mail_id = ANY($7::uuid[]) AND state = $1 AND attempt = $2
+    RETURNING mail_id
 """
 
 _COUNT_MAILS: Final = """
@@ -108,8 +121,11 @@ _COUNT_MAILS: Final = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+_HELD: Final = frozenset({State.SENDING, State.DOT})
+_CLAIM_PARAMETERS: Final = 6
+
+
+class Step(NamedTuple):
     """A mail before and after, as decided."""
 
     before: Mail
@@ -143,28 +159,24 @@ async def drop_contacts(tx: Transaction, request_ids: Iterable[UUID]) -> None:
         await tx.execute(_DROP_CONTACTS, ids)
 
 
-async def add_mails(tx: Transaction, mails: Sequence[Mail]) -> set[UUID]:
-    """Insert new mails in one statement; one that is there already stays as it is. Gives the ids of those that are new."""
-    rows = [
-        (
-            each.mail_id,
-            each.kind,
-            each.state,
-            each.request_id,
-            each.subject_id,
-            each.campaign_id,
-            each.account,
-            each.account_fingerprint,
-            each.content,
-            each.next_attempt_at,
-            each.queued_at,
-            each.traceparent,
-        )
-        for each in mails
-    ]
-    if not rows:
+async def add_request_mails(tx: Transaction, mails: Sequence[Mail]) -> set[UUID]:
+    """Insert new mails about requests, queued as of now; one that is there already stays as it is. Gives the ids of those that are new."""
+    if not mails:
         return set()
-    return {row["mail_id"] for row in await tx.fetch(_ADD_MAILS, *_columns(rows))}
+    rows = [
+        (each.mail_id, each.kind, each.request_id, each.subject_id, each.content, each.traceparent) for each in mails
+    ]
+    return {row["mail_id"] for row in await tx.fetch(_ADD_REQUEST_MAILS, tx.now, *_columns(rows))}
+
+
+async def add_campaign_mails(tx: Transaction, mails: Sequence[Mail]) -> set[UUID]:
+    """Insert new mails of one campaign, all of one cause; otherwise like ``add_request_mails``."""
+    if not mails:
+        return set()
+    campaign_id, trace = mails[0].campaign_id, mails[0].traceparent
+    rows = [(each.mail_id, each.account, each.account_fingerprint) for each in mails]
+    added = await tx.fetch(_ADD_CAMPAIGN_MAILS, tx.now, campaign_id, trace, *_columns(rows))
+    return {row["mail_id"] for row in added}
 
 
 async def find_outcomes(tx: Transaction, request_ids: Sequence[object]) -> set[UUID]:
@@ -189,36 +201,29 @@ async def lock_due(tx: Transaction, limit: int, *, of_campaigns: bool) -> list[M
 
 
 async def advance_mails(tx: Transaction, steps: Sequence[Step], hold: Hold) -> set[UUID]:
-    """Write steps in one statement and give the ids of the mails that moved.
+    """Write steps, one statement for all that are alike, and give the ids of the mails that moved.
 
     A mail that is not any more in the state and attempt that the step starts from, because another replica has taken it over,
     stays as it is.
     """
-    if not steps:
-        return set()
-    until = tx.now + hold.lease
-    rows = []
-    for step in steps:
-        before, after = step.before, step.after
-        is_held = after.state in {State.SENDING, State.DOT}
-        rows.append(
-            (
-                before.mail_id,
-                before.state,
-                before.attempt,
-                after.state,
-                after.attempt,
-                after.next_attempt_at,
-                after.digest,
-                after.smtp_code,
-                after.ended_at,
-                after.account,
-                after.content,
-                hold.holder if is_held else None,
-                until if is_held else None,
-            )
-        )
-    return {row["mail_id"] for row in await tx.fetch(_ADVANCE_MAILS, *_columns(rows))}
+    alike: dict[tuple[object, ...], list[Mail]] = {}
+    for before, after in steps:
+        is_held = after.state in _HELD
+        holder = (hold.holder, tx.now + hold.lease) if is_held else (None, None)
+        move: tuple[object, ...] = (before.state, before.attempt, after.state, after.attempt, *holder)
+        if after.digest == before.digest:
+            again_at = None if after.next_attempt_at == before.next_attempt_at else after.next_attempt_at
+            move += (again_at, after.smtp_code, after.ended_at, after.account is None, after.content is None)
+        alike.setdefault(move, []).append(after)
+    moved: set[UUID] = set()
+    for move, mails in alike.items():
+        ids = [mail.mail_id for mail in mails]
+        if len(move) == _CLAIM_PARAMETERS:
+            rows = await tx.fetch(_CLAIM_MAILS, *move, ids, [mail.digest for mail in mails])
+        else:
+            rows = await tx.fetch(_ADVANCE_MAILS, *move[:_CLAIM_PARAMETERS], ids, *move[_CLAIM_PARAMETERS:])
+        moved.update(row["mail_id"] for row in rows)
+    return moved
 
 
 async def count_mails(tx: Transaction, campaign_id: UUID) -> dict[State, int]:
@@ -231,21 +236,5 @@ def _columns(rows: Sequence[Sequence[object]]) -> list[list[object]]:
 
 
 def _mail(row: asyncpg.Record) -> Mail:
-    return Mail(
-        mail_id=row["mail_id"],
-        kind=MailKind(row["kind"]),
-        state=State(row["state"]),
-        queued_at=row["queued_at"],
-        next_attempt_at=row["next_attempt_at"],
-        request_id=row["request_id"],
-        subject_id=row["subject_id"],
-        campaign_id=row["campaign_id"],
-        account=row["account"],
-        account_fingerprint=row["account_fingerprint"],
-        content=row["content"],
-        attempt=row["attempt"],
-        digest=row["digest"],
-        smtp_code=row["smtp_code"],
-        ended_at=row["ended_at"],
-        traceparent=row["traceparent"],
-    )
+    mail_id, kind, state, *rest = row
+    return Mail(mail_id, MailKind(kind), State(state), *rest)

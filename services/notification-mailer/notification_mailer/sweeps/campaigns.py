@@ -41,7 +41,7 @@ async def gather_recipients(
         page = await audience.account_ids(name, after, page_accounts_max)
         found = [_recipient(campaign, account_id, key, fingerprinter) for account_id in page]
         queued = [mails.notify(campaign.campaign_id, *each, campaign.traceparent, tx.now) for each in found]
-        added = await messages.add_mails(tx, queued)
+        added = await messages.add_campaign_mails(tx, queued)
         tx.record(*mails.queued(mail for mail in queued if mail.mail_id in added), trace=campaign.traceparent)
         ended = len(page) < page_accounts_max
         last = None if ended else seal_text(key, _place(campaign), page[-1])

@@ -7,7 +7,7 @@ groups.
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from habeas.chassis import cause, log, metrics
@@ -29,7 +29,7 @@ from notification_mailer.sweeps.writing import Written, write_campaign_letters, 
 
 _LINGER_S: Final = 0.02
 _GATHER_S: Final = (
-    0.004  # what a letter waits for others at its dot: little beside what a server takes, and it halves the commits
+    0.004  # what a letter waits at its dot for those that are on their way: little beside what a server takes
 )
 _RESULTS_WAITING_MAX: Final = 50
 _ABANDONED_MAX: Final = 500
@@ -177,7 +177,7 @@ async def _carry(
             unreachable.set()  # the others would only wait for the same
         if report.result is not Result.FENCED:
             journal.settle(attempt.mail, report)
-    journal.carriers -= 1
+    journal.leave()
 
 
 class _Attempt:
@@ -207,6 +207,7 @@ class _Journal:
         self._results: list[tuple[Mail, Report]] = []
         self._any = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._full = asyncio.Event()
         self._closed = False
 
     async def mark(self, before: Mail, after: Mail) -> bool:
@@ -215,6 +216,8 @@ class _Journal:
         self._marks.append((Step(before, after), marked))
         self._any.set()
         self._urgent.set()
+        if len(self._marks) >= self.carriers:
+            self._full.set()
         return await marked
 
     def settle(self, mail: Mail, report: Report) -> None:
@@ -224,11 +227,18 @@ class _Journal:
         if len(self._results) >= _RESULTS_WAITING_MAX:
             self._urgent.set()
 
+    def leave(self) -> None:
+        """One carrier fewer will come with a marker."""
+        self.carriers -= 1
+        if len(self._marks) >= self.carriers:
+            self._full.set()
+
     def close(self) -> None:
         """Nothing more comes."""
         self._closed = True
         self._any.set()
         self._urgent.set()
+        self._full.set()
 
     async def run(self) -> None:
         """Write until closed and empty; an error reaches everybody who waits for a marker."""
@@ -249,10 +259,15 @@ class _Journal:
         except TimeoutError:
             pass
         if 0 < len(self._marks) < self.carriers and not self._closed:
-            await asyncio.sleep(_GATHER_S)
+            try:
+                async with asyncio.timeout(_GATHER_S):
+                    await self._full.wait()
+            except TimeoutError:
+                pass
         if not self._closed:
             self._any.clear()
             self._urgent.clear()
+            self._full.clear()
 
     async def _write(self) -> None:
         marks, self._marks = self._marks, []
@@ -306,7 +321,7 @@ class _Journal:
 
     async def _save_late(self, tx: Transaction, results: Sequence[tuple[Mail, Report]]) -> list[Decision]:
         """A mail that was given up as uncertain meanwhile, and was taken after all, is sent."""
-        taken = [replace(mail, state=State.UNCERTAIN) for mail, report in results if report.result is Result.TAKEN]
+        taken = [mail._replace(state=State.UNCERTAIN) for mail, report in results if report.result is Result.TAKEN]
         decisions = [mails.settle(mail, Report(Result.TAKEN), self._room.patience, tx.now) for mail in taken]
         steps = [Step(mail, decision.mail) for mail, decision in zip(taken, decisions, strict=True)]
         moved = await messages.advance_mails(tx, steps, self._room.hold)
