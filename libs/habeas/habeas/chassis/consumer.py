@@ -36,6 +36,7 @@ _STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
 _FETCH_WAIT_MS: Final = 250
 _COLUMNS: Final = len(Stored._fields)
+_METADATA_MS: Final = 3_000
 _SESSION_MIN_S: Final = 6.0  # brokers refuse less, unless they are told otherwise
 
 
@@ -71,6 +72,8 @@ class Consumer:
             graceful_timeout=settings.stop_timeout_s / 2,
             logger=logging.getLogger("faststream"),
             acks="all",
+            # A group that is given out while topics are missing gets nothing, and is given out again only when metadata shows them.
+            metadata_max_age_ms=_METADATA_MS,
             **kafka.broker_options(settings),
         )
         # What a dead replica consumed stands still for as long as its lanes do.

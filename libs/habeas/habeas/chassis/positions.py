@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from habeas.chassis import log, metrics, store
 from habeas.chassis.database import Database, Transaction
@@ -17,7 +18,7 @@ from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import named
 from habeas.chassis.settings import LogLevel
 
-_ASK_TIMEOUT_S: Final = 15.0
+_ASK_TIMEOUT_S: Final = 5.0
 
 
 class RecordsGone(Invariant):
@@ -54,10 +55,13 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
 
     Raises ``RecordsGone``, and what Kafka and database raise when they are away; then it may be called again.
     """
-    async with asyncio.timeout(_ASK_TIMEOUT_S):
-        committed = {each: await consumer.committed(each) for each in partitions}
-        first = await consumer.beginning_offsets(partitions)
-        end = await consumer.end_offsets(partitions)
+    try:
+        async with asyncio.timeout(_ASK_TIMEOUT_S):  # a partition that is not there would be waited for without end
+            committed = {each: await consumer.committed(each) for each in partitions}
+            first = await consumer.beginning_offsets(partitions)
+            end = await consumer.end_offsets(partitions)
+    except TimeoutError as error:
+        raise KafkaTimeoutError from error
     rows = await database.read("positions-find", store.FIND_POSITIONS, sorted({each.topic for each in partitions}))
     stored = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
     starts = {each: choose(stored.get(each), committed[each], first[each], end[each]) for each in partitions}
