@@ -21,8 +21,9 @@ def build(settings: Settings) -> Service:
     sequencer = Sequencer(seat, directory, settings.origin, service.stopping, look_s=look_s)
 
     def follow(db: Database) -> Follower:
-        position, take = partial(sequencer.position, db), partial(sequencer.take, db)
-        return Follower(AUDIT_ENTRIES, position, take, settings.batch_rows_max, look_s, seat.keep)
+        position, mark = partial(sequencer.position, db), partial(sequencer.mark, db)
+        anew, take = partial(sequencer.anew, db), partial(sequencer.take, db)
+        return Follower(AUDIT_ENTRIES, position, mark, anew, take, settings.batch_rows_max, look_s, seat.keep)
 
     service.prepare(directory.prepare)
     service.follow(follow)

@@ -69,13 +69,26 @@ class Sequencer:
         self._settle(tree, head)
         return head.position
 
+    async def mark(self, db: Database) -> int | None:
+        """Give Kafka's time of the last record that was taken, by which the topic is known again; None when nothing was."""
+        async with db.transaction("log-mark") as tx:
+            return (await store.find_head(tx)).taken_ms
+
+    async def anew(self, db: Database, first: int) -> None:
+        """Begin with a topic that was made anew: entries that the log has are known by their places and change nothing."""
+        async with db.transaction("log-anew") as tx:
+            await store.move_position(tx, first)
+
     async def take(self, db: Database, records: Sequence["ConsumerRecord[bytes, bytes]"]) -> None:
         """Append what fits and keep the rest aside, each run of records in one transaction with the position.
 
         Records that were taken before change nothing. Raises ``SeatLost`` when somebody else moved the head, ``Invariant`` when the
         records do not give a root that was signed already.
         """
-        given = [Record(record.offset, record.key or b"", record.value or b"", _trace(record)) for record in records]
+        given = [
+            Record(record.offset, record.key or b"", record.value or b"", _trace(record), record.timestamp)
+            for record in records
+        ]
         for segment in lifecycle.segments(given):
             await self._take(db, segment)
 
@@ -92,7 +105,7 @@ class Sequencer:
             tx.caused_by(*(record.trace for record in new))
             judged = await _judge(tx, new)
             tree, leaves, tiles = lifecycle.grow(self._tree, judged.lines, self._signed)
-            moved = LogHead(tree.size, tree.root(), new[-1].offset + 1)
+            moved = LogHead(tree.size, tree.root(), new[-1].offset + 1, new[-1].time_ms)
             await store.add_leaves(tx, head.size, judged.places, judged.lines, leaves)
             await store.add_tiles(tx, tiles)
             await store.save_chains(tx, judged.changed())

@@ -61,6 +61,7 @@ class Record(NamedTuple):
     key: bytes
     value: bytes
     trace: str | None = None
+    time_ms: int | None = None  # Kafka's, by which the topic is known again
 
 
 class Place(NamedTuple):

@@ -25,13 +25,15 @@ KEEP_SEAT: Final = "SELECT set_config('idle_session_timeout', $1, false)"
 
 _SCHEMA: Final = "audit_ledger"
 
-_LOCK_HEAD: Final = "SELECT size, root, position FROM audit_ledger.head FOR UPDATE"
+_LOCK_HEAD: Final = "SELECT size, root, position, taken_ms FROM audit_ledger.head FOR UPDATE"
 
-_FIND_HEAD: Final = "SELECT size, root, position FROM audit_ledger.head"
+_FIND_HEAD: Final = "SELECT size, root, position, taken_ms FROM audit_ledger.head"
 
 _MOVE_HEAD: Final = """
-    UPDATE audit_ledger.head SET size = $2, root = $3, position = $4 WHERE size = $1
+    UPDATE audit_ledger.head SET size = $2, root = $3, position = $4, taken_ms = $5 WHERE size = $1
 """
+
+_MOVE_POSITION: Final = "UPDATE audit_ledger.head SET position = $1, taken_ms = NULL"
 
 _FIND_CHAINS: Final = """
     SELECT producer, state, epoch, seq, hash, halted_offset, halted_reason, expected_seq, found_seq, halted_at
@@ -72,7 +74,7 @@ _FIND_TILES: Final = """
 _FIND_HELD: Final = """
     SELECT value FROM audit_ledger.refused
      WHERE producer = $1 AND (epoch, seq) > ($2, $3)
-     ORDER BY epoch, seq, topic_offset
+     ORDER BY epoch, seq, refused_id
 """
 
 _FIND_ASKED: Final = """
@@ -115,6 +117,7 @@ class LogHead:
     size: int
     root: bytes
     position: int
+    taken_ms: int | None = None  # Kafka's time of the record before the position
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,12 @@ async def find_head(tx: Transaction) -> LogHead:
 
 async def move_head(tx: Transaction, size: int, head: LogHead) -> None:
     """Move the head on from ``size``. Raises ``Invariant`` when it is not there: the second fence besides the row's lock."""
-    await tx.execute_exactly(1, _MOVE_HEAD, size, head.size, head.root, head.position)
+    await tx.execute_exactly(1, _MOVE_HEAD, size, head.size, head.root, head.position, head.taken_ms)
+
+
+async def move_position(tx: Transaction, position: int) -> None:
+    """Put the position into a topic that was made anew."""
+    await tx.execute_exactly(1, _MOVE_POSITION, position)
 
 
 async def find_chains(tx: Transaction) -> dict[Producer, Chain]:
@@ -290,7 +298,7 @@ async def move_publication(tx: Transaction, size: int) -> bool:
 def _head(row: asyncpg.Record | None) -> LogHead:
     if row is None:
         raise Invariant("the head of the log is gone; the log cannot be continued")
-    return LogHead(row["size"], row["root"], row["position"])
+    return LogHead(row["size"], row["root"], row["position"], row["taken_ms"])
 
 
 def _chain(row: asyncpg.Record) -> Chain:

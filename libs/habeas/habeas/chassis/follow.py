@@ -1,7 +1,8 @@
 """Followers: read one partition strictly in order, from a position that the handler keeps in its own transaction.
 
 For the audit log, where the order of records is the log: there is no group, no committed offset and no inbox. The handler's transaction
-moves the position together with what it derived, so a crash repeats or loses nothing.
+moves the position together with what it derived, so a crash repeats or loses nothing. When Kafka was lost and the topic was made anew, the
+position means nothing in it: that is found out by the record before the position, and then the topic is read from its beginning.
 """
 
 import asyncio
@@ -15,24 +16,34 @@ from aiokafka.errors import KafkaError
 from habeas.chassis import crash, kafka, log
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT
-from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.worker import wait_any
 from habeas.contracts.topics import Topic
 
 Position = Callable[[], Awaitable[int]]
+Mark = Callable[[], Awaitable[int | None]]
+Anew = Callable[[int], Awaitable[None]]
 Take = Callable[[Sequence["ConsumerRecord[bytes, bytes]"]], Awaitable[None]]
 
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 5.0
+_LOOK_TIMEOUT_S: Final = 10.0
 _TROUBLE_WAIT_S: Final = 1.0
+_SILENCE_S: Final = 20.0  # less than `habeas replay` lets Kafka be without topics
 
 
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """``position`` gives the offset to read next; ``take`` derives from records and moves the position, in one transaction."""
+    """``position`` gives the offset to read next; ``take`` derives from records and moves the position, in one transaction.
+
+    ``mark`` gives Kafka's time of the record before the position, in milliseconds, where it is known; ``anew`` puts the position to the
+    beginning of a topic that is another one than the position is of.
+    """
 
     topic: Topic
     position: Position
+    mark: Mark
+    anew: Anew
     take: Take
     batch_rows_max: int
     wait_s: float
@@ -53,7 +64,8 @@ class Follower:
                     await consumer.start()
                 partition = kafka.TopicPartition(self.topic.name, 0)
                 consumer.assign([partition])
-                consumer.seek(partition, await self.position())
+                consumer.seek(partition, await self._begin(consumer, partition))
+                heard_at = _clock()
                 while not stopping.is_set():
                     if self.alive is not None:
                         await self.alive()
@@ -61,6 +73,9 @@ class Follower:
                         await wait_any(stopping, stopping, self.wait_s)
                         continue
                     found = await consumer.getmany(timeout_ms=int(self.wait_s * 1000), max_records=self.batch_rows_max)
+                    if found and _clock() - heard_at > _SILENCE_S:
+                        break  # Kafka may have been another one meanwhile: look at the topic before anything of it is taken
+                    heard_at = _clock() if found else heard_at
                     for records in found.values():
                         crash.at(Point.FOLLOWER_FETCHED)
                         await self.take(records)
@@ -70,6 +85,33 @@ class Follower:
                 await wait_any(stopping, stopping, _TROUBLE_WAIT_S)
             finally:
                 await _stopped(consumer)
+
+    async def _begin(self, consumer: AIOKafkaConsumer, partition: kafka.TopicPartition) -> int:
+        """Give the offset to read next, in the topic as it is now."""
+        position = await self.position()
+        async with asyncio.timeout(_LOOK_TIMEOUT_S):
+            first = (await consumer.beginning_offsets([partition]))[partition]
+            if await self._goes_on(consumer, partition, first, position):
+                return position
+        log.event("follower.topic_anew", severity=LogLevel.WARNING, position=position)
+        await self.anew(first)
+        return await self.position()
+
+    async def _goes_on(
+        self, consumer: AIOKafkaConsumer, partition: kafka.TopicPartition, first: int, position: int
+    ) -> bool:
+        """Answer whether the topic is the one that was read: it reaches the position, and the record before is the one that was taken."""
+        end = (await consumer.end_offsets([partition]))[partition]
+        mark = await self.mark()
+        if position > end or mark is None or position <= first:
+            return bool(position <= end)
+        consumer.seek(partition, position - 1)
+        before = await consumer.getone(partition)
+        return bool(before.offset == position - 1 and before.timestamp == mark)
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _stopped(consumer: AIOKafkaConsumer) -> None:

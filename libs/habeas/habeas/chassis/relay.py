@@ -20,7 +20,7 @@ from habeas.chassis.worker import wait_any
 from habeas.contracts import audit, topics
 from habeas.contracts.envelope import Envelope, encode_headers
 
-_PUBLISH_TIMEOUT_S: Final = 30.0
+_PUBLISH_TIMEOUT_S: Final = 15.0  # `habeas replay` waits longer than a batch is held on to
 _AUDIT_TYPE: Final = "audit.entry"
 
 # A key's lane fixes its partition. A topic that was given more partitions than the catalogue has goes on in the first ones, so that no key

@@ -15,12 +15,17 @@ async def record(conn: Connection, fact: AuditFact) -> None:
 
     Raises ClickException when the role may not: then nothing may be opened, because it would not be on record.
     """
-    clock = SystemClock()
-    now = clock.now()
     try:
         async with conn.transaction():
-            await conn.execute(ADD_FACTS, now, [uuid7(clock)], [encode_fact(fact, now)], [None])
+            await add(conn, fact)
     except asyncpg.InsufficientPrivilegeError:
         raise click.ClickException(
             "this would have to be put into the audit log, which the role of this DSN may not: use the service's own"
         ) from None
+
+
+async def add(conn: Connection, fact: AuditFact) -> None:
+    """Put a fact into the outbox of the service whose schema is ``conn``'s search path, within a transaction that is open."""
+    clock = SystemClock()
+    now = clock.now()
+    await conn.execute(ADD_FACTS, now, [uuid7(clock)], [encode_fact(fact, now)], [None])

@@ -1,23 +1,74 @@
 """How the command line reaches Kafka: by the same variables as the services."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+if TYPE_CHECKING:
+    from habeas.chassis.settings import ChassisSettings
 
 _NO_DATABASE = "postgresql:///none?host=/none"  # the chassis' settings want one; nothing is opened by it here
 
 
-def client_options(dsn: str | None = None, bootstrap: str | None = None) -> dict[str, Any]:
-    """Give what an aiokafka client needs, from HABEAS_KAFKA_…; production refuses plain connections here too."""
+def chassis_settings(dsn: str | None = None, bootstrap: str | None = None) -> "ChassisSettings":
+    """Give the settings that the services have too, from HABEAS_…; production refuses plain connections here too."""
     from habeas.chassis.environment import SettingsError
-    from habeas.chassis.kafka import client_options as options_of
     from habeas.chassis.settings import load_chassis_settings
 
     env = {**os.environ, "HABEAS_DATABASE_DSN": dsn or _NO_DATABASE}
     if bootstrap is not None:
         env["HABEAS_KAFKA_BOOTSTRAP"] = bootstrap
     try:
-        return options_of(load_chassis_settings("habeas-cli", env))
+        return load_chassis_settings("habeas-cli", env)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
+
+
+def client_options(dsn: str | None = None, bootstrap: str | None = None) -> dict[str, Any]:
+    """Give what an aiokafka client needs, from HABEAS_KAFKA_…."""
+    from habeas.chassis.kafka import client_options as options_of
+
+    return options_of(chassis_settings(dsn, bootstrap))
+
+
+_REPLICAS_MAX: Final = 3
+_ASK_MS: Final = 10_000
+
+
+async def missing_topics(dsn: str | None = None) -> list[str]:
+    """Give the topics of the catalogue that Kafka does not have. Raises ClickException when no broker answers."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    from habeas.chassis.kafka import KafkaError
+    from habeas.contracts.topics import CATALOGUE
+
+    admin = AIOKafkaAdminClient(request_timeout_ms=_ASK_MS, **client_options(dsn))
+    try:
+        await admin.start()
+        there = set(await admin.list_topics())
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise click.ClickException(f"Kafka does not answer: {type(error).__name__}") from None
+    finally:
+        await admin.close()
+    return [topic.name for topic in CATALOGUE if topic.name not in there]
+
+
+async def make_missing_topics(dsn: str | None = None) -> int:
+    """Make the topics that are missing, each on three brokers or on as many as there are; gives how many were made."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    from habeas.chassis.kafka import KafkaError, make_topics
+    from habeas.contracts.topics import CATALOGUE
+
+    options = client_options(dsn)
+    admin = AIOKafkaAdminClient(request_timeout_ms=_ASK_MS, **options)
+    try:
+        try:
+            await admin.start()
+            brokers = len((await admin.describe_cluster())["brokers"])
+        finally:
+            await admin.close()
+        return await make_topics(options, CATALOGUE, min(_REPLICAS_MAX, brokers))
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise click.ClickException(f"the topics could not be made: {type(error).__name__}") from None

@@ -17,6 +17,8 @@ from habeas.cli.export import export
 from habeas.cli.migrate import migrate
 from habeas.cli.parked import parked
 from habeas.cli.policy import policy
+from habeas.cli.recover import recover
+from habeas.cli.replay import replay
 from habeas.cli.request import request
 from habeas.cli.status import status
 from habeas.cli.trace import trace
@@ -71,6 +73,8 @@ for _command in (
     parked,
     pause,
     policy,
+    recover,
+    replay,
     request,
     resume,
     status,

@@ -1,15 +1,11 @@
 """`habeas migrate`: the schemas of all services and their topics, brought to what this version needs."""
 
 from pathlib import Path
-from typing import Final
 
 import click
 
 from habeas.cli.connection import run
 from habeas.cli.output import AS_JSON, say, write_json
-
-_REPLICAS_MAX: Final = 3
-_DESCRIBE_MS: Final = 10_000
 
 
 @click.command(name="migrate")
@@ -61,21 +57,21 @@ async def _migrate(dsn: str) -> dict[str, int]:
 
 
 async def _make_topics(dsn: str) -> int:
-    """Make the topics that are missing, each on three brokers or on as many as there are."""
-    from aiokafka.admin import AIOKafkaAdminClient
+    """Make the topics that are missing. Raises ClickException when one is that was published to before: then Kafka lost it.
 
-    from habeas.chassis.kafka import KafkaError, make_topics
-    from habeas.cli.brokers import client_options
-    from habeas.contracts.topics import CATALOGUE
+    Made here, it would take what is new before what it lost, so that has to be `habeas replay`.
+    """
+    from habeas.cli import store
+    from habeas.cli.brokers import make_missing_topics, missing_topics
+    from habeas.cli.connection import connected
 
-    options = client_options(dsn)
-    admin = AIOKafkaAdminClient(request_timeout_ms=_DESCRIBE_MS, **options)
-    try:
-        try:
-            await admin.start()
-            brokers = len((await admin.describe_cluster())["brokers"])
-        finally:
-            await admin.close()
-        return await make_topics(options, CATALOGUE, min(_REPLICAS_MAX, brokers))
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"the topics could not be made: {type(error).__name__}") from None
+    missing = await missing_topics(dsn)
+    if not missing:
+        return 0
+    async with connected(dsn) as conn:
+        lost = await store.find_published_topics(conn, missing)
+    if lost:
+        raise click.ClickException(
+            f"{len(lost)} topics are gone that were published to, such as {lost[0]}: Kafka lost its data; run `habeas replay`"
+        )
+    return await make_missing_topics(dsn)

@@ -4,7 +4,7 @@ Statements over the tables that each service has are made per schema, from the c
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -12,7 +12,9 @@ from uuid import UUID
 import asyncpg
 
 from habeas.contracts.audit import Producer
+from habeas.contracts.topics import AUDIT_ENTRIES, CATALOGUE
 
+_BATCH_ROWS: Final = 50_000
 SERVICES: Final = tuple(service.value for service in Producer)
 
 
@@ -154,6 +156,85 @@ _RESOLVE_PARKED: Final = """
 
 _FIND_PARKED_VALUE: Final = "SELECT value FROM {schema}.inbox WHERE inbox_id = $1 AND state = 'parked'"
 
+_COUNT_KEPT: Final = """
+    SELECT e.events, a.entries, least(e.oldest_at, a.oldest_at) AS oldest_at
+      FROM (SELECT count(*) AS events, min(created_at) AS oldest_at FROM {schema}.outbox
+             WHERE published_at IS NOT NULL AND created_at >= coalesce($1::timestamptz, '-infinity')) AS e,
+           (SELECT count(*) AS entries, min(created_at) AS oldest_at FROM {schema}.audit_outbox WHERE published_at IS NOT NULL) AS a
+"""
+
+_UNPUBLISH_EVENTS: Final = """
+    WITH next AS (
+        SELECT created_on, outbox_id FROM {schema}.outbox
+         WHERE (created_on, outbox_id) > ($1::date, $2::bigint) AND published_at IS NOT NULL
+           AND created_at >= coalesce($3::timestamptz, '-infinity')
+         ORDER BY created_on, outbox_id LIMIT $4),
+    marked AS (
+        UPDATE {schema}.outbox AS o SET published_at = NULL FROM next AS n
+         WHERE o.created_on = n.created_on AND o.outbox_id = n.outbox_id
+        RETURNING o.created_on, o.outbox_id)
+    SELECT created_on, outbox_id, count(*) OVER () AS rows FROM marked ORDER BY created_on DESC, outbox_id DESC LIMIT 1
+"""
+
+_UNPUBLISH_ENTRIES: Final = """
+    WITH next AS (
+        SELECT audit_id FROM {schema}.audit_outbox WHERE audit_id > $1 AND published_at IS NOT NULL ORDER BY audit_id LIMIT $2),
+    marked AS (
+        UPDATE {schema}.audit_outbox AS a SET published_at = NULL FROM next AS n WHERE a.audit_id = n.audit_id
+        RETURNING a.audit_id)
+    SELECT audit_id, count(*) OVER () AS rows FROM marked ORDER BY audit_id DESC LIMIT 1
+"""
+
+_FORGET_HISTORY: Final = "DELETE FROM {schema}.positions WHERE topic = $1"
+
+_COUNT_UNPUBLISHED: Final = """
+    SELECT (SELECT count(*) FROM {schema}.outbox WHERE published_at IS NULL)
+         + (SELECT count(*) FROM {schema}.audit_outbox WHERE published_at IS NULL) AS rows
+"""
+
+_FIND_PUBLISHED_TOPIC: Final = "SELECT 1 FROM {schema}.outbox WHERE published_at IS NOT NULL AND topic = $1 LIMIT 1"
+
+_FIND_PUBLISHED_ENTRY: Final = "SELECT 1 FROM {schema}.audit_outbox WHERE published_at IS NOT NULL LIMIT 1"
+
+FIND_ALL_POSITIONS: Final = "SELECT topic, partition, next_offset FROM positions"
+
+FIND_UNKNOWN_REQUESTS: Final = """
+    SELECT DISTINCT told.request_id FROM unnest($1::uuid[]) AS told (request_id)
+     WHERE NOT EXISTS (SELECT FROM request_intake.requests AS r WHERE r.request_id = told.request_id)
+     ORDER BY told.request_id
+"""
+
+# A fact that was waiting at the restored moment got its number afterwards: it is that entry, and not one more.
+ADOPT_ENTRIES: Final = """
+    WITH told AS (
+        SELECT * FROM unnest($2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bytea[])
+                   AS n (event_id, tail, created_at, seq, line)),
+    known AS (
+        UPDATE audit_outbox AS a SET seq = t.seq, line = t.line, published_at = $1
+          FROM told AS t WHERE a.event_id = t.event_id
+        RETURNING a.event_id)
+    INSERT INTO audit_outbox (event_id, tail, created_at, seq, line, published_at)
+    SELECT t.event_id, t.tail, t.created_at, t.seq, t.line, $1
+      FROM told AS t WHERE t.event_id NOT IN (SELECT event_id FROM known)
+     ORDER BY t.seq
+"""
+
+TELL_MAILS: Final = """
+    INSERT INTO notification_mailer.messages AS m (mail_id, kind, state, request_id, next_attempt_at, queued_at, ended_at)
+    SELECT n.mail_id, n.kind, n.state, n.request_id, $1, $1, $1
+      FROM unnest($2::uuid[], $3::text[], $4::text[], $5::uuid[]) AS n (mail_id, kind, state, request_id)
+    ON CONFLICT (mail_id) DO UPDATE
+       SET state = EXCLUDED.state, ended_at = $1, account = NULL, content = NULL, holder = NULL, lease_until = NULL
+     WHERE m.state NOT IN ('sent', 'refused', 'suppressed')
+"""
+
+DOUBT_MAILS: Final = """
+    UPDATE notification_mailer.messages
+       SET state = 'uncertain', ended_at = $1, account = NULL, holder = NULL, lease_until = NULL
+     WHERE state NOT IN ('sent', 'refused', 'uncertain', 'suppressed')
+    RETURNING mail_id, kind, request_id
+"""
+
 _FIND_EXPORT: Final = """
     SELECT export_id, request_id, subject_id, state, artefact_key, artefact_sha256, expires_on
       FROM export_builder.exports WHERE export_id = $1
@@ -272,3 +353,50 @@ async def decide_parked(
     else:
         rows = await conn.fetch(_RESOLVE_PARKED.format(schema=schema), ids, facts, because)
     return {row["message_id"]: "decided" if row["is_decided"] else row["verdict"] for row in rows}
+
+
+async def count_kept(conn: Querying, service: str, since: datetime | None) -> asyncpg.Record:
+    """Count the published events (since a moment) and audit entries that a service still keeps; reads all of them."""
+    rows = await conn.fetch(_COUNT_KEPT.format(schema=schema_of(service)), since)
+    return rows[0]
+
+
+async def unpublish(conn: Querying, service: str, since: datetime | None) -> int:
+    """Make what a service published unpublished, in batches, for its relay to send again; gives how many rows.
+
+    To be run in one transaction. How far the audit topic was read is forgotten with it: it will be another topic.
+    """
+    schema = schema_of(service)
+    rows = 0
+    last_event: tuple[date, int] = (date.min, 0)
+    while row := await conn.fetchrow(_UNPUBLISH_EVENTS.format(schema=schema), *last_event, since, _BATCH_ROWS):
+        last_event = (row["created_on"], row["outbox_id"])
+        rows += row["rows"]
+    last_entry = 0
+    while row := await conn.fetchrow(_UNPUBLISH_ENTRIES.format(schema=schema), last_entry, _BATCH_ROWS):
+        last_entry = row["audit_id"]
+        rows += row["rows"]
+    await conn.fetch(_FORGET_HISTORY.format(schema=schema), AUDIT_ENTRIES.name)
+    return rows
+
+
+async def count_unpublished(conn: Querying, service: str) -> int:
+    """Count what a service has to publish."""
+    row = await conn.fetchrow(_COUNT_UNPUBLISHED.format(schema=schema_of(service)))
+    return 0 if row is None else int(row["rows"])
+
+
+async def find_published_topics(conn: Querying, names: Sequence[str]) -> list[str]:
+    """Give those of some topics to which somebody has published; reads outboxes of the topics' owners."""
+    wanted = {topic.name: topic for topic in CATALOGUE if topic.name in names}
+    found = []
+    for name, topic in wanted.items():
+        if name == AUDIT_ENTRIES.name:
+            hits = [await conn.fetch(_FIND_PUBLISHED_ENTRY.format(schema=schema)) for schema in _SCHEMAS.values()]
+        elif topic.owner in _SCHEMAS:
+            hits = [await conn.fetch(_FIND_PUBLISHED_TOPIC.format(schema=schema_of(topic.owner)), name)]
+        else:
+            continue
+        if any(hits):
+            found.append(name)
+    return found

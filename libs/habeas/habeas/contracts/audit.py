@@ -66,6 +66,8 @@ class Action(StrEnum):
     MESSAGE_RETRIED = "message.retried"
     MESSAGE_RESOLVED = "message.resolved"
     MESSAGE_REVEALED = "message.revealed"
+    MESSAGES_REPLAYED = "messages.replayed"
+    DATABASE_RESTORED = "database.restored"
     PRODUCER_HALTED = "producer.halted"
     PRODUCER_RESUMED = "producer.resumed"
     SERVICE_PAUSED = "service.paused"

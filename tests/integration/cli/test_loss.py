@@ -1,0 +1,150 @@
+"""What `habeas replay` and `habeas recover` write, over a real database and without Kafka."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from hashlib import sha256
+from uuid import UUID
+
+import asyncpg
+import click
+import pytest
+import pytest_asyncio
+
+from habeas.chassis.database import Database
+from habeas.chassis.history import Entry
+from habeas.chassis.producer import Record
+from habeas.cli import recover, store
+from habeas.contracts.audit import Action, AuditFact, parse_entry
+from habeas.contracts.notification_mailer import MailSent
+from habeas.contracts.topics import AUDIT_ENTRIES, REQUESTS
+from habeas.contracts.vocabulary import MailKind
+from habeas_embedded.provision import Access
+from tests.support.delivery import CONSUMER, NOON, Broker, Delivery, extended, new_id, raw_record, settings
+
+
+@pytest_asyncio.fixture
+async def delivery(database: Access) -> AsyncIterator[Delivery]:
+    """One service's slice."""
+    delivery = await Delivery.open(database)
+    yield delivery
+    await delivery.close()
+
+
+async def tell(delivery: Delivery, facts: int, events: int = 0) -> Broker:
+    """Let the service tell something, all of which is acknowledged."""
+    broker = Broker()
+    async with delivery.database.transaction("tell") as tx:
+        tx.record(*[AuditFact(Action.MESSAGE_PARKED, count=number) for number in range(facts)])
+        tx.emit(*[extended(new_id(), number) for number in range(events)])
+    await publish(delivery, broker)
+    return broker
+
+
+async def publish(delivery: Delivery, broker: Broker) -> None:
+    """Let the relay send what there is to send."""
+    relay = broker.relay(delivery, await delivery.lanes(instance=0))
+    while await relay.step():
+        pass
+
+
+def entries_of(records: list[Record]) -> list[Entry]:
+    """Give entries as they are read back from the audit topic."""
+    found = []
+    for record in records:
+        parsed = parse_entry(record.value)
+        read = raw_record(AUDIT_ENTRIES, record.key, record.value, list(record.headers))
+        found.append(Entry(parsed.epoch, parsed.seq, read))
+    return found
+
+
+async def test_a_replay_sends_the_same_rows_in_the_same_order(delivery: Delivery) -> None:
+    """Events and entries go out again with the same ids and bytes; what is older than asked for stays, entries never do."""
+    broker = await tell(delivery, 3, 4)
+    connection = await asyncpg.connect(delivery.access.owner_dsn)
+    try:
+        kept = await store.count_kept(connection, CONSUMER, None)
+        assert (kept["events"], kept["entries"]) == (4, 3)
+        for since, rows in ((None, 7), (NOON + timedelta(days=1), 3)):
+            async with connection.transaction():
+                assert await store.unpublish(connection, CONSUMER, since) == rows
+            again = Broker()
+            await publish(delivery, again)
+            assert again.of(AUDIT_ENTRIES) == broker.of(AUDIT_ENTRIES)
+            assert again.of(REQUESTS) == (broker.of(REQUESTS) if since is None else [])
+            assert await store.count_unpublished(connection, CONSUMER) == 0
+    finally:
+        await connection.close()
+
+
+async def test_a_topic_that_was_published_to_is_known(delivery: Delivery) -> None:
+    """So that making it anew is left to a replay; what nobody has published to may be made."""
+    await tell(delivery, 1)
+    connection = await asyncpg.connect(delivery.access.owner_dsn)
+    try:
+        names = [AUDIT_ENTRIES.name, REQUESTS.name, "platform.dsr-requests.v1"]
+        assert await store.find_published_topics(connection, names) == [AUDIT_ENTRIES.name]
+    finally:
+        await connection.close()
+
+
+async def test_entries_come_back_and_the_log_goes_on_from_them(delivery: Delivery) -> None:
+    """After a recovery the outbox has every entry once, linked and without a gap, and the next one says what was done."""
+    told = (await tell(delivery, 5)).of(AUDIT_ENTRIES)
+    first = sha256(told[0].value).hexdigest()
+    await delivery.look("DELETE FROM erasure_executor.audit_outbox WHERE seq > 3")
+    await delivery.look(
+        "UPDATE erasure_executor.audit_outbox SET seq = NULL, line = NULL, published_at = NULL WHERE seq > 1"
+    )
+    await delivery.look("UPDATE erasure_executor.audit_head SET seq = 1, hash = $1", first)
+    entries = entries_of(told)[1:]
+    recover._require_chain(CONSUMER, {"epoch": 1, "seq": 1, "hash": first}, entries)
+    async with delivery.database.transaction("recover") as tx:
+        await recover._adopt(tx, recover.Found(CONSUMER, entries))
+    broker = Broker()
+    await publish(delivery, broker)
+    rows = await delivery.look("SELECT seq, line FROM erasure_executor.audit_outbox ORDER BY seq")
+    assert [row["seq"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["line"] for row in rows[:5]] == [record.value for record in told]
+    (said,) = [parse_entry(record.value) for record in broker.of(AUDIT_ENTRIES)]
+    assert (said.fact.action, said.fact.count) == (Action.DATABASE_RESTORED, 4)
+    assert said.prev == sha256(told[-1].value).hexdigest()
+
+
+async def test_a_database_that_went_on_by_itself_is_not_mended(delivery: Delivery) -> None:
+    """Entries that do not go on from the database's last one are no restore: nothing is changed."""
+    told = entries_of((await tell(delivery, 3)).of(AUDIT_ENTRIES))
+    for head in ({"epoch": 1, "seq": 1, "hash": "a" * 64}, {"epoch": 1, "seq": 0, "hash": "0" * 64}):
+        with pytest.raises(click.ClickException, match="restore the database once more"):
+            recover._require_chain(CONSUMER, head, told[1:])
+
+
+async def test_mails_are_written_down_as_told_and_doubted_otherwise(database: Access, delivery: Delivery) -> None:
+    """A mail that was told to be sent is sent, also without a row; any other open one is uncertain, told, and never sent again."""
+    known, gone, unknown = (mail_of(new_id()) for _ in range(3))
+    for mail in (known, unknown):
+        await delivery.look(
+            "INSERT INTO notification_mailer.messages (mail_id, kind, state, request_id, next_attempt_at, queued_at)"
+            " VALUES ($1, $2, 'queued', $3, now(), now())",
+            mail.mail_id,
+            mail.kind,
+            mail.request_id,
+        )
+    mailer = await Database.open(settings(database.owner_dsn), "notification_mailer", delivery.clock)
+    try:
+        async with mailer.transaction("recover") as tx:
+            await recover._settle_mails(tx, {mail.mail_id: mail for mail in (known, gone)})
+    finally:
+        await mailer.close()
+    rows = await delivery.look("SELECT mail_id, state FROM notification_mailer.messages")
+    assert {row["mail_id"]: row["state"] for row in rows} == {
+        known.mail_id: "sent",
+        gone.mail_id: "sent",
+        unknown.mail_id: "uncertain",
+    }
+    (event,) = await delivery.look("SELECT type, subject FROM notification_mailer.outbox")
+    assert (event["type"], event["subject"]) == ("mail.uncertain", str(unknown.request_id))
+
+
+def mail_of(request_id: UUID) -> MailSent:
+    """The news that a mail was sent."""
+    return MailSent(request_id=request_id, mail_id=new_id(), kind=MailKind.OUTCOME, sent_at=NOON)
