@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import fleet, mails, pair
+from tests.bench import fleet, mails, pair, recovery
 from tests.bench.report import Figure, keep, show
 
 
@@ -19,6 +19,7 @@ async def _pipeline(console: Console) -> list[Figure]:
 _BENCHES: Final[Mapping[str, Callable[[Console], Awaitable[list[Figure]]]]] = {
     "pipeline": _pipeline,
     "mails": mails.measure,
+    "recovery": recovery.measure,
 }
 
 

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from habeas.cli.main import habeas
 from habeas_embedded.waiting import until
-from tests.e2e.test_delivery import PAIR, WAIT_S, Toys, toys
+from tests.e2e.test_delivery import WAIT_S, toys
+from tests.support.toy_fleet import PAIR, Toys
 
 __all__ = ["toys"]
 

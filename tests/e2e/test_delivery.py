@@ -2,13 +2,9 @@
 
 import asyncio
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from uuid import UUID
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
@@ -17,97 +13,21 @@ from habeas.chassis.clock import SystemClock
 from habeas.contracts import topics
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.vocabulary import Right
-from habeas_embedded.fleet import Fleet, FleetPlan
 from habeas_embedded.kafka import KafkaServer
-from habeas_embedded.provision import Access, drop_database, prepare_database
 from habeas_embedded.servers import Server, Servers
-from habeas_embedded.topics import create_topics
 from habeas_embedded.waiting import until
-from tests.architecture.repository import ROOT
-from tests.support.delivery import NOON, by_key, headers_of, new_id
-from tests.support.toys import MAKE_TOYS
+from tests.support.delivery import NOON, headers_of, new_id
+from tests.support.toy_fleet import PAIR, Toys, paired
 
-PAIR = ("request-intake", "erasure-executor")
 STOP_LIMIT_S = 8.0
 WAIT_S = 45.0  # a replica that is gone for good keeps its partitions for a session of 15 s
-
-
-@dataclass
-class Toys:
-    """The pair with its servers, and a look into its tables."""
-
-    servers: Servers
-    access: Access
-    fleet: Fleet
-    connection: "asyncpg.Connection[asyncpg.Record]"
-
-    async def add(self, keys: int) -> list[UUID]:
-        """Make toys of which nothing is wanted yet."""
-        toys = [new_id() for _ in range(keys)]
-        await self.connection.execute("INSERT INTO request_intake.toys (toy_id) SELECT unnest($1::uuid[])", toys)
-        return toys
-
-    async def want(self, more: int) -> None:
-        """Want so many more events of each toy."""
-        await self.connection.execute("UPDATE request_intake.toys SET wanted = wanted + $1", more)
-
-    async def heard(self) -> int:
-        """How many effects there are."""
-        found: int = await self.connection.fetchval("SELECT count(*) FROM erasure_executor.effects")
-        return found
-
-    async def hears(self, count: int, limit_s: float) -> bool:
-        """Wait until so many effects are there."""
-
-        async def there() -> bool:
-            return await self.heard() >= count
-
-        return await until(there, limit_s)
-
-    async def effects(self) -> dict[UUID, list[int]]:
-        """The numbers of each toy, in the order in which they were written."""
-        rows = await self.connection.fetch("SELECT request_id, number FROM erasure_executor.effects ORDER BY position")
-        return by_key((row["request_id"], row["number"]) for row in rows)
-
-    async def reconnect(self) -> None:
-        """Connect again after the server came back."""
-        self.connection = await asyncpg.connect(self.access.admin_dsn, timeout=10)
-
-    def logged(self, service: str, text: str) -> bool:
-        """Answer whether a service's log has this text."""
-        log = self.fleet.member(service).child.log
-        return log.is_file() and text.encode() in log.read_bytes()  # there is none before the first start
 
 
 @pytest_asyncio.fixture
 async def toys(servers: Servers, request: pytest.FixtureRequest) -> AsyncIterator[Toys]:
     """The pair in a database of its own, not yet started; a parameter says how many replicas the consumer has."""
-    admin_dsn = servers.postgres_admin_dsn
-    access, _ = await asyncio.gather(
-        prepare_database(admin_dsn, f"toys_{secrets.token_hex(6)}"), create_topics(servers.kafka_bootstrap)
-    )
-    owner = await asyncpg.connect(access.owner_dsn)
-    await owner.execute(MAKE_TOYS)
-    await owner.close()
-    nothing = servers.run.directory / "none.yaml"
-    shared = {
-        "HABEAS_LOG_LEVEL": "warning",
-        "HABEAS_TRACE_RATIO": "0",
-        "HABEAS_STOP_TIMEOUT_S": str(STOP_LIMIT_S),
-        "PYTHONPATH": str(ROOT),
-    }
-    programs = {service: (sys.executable, "-m", "tests.support.toys", service) for service in PAIR}
-    replicas = {"erasure-executor": getattr(request, "param", 1)}
-    plan = FleetPlan(nothing, servers.run.directory, shared=shared, programs=programs, replicas=replicas)
-    fleet = Fleet(servers, access, plan)
-    pair = Toys(servers, access, fleet, await asyncpg.connect(access.admin_dsn))
-    try:
+    async with paired(servers, replicas=getattr(request, "param", 1), stop_timeout_s=STOP_LIMIT_S) as pair:
         yield pair
-    finally:
-        await fleet.stop()
-        await asyncio.gather(*(server.start() for server in (servers.kafka, servers.postgres) if not server.alive))
-        await pair.connection.close()
-        await drop_database(admin_dsn, access.database)
 
 
 @pytest.mark.parametrize("toys", [1, 2], indirect=True, ids=["one replica", "two replicas"])

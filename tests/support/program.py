@@ -1,0 +1,40 @@
+"""The program `habeas` as an operator runs it: a process of its own, with the fleet's addresses in its environment."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support.stage import Stage
+
+
+class Ran(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    code: int
+    text: str
+
+
+async def run_habeas(stage: Stage, *arguments: str, limit_s: float = 60.0) -> Ran:
+    """Run a command to its end. Raises TimeoutError, after ending it, when it takes too long."""
+    env = {
+        **os.environ,
+        "HABEAS_ENVIRONMENT": "development",
+        "HABEAS_KAFKA_BOOTSTRAP": stage.servers.kafka_bootstrap,
+        "HABEAS_ADMIN_DATABASE_DSN": stage.access.admin_dsn,
+        "HABEAS_OPERATOR_DATABASE_DSN": stage.access.operator_dsn,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(str(Path(sys.executable).with_name("habeas")), *arguments),
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(limit_s):
+            out, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
+    return Ran(process.returncode or 0, out.decode())

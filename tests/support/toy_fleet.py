@@ -1,0 +1,118 @@
+"""The two toy services as a fleet of their own, in a database of their own: started, killed and looked into by tests."""
+
+import asyncio
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+import asyncpg
+
+from habeas_embedded.fleet import Fleet, FleetPlan
+from habeas_embedded.provision import Access, drop_database, prepare_database, with_database
+from habeas_embedded.servers import Servers
+from habeas_embedded.topics import create_topics
+from habeas_embedded.waiting import until
+from tests.architecture.repository import ROOT
+from tests.support.delivery import by_key, new_id
+from tests.support.toys import MAKE_TOYS
+
+PAIR: Final = ("request-intake", "erasure-executor")
+
+
+@dataclass
+class Toys:
+    """The pair with its servers, and a look into its tables."""
+
+    servers: Servers
+    access: Access
+    fleet: Fleet
+    connection: "asyncpg.Connection[asyncpg.Record]"
+
+    async def add(self, keys: int) -> list[UUID]:
+        """Make toys of which nothing is wanted yet."""
+        toys = [new_id() for _ in range(keys)]
+        await self.connection.execute("INSERT INTO request_intake.toys (toy_id) SELECT unnest($1::uuid[])", toys)
+        return toys
+
+    async def want(self, more: int) -> None:
+        """Want so many more events of each toy."""
+        await self.connection.execute("UPDATE request_intake.toys SET wanted = wanted + $1", more)
+
+    async def heard(self) -> int:
+        """How many effects there are."""
+        found: int = await self.connection.fetchval("SELECT count(*) FROM erasure_executor.effects")
+        return found
+
+    async def hears(self, count: int, limit_s: float) -> bool:
+        """Wait until so many effects are there."""
+
+        async def there() -> bool:
+            return await self.heard() >= count
+
+        return await until(there, limit_s)
+
+    async def effects(self) -> dict[UUID, list[int]]:
+        """The numbers of each toy, in the order in which they were written."""
+        rows = await self.connection.fetch("SELECT request_id, number FROM erasure_executor.effects ORDER BY position")
+        return by_key((row["request_id"], row["number"]) for row in rows)
+
+    async def reconnect(self, server_dsn: str | None = None) -> None:
+        """Connect again after the server came back, or to the one that took its place."""
+        dsn = self.access.admin_dsn if server_dsn is None else with_database(server_dsn, self.access.database)
+        self.connection.terminate()
+        self.connection = await asyncpg.connect(dsn, timeout=10)
+
+    def logged(self, service: str, text: str) -> bool:
+        """Answer whether a service's log has this text."""
+        log = self.fleet.member(service).child.log
+        return log.is_file() and text.encode() in log.read_bytes()  # there is none before the first start
+
+
+@asynccontextmanager
+async def paired(
+    servers: Servers, *, replicas: int = 1, stop_timeout_s: float = 8.0, hosts: str | None = None
+) -> AsyncIterator[Toys]:
+    """Make the pair, not yet started, and take it down; ``hosts`` are those among which services look for the primary."""
+    admin_dsn = servers.postgres_admin_dsn
+    access, _ = await asyncio.gather(
+        prepare_database(admin_dsn, f"toys_{secrets.token_hex(6)}"), create_topics(servers.kafka_bootstrap)
+    )
+    owner = await asyncpg.connect(access.owner_dsn)
+    await owner.execute(MAKE_TOYS)
+    await owner.close()
+    nothing = servers.run.directory / "none.yaml"
+    shared = {
+        "HABEAS_LOG_LEVEL": "warning",
+        "HABEAS_TRACE_RATIO": "0",
+        "HABEAS_STOP_TIMEOUT_S": str(stop_timeout_s),
+        "PYTHONPATH": str(ROOT),
+    }
+    programs = {service: (sys.executable, "-m", "tests.support.toys", service) for service in PAIR}
+    environment = {}
+    for service in PAIR if hosts else ():
+        parts = urlsplit(access.dsn(service))
+        place = f"{parts.netloc.rpartition('@')[0]}@{hosts}"
+        dsn = urlunsplit(parts._replace(netloc=place, query="target_session_attrs=read-write"))
+        environment[service] = {f"{service.upper().replace('-', '_')}_DATABASE_DSN": dsn}
+    plan = FleetPlan(
+        nothing,
+        servers.run.directory,
+        shared=shared,
+        environment=environment,
+        programs=programs,
+        replicas={"erasure-executor": replicas},
+    )
+    fleet = Fleet(servers, access, plan)
+    pair = Toys(servers, access, fleet, await asyncpg.connect(access.admin_dsn))
+    try:
+        yield pair
+    finally:
+        await fleet.stop()
+        await asyncio.gather(*(server.start() for server in (servers.kafka, servers.postgres) if not server.alive))
+        await pair.connection.close()
+        await drop_database(admin_dsn, access.database)
