@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -184,6 +185,40 @@ async def test_replicas_publish_their_own_lanes(delivery: Delivery) -> None:
     assert published[0].isdisjoint(published[1])
     assert published[0] | published[1] == {str(key).encode() for key in keys}
     assert sorted(len(broker.of(topics.AUDIT_ENTRIES)) for broker in brokers) == [0, 60]
+
+
+@pytest.mark.parametrize("sent_before", [0, 1, 7, 20])
+async def test_a_relay_that_was_paused_brings_no_disorder(delivery: Delivery, sent_before: int) -> None:
+    """Paused in the middle of its batch, while another relay sends it all and newer rows too, it adds copies and nothing new."""
+    key, broker, goes_on = new_id(), Broker(), asyncio.Event()
+    late_broker, paused = Broker(), asyncio.Event()
+    late_broker.records = broker.records  # one Kafka
+
+    async def publish(records: Sequence[Any], timeout_s: float) -> None:
+        broker.records += records[:sent_before]
+        paused.set()
+        async with asyncio.timeout(30):
+            await goes_on.wait()
+        broker.records += records[sent_before:]
+
+    late_broker.publish = publish  # type: ignore[method-assign]  # a broker that takes some, and then nothing for long
+    late_lanes = await delivery.lanes(instance=0)
+    await emit(delivery.database, key, range(20))
+    async with asyncio.TaskGroup() as tasks:
+        step = tasks.create_task(late_broker.relay(delivery, late_lanes).step())
+        await paused.wait()
+        other = await delivery.another()
+        await delivery.look("UPDATE erasure_executor.lanes SET expires_at = '-infinity' RETURNING 1")
+        await delivery.look("UPDATE erasure_executor.replicas SET expires_at = '-infinity' RETURNING 1")
+        lanes = await delivery.lanes(other, instance=1)
+        await emit(other, key, range(20, 40))
+        assert await publish_all(broker.relay(delivery, lanes, other)) == 40
+        goes_on.set()
+        await step
+    assert list(dict.fromkeys(numbers(broker, key))) == list(range(40))
+    ids = [headers(record)["ce_id"] for record in broker.of(topics.REQUESTS)]
+    assert (len(ids), len(set(ids))) == (60, 40)
+    assert await publish_all(broker.relay(delivery, lanes, other)) == 0
 
 
 async def test_a_lost_kafka_is_filled_again(delivery: Delivery) -> None:

@@ -119,6 +119,25 @@ async def test_another_replica_takes_over_after_the_lease(mailer: Mailer) -> Non
     assert len(mailer.delivered(row["mail_id"])) == 1
 
 
+async def test_a_dead_replicas_mails_do_not_wait_for_the_lease(mailer: Mailer) -> None:
+    """Whose sign of life is overdue by far, as every replica sees it in the database, gives its mails to another one soon."""
+    accepted = await mailer.accept("dead@example.net")
+    mailer.fate.points, mailer.fate.dies_at = 0, 3
+    assert await mailer.until_killed(mailer.send_once)
+    await mailer.restart()
+    _become(mailer, 1)
+    await mailer.db.read(
+        "test-die",
+        "INSERT INTO notification_mailer.replicas VALUES ($1, 0, now() - interval '16 seconds') RETURNING 1",
+        accepted.request_id,
+    )
+    await sweeps.take_back_abandoned(mailer.db, mailer.room)
+    await mailer.send()
+    row = await mailer.mail(accepted.request_id, "acknowledgement")
+    assert (row["state"], row["attempt"]) == ("sent", 2)
+    assert len(mailer.delivered(row["mail_id"])) == 1
+
+
 async def test_a_replica_that_lost_its_claim_keeps_the_dot_back(mailer: Mailer) -> None:
     """Whoever finds its mail taken over before the marker cuts the connection without the dot: one delivery."""
     accepted = await mailer.accept("fenced@example.net")

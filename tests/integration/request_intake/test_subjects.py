@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import asyncpg
+import pytest
 import pytest_asyncio
 
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import FakeClock
-from habeas.chassis.database import Database
+from habeas.chassis.database import Database, Transaction
 from habeas.chassis.ids import uuid7
 from habeas.chassis.message import Message
 from habeas.chassis.settings import ChassisSettings, Environment
@@ -21,7 +23,7 @@ from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, open_text
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_demo.generator import PLATFORM_DIR
 from habeas_embedded.provision import Access
-from request_intake import handlers
+from request_intake import handlers, store
 from request_intake.handlers import Desk
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
@@ -106,3 +108,21 @@ async def test_who_was_erased_a_moment_ago_is_somebody_new(counter: Counter) -> 
     assert await counter.keyed(first) == {KeyKind.CASE}
     assert await counter.keyed(second) == {KeyKind.DATA, KeyKind.CASE}
     assert await counter.submit("acc_1") == second
+
+
+async def test_a_subject_that_another_replica_closes_meanwhile_is_followed_by_a_new_one(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking for an open subject and locking it, the news of its erasure may be handled by the other replica."""
+    first = await counter.submit("acc_1")
+    fetch = Transaction.fetch
+
+    async def meanwhile(tx: Transaction, sql: str, *args: object) -> list[asyncpg.Record]:
+        if sql == store._FIND_SUBJECTS:
+            monkeypatch.undo()
+            async with counter.db.transaction("test-close") as other:
+                await store.close_subjects(other, [first])
+        return await fetch(tx, sql, *args)
+
+    monkeypatch.setattr(Transaction, "fetch", meanwhile)
+    assert await counter.submit("acc_1") != first

@@ -66,10 +66,14 @@ _LOCK_HELD: Final = (
 """
 )
 
+# A server may take long to answer, so the lease is long. A replica whose sign of life is overdue by far answers nobody any more.
 _LOCK_ABANDONED: Final = (
     _MAIL_COLUMNS
     + """
-     WHERE holder IS NOT NULL AND lease_until < $1
+     WHERE holder IS NOT NULL
+       AND (lease_until < $1
+            OR EXISTS (SELECT FROM notification_mailer.replicas AS r
+                        WHERE r.instance = messages.holder AND r.expires_at < now() - interval '15 seconds'))
      ORDER BY mail_id
      LIMIT $2
        FOR UPDATE SKIP LOCKED
