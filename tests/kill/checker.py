@@ -272,7 +272,6 @@ def _facts_of(asked: Asked, row: Request, history: History) -> Counter[str]:
     wanted["request.verified"] = 1
     if not asked.is_carried_out:
         wanted["request.stuck"] = 1
-        return wanted
     request_id = asked.request_id
     if request_id in history.erasures:
         done = int(history.erasures[request_id] == "completed")

@@ -190,7 +190,7 @@ SEEDED = [
         Fault.LOST,
         "DELETE FROM retention_sweeper.sweeps WHERE tick_id = (SELECT tick_id FROM retention_sweeper.sweeps LIMIT 1)",
     ),
-    Seeded("a change that nobody was told of", Fault.LOST, f"UPDATE {MAILER}.campaigns SET state = 'mailing'"),
+    Seeded("a change that nobody was told of", Fault.LOST, f"DELETE FROM {MAILER}.campaigns"),
     Seeded(
         "a lane that somebody dead holds",
         Fault.LEFT,
