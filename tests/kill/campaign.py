@@ -55,13 +55,13 @@ class Form:
     @property
     def size(self) -> Size:
         """A platform with enough people for every request."""
-        return Size(accounts=max(60, int(self.requests * 0.75)), logs_each=3, tasks_each=2)
+        return Size(accounts=max(60, int(self.requests * 0.6)), logs_each=3, tasks_each=2)
 
 
 NO_FAULTS: Final = Form("clean", 220, 40.0, Dose(4.0, 0, 0), kills_min=0, ticks=2, replicas=1)
 SMALL: Final = Form("small", 300, 15.0, Dose(20.0, 10, 4), kills_min=8, ticks=2)
-SHORT: Final = Form("short", 5_000, 36.0, Dose(140.0, 70, 34), kills_min=60)
-LONG: Final = Form("long", 12_000, 8.0, Dose(1_500.0, 1_060, 300), kills_min=1_000, events_min=100_000, ticks=12)
+SHORT: Final = Form("short", 5_000, 50.0, Dose(150.0, 72, 34), kills_min=60)
+LONG: Final = Form("long", 17_500, 12.0, Dose(1_500.0, 1_060, 300), kills_min=1_000, events_min=100_000, ticks=12)
 
 
 @dataclass(slots=True)

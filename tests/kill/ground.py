@@ -27,7 +27,7 @@ from habeas_embedded.waiting import until
 from tests.kill.proxy import Proxy
 from tests.kill.witness import LastingWitness
 
-LEASE_S: Final = 3.0
+LEASE_S: Final = 4.0
 """How long a lane stays with a replica that went silent: shorter than many pauses, so that replicas are fenced often."""
 
 _START_LIMIT_S: Final = 90.0
