@@ -1,5 +1,6 @@
 """Logs that cannot carry values."""
 
+import errno
 import json
 import logging
 import subprocess
@@ -241,6 +242,25 @@ def test_uncaught_exceptions_end_up_in_the_log() -> None:
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [event["event"] for event in events] == ["thread.error_uncaught", "process.error_uncaught"]
     assert PERSON not in ended.stdout
+
+
+def test_a_full_disk_ends_no_service(logged: Log) -> None:
+    """A line that cannot be written is no reason to stop; how many failed is told as soon as one can be written again."""
+    is_full = True
+
+    def write(line: bytes) -> None:
+        if is_full:
+            raise OSError(errno.ENOSPC, "no space left")
+        logged.lines.append(line)
+
+    log.configure("tests", clock=logged.clock, write=write)
+    log.event("test.lost")
+    log.event("test.lost_too")
+    is_full = False
+    log.event("test.written")
+    log.event("test.written_too")
+    told = [(each["event"], each.get("lines")) for each in logged.events]
+    assert told == [("test.written", None), ("log.write_failed", 2), ("test.written_too", None)]
 
 
 def test_literals_are_plain_strings() -> None:

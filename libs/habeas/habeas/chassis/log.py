@@ -35,6 +35,7 @@ class _Log:
         self.service: str | None = None
         self.instance: int | None = None
         self.write: Callable[[bytes], object] = _to_standard_error
+        self.failed = 0  # lines that could not be written since the last that could
 
 
 def _to_standard_error(line: bytes) -> None:
@@ -99,7 +100,8 @@ def enabled_for_messages() -> bool:
 def event(name: str, /, *, severity: LogLevel | None = None, **fields: object) -> None:
     """Log one event with its fields; a value whose type may not leave the process becomes `redaction.REDACTED`.
 
-    Never raises because of a field. `name` is a literal; one that could not be a `Name` is logged as log.name_refused.
+    Never raises because of a field, and not on a full disk: how many lines failed is told with the next that can be written.
+    `name` is a literal; one that could not be a `Name` is logged as log.name_refused.
     Without a severity it is information, or a warning when a field is an exception. The trace that is going on is told
     by `trace_id`.
     """
@@ -123,7 +125,14 @@ def event(name: str, /, *, severity: LogLevel | None = None, **fields: object) -
         if key not in _known_names:
             key = _check(key)  # noqa: PLW2901 -- the key that is written is the checked one
         line[key if key not in line else f"field.{key}"] = clean(value)
-    _log.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+    try:
+        _log.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+    except OSError:
+        _log.failed += 1
+        return
+    if _log.failed:
+        lines, _log.failed = _log.failed, 0
+        event("log.write_failed", severity=LogLevel.WARNING, lines=lines)
 
 
 def _check(name: str) -> str:
