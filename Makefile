@@ -99,6 +99,10 @@ test-e2e: install ## whole journeys over real Kafka, PostgreSQL and SMTP
 test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)
 	$(BIN)/python -m pytest tests/kill -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
+.PHONY: test-loss
+test-loss: install ## Kafka's data deleted, PostgreSQL failed over and restored to an earlier moment, under load (about five minutes)
+	$(BIN)/python -m pytest tests/loss -o faulthandler_timeout=0 --show-capture=no $(ARGS)
+
 .PHONY: bench
 bench: install ## every benchmark: tables, JSON and charts
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -104,12 +104,13 @@ async def _look(settings: "ChassisSettings") -> list[Found]:
 
 
 async def _look_at(settings: "ChassisSettings", service: str, database: "Database") -> Found:
-    """Read the audit topic whole: how far a service had read it says nothing about a database that went back."""
-    from habeas.chassis.history import read_entries
-    from habeas.chassis.store import FIND_AUDIT_HEAD
+    """Read the audit topic from where it was last found in agreement: that position went back with the database."""
+    from habeas.chassis.history import AUDIT_PARTITION, read_entries
+    from habeas.chassis.store import FIND_AUDIT_HEAD, FIND_POSITION
     from habeas.cli import store
 
     head = dict((await database.read("recover-head", FIND_AUDIT_HEAD))[0])
+    at = await database.read("recover-position", FIND_POSITION, *AUDIT_PARTITION)
     found = Found(service)
     seen: dict[int, bytes] = {}
 
@@ -120,7 +121,7 @@ async def _look_at(settings: "ChassisSettings", service: str, database: "Databas
         found.entries.append(entry)
 
     async with _kafka():
-        await read_entries(settings, service, None, take)
+        await read_entries(settings, service, at[0]["next_offset"] if at else None, take)
         _require_chain(service, head, found.entries)
         rows = await database.read("recover-positions", store.FIND_ALL_POSITIONS)
         found.gone = await _gone(settings, rows)
