@@ -7,9 +7,10 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import uvloop
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -39,8 +40,7 @@ class Server:
     ) -> list[str]:
         """Remember the connection."""
         session.host_name = hostname
-        assert isinstance(server.transport, asyncio.Transport)
-        self.transports.append(server.transport)
+        self.transports.append(cast("asyncio.Transport", server.transport))  # uvloop's are no subclass of it
         return responses
 
     async def handle_MAIL(  # noqa: N802 -- the same
@@ -115,6 +115,11 @@ async def yes() -> bool:
     return True
 
 
+async def lost() -> bool:
+    """A marker that finds the mail taken over."""
+    return False
+
+
 @asynccontextmanager
 async def post_to(server: Server, tls: SmtpTls = SmtpTls.NONE, **changed: Any) -> AsyncIterator[SmtpPost]:
     """A post with two seconds for everything."""
@@ -139,6 +144,26 @@ async def test_mail_is_sent_over_tls_1_3(certificate: tuple[Path, ssl.SSLContext
     assert content == LETTER.text
     if tls is SmtpTls.STARTTLS:
         assert version == "TLSv1.3"
+
+
+@pytest.mark.parametrize("tls", list(SmtpTls))
+def test_the_loop_of_services_is_as_good(certificate: tuple[Path, ssl.SSLContext], tls: SmtpTls) -> None:
+    """Services run on uvloop, whose transports are others: protected or not, mail is sent, and a connection is cut when it must be."""
+    ca_file, context = certificate
+
+    async def send_and_fence() -> None:
+        async with (
+            serve(None if tls is SmtpTls.NONE else context, implicit=tls is SmtpTls.IMPLICIT) as server,
+            post_to(server, tls, smtp_ca_file=ca_file) as post,
+        ):
+            assert await post.deliver(LETTER, yes) == Report(Result.TAKEN, 250)
+            assert await post.deliver(LETTER, lost) == Report(Result.FENCED)
+            assert post._idle == []
+            assert await post.deliver(LETTER, yes) == Report(Result.TAKEN, 250)
+            assert [content for _, content, _ in server.mails] == [LETTER.text] * 2
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(send_and_fence())
 
 
 async def test_nothing_is_said_to_a_stranger(certificate: tuple[Path, ssl.SSLContext]) -> None:
@@ -195,9 +220,6 @@ async def test_a_marker_that_fails_keeps_the_dot_back() -> None:
 
     async def fail() -> bool:
         raise RuntimeError
-
-    async def lost() -> bool:
-        return False
 
     async with serve() as server, post_to(server) as post:
         with pytest.raises(RuntimeError):

@@ -140,3 +140,17 @@ async def test_a_server_that_left_with_a_word_costs_nothing() -> None:
         assert await until(lambda: not post._idle[0].is_open if post._idle else True, 2)
         assert await post.deliver(LETTER, yes) == Report(Result.TAKEN, 250)
         assert script.connections == 2
+
+
+async def test_a_server_that_does_not_answer_is_waited_for_once() -> None:
+    """The mail comes back as not sent after one wait, however many connections are kept, and every one of them may be tried later."""
+    async with play(
+        (ENVELOPE, b"250 ok\r\n250 ok\r\n354 go\r\n"), (MAIL + b".\r\n", b"250 taken\r\n"), (ENVELOPE, b"")
+    ) as (script, post):
+        first, second = await asyncio.gather(post.deliver(LETTER, yes), post.deliver(LETTER, yes))
+        assert first.result is second.result is Result.TAKEN
+        for connection in post._idle:
+            connection._timeout_s = 0.1
+        assert await post.deliver(LETTER, yes) == Report(Result.NOT_SENT)
+        assert len(post._idle) == 1
+        assert script.connections == 2

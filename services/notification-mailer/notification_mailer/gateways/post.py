@@ -17,7 +17,7 @@ from aiosmtplib.errors import SMTPException, SMTPResponseException
 from habeas.chassis import crash, log
 from habeas.chassis.crash import Point
 from notification_mailer.gateways.letters import Letter
-from notification_mailer.gateways.session import Session, SessionLost
+from notification_mailer.gateways.session import ReplyLate, Session, SessionLost
 from notification_mailer.lifecycle.mails import Report, Result
 from notification_mailer.settings import SmtpSettings, SmtpTls
 
@@ -228,11 +228,13 @@ class _Connection:
         return None if code == _START_INPUT else await self._refusal(code)
 
     async def _begin(self, commands: bytes, replies: int) -> int:
-        """Say what begins a mail. Raises ``_Stale`` when the server had left, or leaves instead of an answer."""
+        """Say what begins a mail. Raises ``_Stale`` when the server had left, or leaves instead of an answer; else ``SessionLost``."""
         session = self._session
         try:
             session.write(commands, replies)
             code = await session.reply(self._timeout_s)
+        except ReplyLate:
+            raise  # another kept connection would only wait for the same
         except SessionLost:
             self.abort()
             raise _Stale from None

@@ -21,6 +21,10 @@ class SessionLost(Exception):
     """The session is over: no reply came in time, none can come any more, or one came that is none."""
 
 
+class ReplyLate(SessionLost):
+    """The server is there and does not answer in time."""
+
+
 class Session(asyncio.Protocol):
     """Writes commands and reads replies; any doubt ends it."""
 
@@ -30,6 +34,7 @@ class Session(asyncio.Protocol):
         self._codes: deque[int] = deque()
         self._owed = 0  # replies that the server has still to give
         self._over = False
+        self._late = False
         self._waiter: asyncio.Future[None] | None = None
         self._transport.set_protocol(self)
 
@@ -46,13 +51,15 @@ class Session(asyncio.Protocol):
         self._transport.write(data)
 
     async def reply(self, timeout_s: float) -> int:
-        """Give the code of the next reply. Raises ``SessionLost`` when there will be none."""
+        """Give the code of the next reply. Raises ``SessionLost`` when there will be none, ``ReplyLate`` when it did not come in time."""
         while not self._codes:
+            if self._late:
+                raise ReplyLate
             if not self.is_open:
                 raise SessionLost
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            late = loop.call_later(timeout_s, self.abort)
+            late = loop.call_later(timeout_s, self._expire)
             try:
                 await self._waiter
             finally:
@@ -96,6 +103,10 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._over = True
         self._wake()
+
+    def _expire(self) -> None:
+        self._late = True
+        self.abort()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
