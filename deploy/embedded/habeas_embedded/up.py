@@ -123,6 +123,15 @@ async def _watch(servers: Servers, access: Access, fleet: Fleet, console: Consol
         group.create_task(fleet.supervise(never, told))
         if console.is_terminal:
             group.create_task(_view(servers, access, fleet, console))
+        elif servers.has_own_smtp:
+            group.create_task(_sort_mail(servers))
+
+
+async def _sort_mail(servers: Servers) -> None:
+    """Give mails files of their own while nobody looks at the view, which does it otherwise."""
+    while True:
+        servers.mailbox.sort()
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def _view(servers: Servers, access: Access, fleet: Fleet, console: Console) -> None:
