@@ -9,7 +9,9 @@ from click.testing import CliRunner
 
 from habeas.cli.main import habeas
 from habeas_embedded.waiting import until
+from tests.architecture.test_alerts import queries, shown
 from tests.e2e.test_delivery import WAIT_S, toys
+from tests.support import promql
 from tests.support.toy_fleet import PAIR, Toys
 
 __all__ = ["toys"]
@@ -55,7 +57,10 @@ async def test_pause_resume_and_log_level_while_running(toys: Toys) -> None:
 
     await command(toys, "pause", SERVICE)
     await shows(toys, paused=True)
-    assert "habeas_control_paused_services 1.0" in await asyncio.to_thread(asked, toys, "/metrics")
+    rendered = await asyncio.to_thread(asked, toys, "/metrics")
+    assert "habeas_control_paused_services 1.0" in rendered
+    named = {name for _, query in queries() for name in promql.read(query).metrics}
+    assert named <= shown(rendered.encode()).keys()  # rules and dashboard ask for what a running service shows
     await toys.want(2)
 
     async def stored() -> bool:

@@ -29,5 +29,6 @@ def build(settings: Settings) -> Service:
     service.follow(follow)
     service.every(settings.checkpoint_interval_s, sweeps.publish_checkpoint, sequencer, seat, directory, signer)
     service.every(settings.resume_interval_s, sweeps.resume_producers)
+    service.measure(sweeps.measure_log)
     service.close(seat.leave)
     return service

@@ -25,6 +25,17 @@ KEEP_SEAT: Final = "SELECT set_config('idle_session_timeout', $1, false)"
 
 _SCHEMA: Final = "audit_ledger"
 
+COUNT_HALTED: Final = """
+    SELECT 'producer' AS work, halted_reason AS reason, count(*) AS rows, min(halted_at) AS oldest_at
+      FROM audit_ledger.producers WHERE state = 'halted' GROUP BY halted_reason
+"""
+
+FIND_UNSIGNED: Final = """
+    SELECT h.size > coalesce(c.size, 0) AS is_behind, c.signed_at
+      FROM audit_ledger.head AS h
+           LEFT JOIN (SELECT size, signed_at FROM audit_ledger.checkpoints ORDER BY size DESC LIMIT 1) AS c ON true
+"""
+
 _LOCK_HEAD: Final = "SELECT size, root, position, taken_ms FROM audit_ledger.head FOR UPDATE"
 
 _FIND_HEAD: Final = "SELECT size, root, position, taken_ms FROM audit_ledger.head"

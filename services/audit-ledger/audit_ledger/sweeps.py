@@ -13,6 +13,7 @@ from habeas.auditlog.tree import TILE_HEIGHT, TILE_WIDTH, Frontier
 from habeas.chassis import metrics
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.errors import Invariant
+from habeas.chassis.gauges import show_stuck
 from habeas.chassis.sweep import Swept
 from habeas.contracts.audit_ledger import CheckpointSigned
 
@@ -55,6 +56,14 @@ async def resume_producers(db: Database) -> Swept:
         offsets = await store.take_asked(tx)
         tx.record(*map(lifecycle.tell_resumed, offsets))
     return Swept(len(offsets))
+
+
+async def measure_log(db: Database) -> None:
+    """Show which producers are halted, and since when there are entries that no signed checkpoint holds."""
+    (row,) = await db.read("measure-log", store.FIND_UNSIGNED)
+    is_late = row["is_behind"] and row["signed_at"] is not None
+    metrics.AUDIT_UNSIGNED_AGE_S.set((db.clock.now() - row["signed_at"]).total_seconds() if is_late else 0)
+    await show_stuck(db, store.COUNT_HALTED)
 
 
 async def _sign(tx: Transaction, tree: Frontier, signer: Signer) -> SignedCheckpoint:

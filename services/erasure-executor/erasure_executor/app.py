@@ -22,6 +22,8 @@ def build(settings: Settings) -> Service:
 
     service.every(settings.erase_interval_s, sweeps.erase_due, gateways.MappedStores(stores), keys, Fingerprinter(kek))
 
+    service.measure(sweeps.measure_stuck)
+
     for store in stores:
         service.close(store.close)
     return service

@@ -77,6 +77,13 @@ _FIND_ERASED: Final = """
     SELECT DISTINCT subject_id FROM erasure_executor.erasures WHERE subject_id = ANY($1::uuid[]) AND state = 'completed'
 """
 
+COUNT_STUCK: Final = """
+    SELECT 'erasure' AS work, stuck_reason AS reason, count(*) AS rows, NULL::timestamptz AS oldest_at
+      FROM erasure_executor.erasures
+     WHERE state <> 'completed' AND stuck_reason IS NOT NULL
+     GROUP BY stuck_reason
+"""
+
 
 async def add_erasures(tx: Transaction, erasures: Sequence[Erasure]) -> set[UUID]:
     """Insert new erasures in one statement; gives those that were not known before."""

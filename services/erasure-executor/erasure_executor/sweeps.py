@@ -11,6 +11,7 @@ from erasure_executor.lifecycle import Decision, Erasure
 from habeas.chassis import cause, crash, log
 from habeas.chassis.crash import Point
 from habeas.chassis.database import Database, Transaction
+from habeas.chassis.gauges import show_stuck
 from habeas.chassis.lease import leased
 from habeas.chassis.settings import LogLevel
 from habeas.chassis.sweep import Swept
@@ -167,3 +168,8 @@ def _blank(erasure: Erasure, tx: Transaction) -> Erasure:
 
 def _print(fingerprinter: Fingerprinter, account: str) -> bytes:
     return fingerprinter.fingerprint("account", account)
+
+
+async def measure_stuck(db: Database) -> None:
+    """Show erasures that wait for somebody to look."""
+    await show_stuck(db, store.COUNT_STUCK)

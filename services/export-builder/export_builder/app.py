@@ -31,6 +31,8 @@ def build(settings: Settings) -> Service:
     service.every(settings.delete_interval_s, sweeps.withdraw_expired)
     service.every(settings.delete_interval_s, sweeps.delete_withdrawn, vault)
 
+    service.measure(sweeps.measure_stuck)
+
     for store in stores:
         service.close(store.close)
     return service

@@ -89,6 +89,13 @@ _ADD_ERASED: Final = """
 
 _FIND_ERASED: Final = "SELECT subject_id FROM export_builder.erased_subjects WHERE subject_id = ANY($1::uuid[])"
 
+COUNT_STUCK: Final = """
+    SELECT 'export' AS work, stuck_reason AS reason, count(*) AS rows, NULL::timestamptz AS oldest_at
+      FROM export_builder.exports
+     WHERE state IN ('ready', 'building', 'stuck', 'withdrawing') AND stuck_reason IS NOT NULL
+     GROUP BY stuck_reason
+"""
+
 
 async def add_exports(tx: Transaction, exports: Sequence[Export]) -> set[UUID]:
     """Insert new exports in one statement; gives the request ids that were not known before."""

@@ -11,6 +11,7 @@ from export_builder.lifecycle import Artefact, Decision, Export
 from habeas.chassis import cause, crash
 from habeas.chassis.crash import Point
 from habeas.chassis.database import Database, Transaction
+from habeas.chassis.gauges import show_stuck
 from habeas.chassis.lease import leased
 from habeas.chassis.sweep import Swept
 from habeas.contracts.vocabulary import Right, StuckReason
@@ -143,3 +144,8 @@ async def _save(tx: Transaction, decisions: Sequence[Decision]) -> None:
     for decision in decisions:
         tx.emit(*decision.events, trace=decision.export.traceparent)
         tx.record(*decision.facts, trace=decision.export.traceparent)
+
+
+async def measure_stuck(db: Database) -> None:
+    """Show exports that wait for somebody to look."""
+    await show_stuck(db, store.COUNT_STUCK)

@@ -69,6 +69,8 @@ def build(settings: Settings) -> Service:
     service.every(settings.campaign_interval_s, sweeps.close_campaigns)
     service.every(settings.campaign_interval_s, sweeps.watch_notice, notice)
 
+    service.measure(sweeps.measure_waiting)
+
     service.close(post.close)
     for store in stores:
         service.close(store.close)

@@ -1,6 +1,7 @@
 """The composition root of request-intake: all that it reacts to, on one screen."""
 
 from datetime import timedelta
+from functools import partial
 
 from habeas.chassis.service import Service
 from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
@@ -35,6 +36,8 @@ def build(settings: Settings) -> Service:
     service.on(MailUncertain, handlers.on_mail_uncertain)
 
     service.every(settings.open_interval_s, sweeps.open_received, gateways.StoreAddressBook(stores), keys)
+
+    service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))
 
     for store in stores:
         service.close(store.close)

@@ -87,6 +87,23 @@ _SAVE_REQUESTS: Final = """
      WHERE r.request_id = n.request_id AND r.version = n.version
 """
 
+# The most urgent of those that are open, so that a crowd of requests does not make the figures late.
+COUNT_OPEN: Final = """
+    SELECT dsr_right, state, coalesce(stuck_reason, state) AS reason, count(*) AS requests,
+           count(*) FILTER (WHERE due_on >= $1 AND due_on - $1 <= $2) AS due_soon,
+           count(*) FILTER (WHERE due_on < $1 AND legal_limit_on >= $1) AS overdue,
+           count(*) FILTER (WHERE legal_limit_on < $1) AS past_limit
+      FROM (SELECT * FROM request_intake.requests WHERE state <> 'completed' ORDER BY due_on LIMIT 100000) AS r
+     GROUP BY dsr_right, state, coalesce(stuck_reason, state)
+"""
+
+COUNT_STUCK: Final = """
+    SELECT 'request' AS work, stuck_reason AS reason, count(*) AS rows, min(received_at) AS oldest_at
+      FROM (SELECT * FROM request_intake.requests WHERE state <> 'completed' ORDER BY due_on LIMIT 100000) AS r
+     WHERE stuck_reason IS NOT NULL
+     GROUP BY stuck_reason
+"""
+
 
 async def resolve_subjects(tx: Transaction, new_ids: Mapping[bytes, UUID]) -> dict[bytes, UUID]:
     """Give the open subject of each account fingerprint, made with the offered id where there was none; idempotent.

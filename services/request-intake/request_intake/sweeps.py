@@ -1,16 +1,30 @@
 """The time edge of request-intake."""
 
+from collections import Counter
+from collections.abc import Mapping
+from datetime import tzinfo
 from typing import Final
 
+from habeas.chassis import metrics
 from habeas.chassis.database import Database
+from habeas.chassis.gauges import show_stuck
+from habeas.chassis.metrics import Gauge, Label
+from habeas.chassis.redaction import named
 from habeas.chassis.sweep import Swept
+from habeas.contracts.vocabulary import Right
 from habeas.datamap.postgres import ContactDetails
 from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, open_text, seal_json
 from request_intake import lifecycle, store
 from request_intake.gateways import AddressBook
-from request_intake.lifecycle import Request
+from request_intake.lifecycle import Request, State
 
 _BATCH_ROWS_MAX: Final = 500
+_DUE_SOON_DAYS: Final = 5
+_LATE: Final[Mapping[Gauge, str]] = {
+    metrics.REQUEST_DUE_SOON_REQUESTS: "due_soon",
+    metrics.REQUEST_OVERDUE_REQUESTS: "overdue",
+    metrics.REQUEST_PAST_LIMIT_REQUESTS: "past_limit",
+}
 
 
 async def open_received(db: Database, address_book: AddressBook, keys: KeyStore) -> Swept:
@@ -47,6 +61,23 @@ async def open_received(db: Database, address_book: AddressBook, keys: KeyStore)
             tx.record(*decision.facts, trace=request.traceparent)
         await store.save_requests(tx, opened)
     return Swept(len(received), more=len(received) == _BATCH_ROWS_MAX)
+
+
+async def measure_deadlines(db: Database, zone: tzinfo) -> None:
+    """Show how many requests are open, due soon, late and stuck; a day is the controller's."""
+    today = db.clock.now().astimezone(zone).date()
+    rows = await db.read("measure-deadlines", store.COUNT_OPEN, today, _DUE_SOON_DAYS)
+    states: Counter[tuple[Label, ...]] = Counter()
+    late: dict[Gauge, Counter[tuple[Label, ...]]] = {gauge: Counter() for gauge in _LATE}
+    for row in rows:
+        right = Right(row["dsr_right"])
+        states[right, State(row["state"])] += row["requests"]
+        for gauge, column in _LATE.items():
+            late[gauge][right, named(row["reason"])] += row[column]
+    metrics.REQUEST_OPEN_REQUESTS.show_all(states)
+    for gauge, counts in late.items():
+        gauge.show_all(counts)
+    await show_stuck(db, store.COUNT_STUCK)
 
 
 def _sealed(contact: ContactDetails | None, request: Request, case_key: SubjectKey) -> str | None:

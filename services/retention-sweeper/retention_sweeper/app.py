@@ -26,6 +26,8 @@ def build(settings: Settings) -> Service:
     service.every(settings.sweep_interval_s, sweeps.plan_due, mapped)
     service.every(settings.sweep_interval_s, sweeps.sweep_due, mapped, policy, settings.batch_rows_max)
 
+    service.measure(sweeps.measure_rules)
+
     for store in stores:
         service.close(store.close)
     return service

@@ -123,6 +123,16 @@ _NOTE_REACHED: Final = """
            WHERE rules.reached_at <= EXCLUDED.reached_at
 """
 
+COUNT_STUCK: Final = """
+    SELECT 'tick' AS work, stuck_reason AS reason, count(*) AS rows, min(as_of) AS oldest_at
+      FROM retention_sweeper.ticks WHERE state <> 'completed' AND stuck_reason IS NOT NULL GROUP BY stuck_reason
+    UNION ALL
+    SELECT 'sweep', stuck_reason, count(*), min(as_of)
+      FROM retention_sweeper.sweeps WHERE state <> 'completed' AND stuck_reason IS NOT NULL GROUP BY stuck_reason
+"""
+
+FIND_RULES: Final = "SELECT store, table_name, retention, reached_at FROM retention_sweeper.rules"
+
 
 async def find_ticks(tx: Transaction, tick_ids: Sequence[object]) -> dict[UUID, tuple[datetime, str]]:
     """Give moment and scope of those ticks that are known."""

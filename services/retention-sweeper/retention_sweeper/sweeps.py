@@ -2,9 +2,11 @@
 
 from typing import Final
 
-from habeas.chassis import cause
+from habeas.chassis import cause, metrics
 from habeas.chassis.database import Database, Transaction
+from habeas.chassis.gauges import show_stuck
 from habeas.chassis.lease import leased
+from habeas.chassis.redaction import Name
 from habeas.chassis.sweep import Swept
 from habeas.datamap.errors import StoreError
 from habeas.datamap.policy import Policy
@@ -76,6 +78,7 @@ async def sweep_due(db: Database, stores: Stores, policy: Policy, rows_max: int)
         await _finish(db, begun, error)
     else:
         await _finish(db, begun, purged)
+        metrics.RETENTION_PURGED_ROWS.add(purged.rows, rule=_label(begun.rule, begun.store))
     return Swept(1, more=True)
 
 
@@ -105,3 +108,23 @@ async def _save(tx: Transaction, decision: Decision) -> None:
         await store.note_reached(tx, decision.sweep)
     tx.emit(*decision.events, trace=decision.sweep.traceparent)
     tx.record(*decision.facts, trace=decision.sweep.traceparent)
+
+
+async def measure_rules(db: Database) -> None:
+    """Show since when each rule was last carried out to its end, and what waits for somebody to look."""
+    now = db.clock.now()
+    ages: dict[tuple[metrics.Label, ...], float] = {}
+    for row in await db.read("measure-rules", store.FIND_RULES):
+        ages[(_label(Rule(row["table_name"], row["retention"]), row["store"]),)] = (
+            now - row["reached_at"]
+        ).total_seconds()
+    metrics.RETENTION_REACHED_AGE_S.show_all(ages)
+    await show_stuck(db, store.COUNT_STUCK)
+
+
+def _label(rule: Rule, store_name: str) -> Name:
+    """Name a rule by words of the data map; one that is written in other letters is shown by its retention class alone."""
+    try:
+        return Name(f"{store_name}.{rule.table}.{rule.retention}".lower())
+    except ValueError:
+        return Name("rule")

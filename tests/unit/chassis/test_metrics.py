@@ -35,16 +35,25 @@ def test_constants_are_called_like_their_metrics(constant: str, metric: Counter 
 
 def test_counting_and_showing() -> None:
     """A counter adds up, a gauge shows the last value, a histogram sorts into buckets by upper bound."""
-    metrics.REQUEST_ACCEPTED_REQUESTS.add(2, right=Right.ERASURE, channel=Name("web"))
-    metrics.REQUEST_ACCEPTED_REQUESTS.add(3, channel=Name("web"), right=Right.ERASURE)
+    made = counter("test.counted.things", "for a test", "right", "channel")
+    made.add(2, right=Right.ERASURE, channel=Name("web"))
+    made.add(3, channel=Name("web"), right=Right.ERASURE)
     metrics.LANE_HELD_LANES.set(5)
     metrics.LANE_HELD_LANES.set(16)
     metrics.SWEEP_DURATION_S.observe(0.2, sweep=Name("erase_ready"))
-    assert samples("habeas_request_accepted_requests_total") == {'channel="web",right="erasure"': 5.0}
+    assert samples("habeas_test_counted_things_total") == {'channel="web",right="erasure"': 5.0}
     assert samples("habeas_lane_held_lanes") == {"": 16.0}
     buckets = samples("habeas_sweep_duration_s_bucket")
     assert buckets['le="0.1",sweep="erase_ready"'] == 0
     assert buckets['le="0.25",sweep="erase_ready"'] == 1
+
+
+def test_what_is_no_more_is_shown_as_nothing() -> None:
+    """When all values of a gauge are shown anew, those that are gone become 0 instead of staying as they were."""
+    made = gauge("test.shown.things", "for a test", "kind")
+    made.show_all({(Name("one"),): 3, (Name("two"),): 4})
+    made.show_all({(Name("two"),): 5})
+    assert samples("habeas_test_shown_things") == {'kind="one"': 0.0, 'kind="two"': 5.0}
 
 
 def test_plain_text_does_not_become_a_label() -> None:

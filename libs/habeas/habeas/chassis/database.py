@@ -259,6 +259,7 @@ class Database:
                 async with self.transaction(name) as tx:
                     return await unit(tx)
             except TRANSIENT:
+                metrics.TRANSACTION_REPEATED_TRANSACTIONS.add(transaction=_label(name))
                 if attempt == _ATTEMPTS_MAX - 1:
                     raise
                 await asyncio.sleep(random.uniform(0, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311 -- jitter

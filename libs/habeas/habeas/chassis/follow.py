@@ -13,9 +13,10 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from habeas.chassis import crash, kafka, log
+from habeas.chassis import crash, kafka, log, metrics
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT
+from habeas.chassis.redaction import named
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.worker import wait_any
 from habeas.contracts.topics import Topic
@@ -76,6 +77,8 @@ class Follower:
                     if found and _clock() - heard_at > _SILENCE_S:
                         break  # Kafka may have been another one meanwhile: look at the topic before anything of it is taken
                     heard_at = _clock() if found else heard_at
+                    ahead = (consumer.highwater(partition) or 0) - await consumer.position(partition)
+                    metrics.FOLLOW_LAG_MESSAGES.set(max(0, ahead), topic=named(self.topic.name))
                     for records in found.values():
                         crash.at(Point.FOLLOWER_FETCHED)
                         await self.take(records)

@@ -73,6 +73,13 @@ class Gauge(_Metric[prometheus_client.Gauge]):
         """Show `value` from now on."""
         self._child(labels).set(value)
 
+    def show_all(self, values: Mapping[tuple[Label, ...], float]) -> None:
+        """Show these from now on, by their labels in the declared order, and 0 for all others that were shown before."""
+        for gone in self._children.keys() - values.keys():
+            self._children[gone].set(0)
+        for given, value in values.items():
+            self._child(dict(zip(self._labels, given, strict=True))).set(value)
+
 
 class Histogram(_Metric[prometheus_client.Histogram]):
     """Measures how something is spread."""

@@ -67,6 +67,7 @@ class Relay:
                 sent = await self.step()
             except (PublishFailed, *TRANSIENT) as error:
                 log.event("relay.trouble", error=error)
+                metrics.RELAY_FAILURES.add()
                 self._events = self._facts = True
                 await wait_any(stopping, stopping, self._settings.poll_interval_s)
                 continue
@@ -107,6 +108,9 @@ class Relay:
 
         await self._database.run("relay-mark", mark)
         metrics.RELAY_PUBLISHED_MESSAGES.add(len(rows))
+        metrics.RELAY_BATCH_MESSAGES.observe(len(rows))
+        waited = self._database.clock.now() - rows[0]["created_at"]
+        metrics.RELAY_LAG_S.observe(max(0.0, waited.total_seconds()))
         return len(rows)
 
     def _record(self, row: store.Row, hop: tracing.Hop | None) -> Record:

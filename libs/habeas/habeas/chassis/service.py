@@ -12,15 +12,15 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from habeas.chassis import crash, history, kafka, log, metrics, migrations, store, tracing
+from habeas.chassis import crash, gauges, history, kafka, log, metrics, migrations, store, tracing
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import Clock, SystemClock
 from habeas.chassis.consumer import Consumer, Records
 from habeas.chassis.control import LOOK_S, Control
 from habeas.chassis.database import TRANSIENT, Database, Transaction
-from habeas.chassis.errors import Invariant
 from habeas.chassis.follow import Follower
 from habeas.chassis.health import Health
 from habeas.chassis.history import DatabaseRestored
@@ -50,7 +50,7 @@ _EXIT_PAST_UNKNOWN: Final = (
 _PARTITION_DAYS_AHEAD: Final = 7
 _HOUSEKEEPING_S: Final = 3600.0
 _POLL_AGE_MAX_S: Final = 120.0
-_GAUGES_S: Final = 2.0
+_MEASURES_S: Final = 30.0
 _HISTORY_S: Final = 1.0
 _DROP_ROWS_MAX: Final = 10_000
 _KAFKA_TROUBLE: Final = (kafka.KafkaError, OSError, TimeoutError)
@@ -89,6 +89,7 @@ class Service:
         self._sweepers: list[Callable[[Database], Sweep]] = []
         self._followers: list[Callable[[Database], Follower]] = []
         self._preparations: list[Callable[[Database], Awaitable[None]]] = []
+        self._measures: list[Callable[[Database], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._failure: BaseException | None = None
         self._is_started = False
@@ -125,6 +126,10 @@ class Service:
     def follow(self, build: Callable[[Database], Follower]) -> None:
         """Read one partition strictly in order, with a position that the handler keeps."""
         self._followers.append(build)
+
+    def measure(self, look: Callable[[Database], Awaitable[None]]) -> None:
+        """Show figures of the service's own tables as metrics, every half minute, also while it is paused."""
+        self._measures.append(look)
 
     def prepare(self, check: Callable[[Database], Awaitable[None]]) -> None:
         """Run before anything is consumed; an error ends the start."""
@@ -300,8 +305,9 @@ class Service:
             running.worker.run(self.stopping),
             self._watch_history(running),
             self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database)),
-            self._every(_GAUGES_S, lambda: self._gauge(running)),
+            self._every(gauges.EVERY_S, lambda: self._gauge(running)),
             self._every(LOOK_S, running.control.look),
+            *(self._every(_MEASURES_S, partial(measure, running.database)) for measure in self._measures),
             Deadman(
                 self._kafka_answers,
                 self.settings.kafka_unreachable_s,
@@ -373,20 +379,7 @@ class Service:
         await database.run("housekeeping", keep)
 
     async def _gauge(self, running: _Running) -> None:
-        async def count(tx: Transaction) -> None:
-            inbox = await tx.fetchrow(store.COUNT_INBOX)
-            outbox = await tx.fetchrow(store.COUNT_OUTBOX)
-            if inbox is None or outbox is None:
-                message = "an aggregate gives one row"
-                raise Invariant(message)
-            metrics.INBOX_PENDING_ROWS.set(inbox["pending"])
-            metrics.INBOX_PARKED_ROWS.set(inbox["parked"])
-            metrics.INBOX_OLDEST_AGE_S.set(_age_s(tx.now, inbox["oldest_pending_at"]))
-            metrics.OUTBOX_UNPUBLISHED_ROWS.set(outbox["unpublished"])
-            metrics.OUTBOX_OLDEST_AGE_S.set(_age_s(tx.now, outbox["oldest_unpublished_at"]))
-
-        await running.database.run("gauges", count)
-        metrics.LANE_HELD_LANES.set(len(running.lanes.held))
+        await gauges.show(running.database, running.lanes, running.worker, running.consumer, self._sweeps)
 
     async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
         while not self.stopping.is_set():
@@ -450,10 +443,6 @@ def _end_overdue(limit_s: float) -> None:
     """End the process when the stop takes too long; nothing is lost by it, everything is in the database."""
     threading.Event().wait(limit_s)
     os._exit(_EXIT_OVERDUE)
-
-
-def _age_s(now: Any, then: Any) -> float:  # noqa: ANN401 -- datetime or null from an aggregate
-    return 0.0 if then is None else max(0.0, float((now - then).total_seconds()))
 
 
 __all__ = ["Records", "Service", "Swept"]

@@ -155,6 +155,12 @@ FIND_CONTROL: Final = """
     SELECT paused_at, log_level, ARRAY(SELECT lane FROM lanes WHERE paused_at IS NOT NULL ORDER BY lane) AS lanes FROM control
 """
 
+COUNT_LANES: Final = """
+    SELECT count(*) FILTER (WHERE holder IS NULL OR expires_at < now()) AS free,
+           (SELECT count(*) FROM replicas WHERE expires_at >= now()) AS replicas
+      FROM lanes
+"""
+
 MAKE_PARTITIONS: Final = "SELECT outbox_make_partitions($1, $2)"
 DROP_PARTITIONS: Final = "SELECT outbox_drop_partitions($1)"
 

@@ -32,6 +32,7 @@ class Sweep:
     once: Callable[[], Awaitable[Swept]]
     clock: Clock
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended_at: float | None = None  # monotonic; when a run last ended well
 
     async def run(
         self, stopping: asyncio.Event, handled: "Callable[[Sweep], None]", paused: Callable[[], bool] = lambda: False
@@ -55,6 +56,7 @@ class Sweep:
                 metrics.SWEEP_FAILURES.add(sweep=Name(self.name))
             else:
                 more = swept.more
+                self.ended_at = self.clock.monotonic()
                 if swept.handled:
                     metrics.SWEEP_HANDLED_ROWS.add(swept.handled, sweep=Name(self.name))
                     handled(self)

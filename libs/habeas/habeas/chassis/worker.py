@@ -150,6 +150,7 @@ class Worker:
                 done = [message.inbox_id for message in ready if message.inbox_id not in rejected]
                 parked, waiting = await self._settle(tx, rows, done, poison | rejected, later)
         self._tell(rows, done, parked, waiting)
+        metrics.INBOX_WAIT_S.observe(max(0.0, (tx.now - rows[0]["received_at"]).total_seconds()))
         return len(done) + len(parked) + len(waiting)
 
     async def _claim(self, tx: Transaction, limit: int) -> list[Any]:

@@ -242,3 +242,14 @@ def _columns(rows: Sequence[Sequence[object]]) -> list[list[object]]:
 def _mail(row: asyncpg.Record) -> Mail:
     mail_id, kind, state, *rest = row
     return Mail(mail_id, MailKind(kind), State(state), *rest)
+
+
+COUNT_WAITING: Final = """
+    SELECT kind, count(*) AS mails, min(queued_at) AS oldest_at
+      FROM (SELECT kind, queued_at FROM notification_mailer.messages WHERE state = 'queued' AND campaign_id IS NULL
+            UNION ALL
+            SELECT kind, queued_at FROM notification_mailer.messages WHERE state = 'queued' AND campaign_id IS NOT NULL
+            UNION ALL
+            SELECT kind, queued_at FROM notification_mailer.messages WHERE state IN ('sending', 'dot')) AS m
+     GROUP BY kind
+"""

@@ -1,0 +1,72 @@
+"""Gauges of a running service: what waits, who works, how full the pool is. Read from the database every two seconds."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from habeas.chassis import metrics, store
+from habeas.chassis.consumer import Consumer
+from habeas.chassis.database import Database
+from habeas.chassis.errors import Invariant
+from habeas.chassis.lanes import Lanes
+from habeas.chassis.redaction import named
+from habeas.chassis.sweep import Sweep
+from habeas.chassis.worker import Worker
+
+EVERY_S: Final = 2.0
+
+
+async def show(
+    database: Database, lanes: Lanes, worker: Worker, consumer: Consumer | None, sweeps: Sequence[Sweep]
+) -> None:
+    """Show how everything stands now. Raises what the database raises."""
+    inbox = await _one(database, store.COUNT_INBOX)
+    outbox = await _one(database, store.COUNT_OUTBOX)
+    held = await _one(database, store.COUNT_LANES)
+    now, monotonic = database.clock.now(), database.clock.monotonic()
+    metrics.INBOX_PENDING_ROWS.set(inbox["pending"])
+    metrics.INBOX_PARKED_ROWS.set(inbox["parked"])
+    metrics.INBOX_OLDEST_AGE_S.set(_age_s(now, inbox["oldest_pending_at"]))
+    metrics.INBOX_HALTED_WORKERS.set(worker.halted)
+    metrics.OUTBOX_UNPUBLISHED_ROWS.set(outbox["unpublished"])
+    metrics.OUTBOX_OLDEST_AGE_S.set(_age_s(now, outbox["oldest_unpublished_at"]))
+    metrics.LANE_HELD_LANES.set(len(lanes.held))
+    metrics.LANE_FREE_LANES.set(held["free"])
+    metrics.LANE_LIVE_REPLICAS.set(held["replicas"])
+    pool = database.pool
+    metrics.POOL_OPEN_CONNECTIONS.set(pool.get_size())
+    metrics.POOL_USED_CONNECTIONS.set(pool.get_size() - pool.get_idle_size())
+    metrics.POOL_LIMIT_CONNECTIONS.set(pool.get_max_size())
+    if consumer is not None:
+        client = consumer.subscriber.consumer
+        metrics.KAFKA_POLL_AGE_S.set(monotonic - consumer.polled_at)
+        metrics.KAFKA_HELD_PARTITIONS.set(0 if client is None else len(client.assignment()))
+    for sweep in sweeps:
+        if sweep.ended_at is not None:
+            metrics.SWEEP_LAST_RUN_AGE_S.set(monotonic - sweep.ended_at, sweep=named(sweep.name))
+
+
+async def _one(database: Database, sql: str) -> store.Row:
+    rows = await database.read("gauges", sql)
+    if len(rows) != 1:
+        message = "an aggregate gives one row"
+        raise Invariant(message)
+    return rows[0]
+
+
+def _age_s(now: datetime, then: datetime | None) -> float:
+    return 0.0 if then is None else max(0.0, (now - then).total_seconds())
+
+
+async def show_stuck(database: Database, sql: str) -> None:
+    """Show what waits for somebody to look; the statement gives `work`, `reason`, `rows` and `oldest_at`, null where nobody knows."""
+    rows = await database.read("measure-stuck", sql)
+    now = database.clock.now()
+    metrics.WORK_STUCK_ROWS.show_all({(named(row["work"]), named(row["reason"])): row["rows"] for row in rows})
+    metrics.WORK_OLDEST_STUCK_AGE_S.show_all(
+        {
+            (named(row["work"]), named(row["reason"])): _age_s(now, row["oldest_at"])
+            for row in rows
+            if row["oldest_at"] is not None
+        }
+    )
