@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from habeas.chassis import crash, gauges, history, kafka, log, metrics, migrations, store, tracing
@@ -143,6 +144,7 @@ class Service:
         """Run until SIGTERM or SIGINT, or until an invariant breaks; gives the process's exit code."""
         log.configure(self.name, self.settings.log_level, instance=self.settings.instance, clock=self.clock)
         tracing.configure(self.name, self.settings)
+        metrics.BUILD_INFO.set(1, service=Name(self.name), version=Name("v" + version("habeas")))
         if self.settings.crash_at is not None:
             crash.arm_kill(self.settings.crash_at)
         loop = asyncio.get_running_loop()
