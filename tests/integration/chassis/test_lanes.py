@@ -1,6 +1,7 @@
 """Lanes: who works on which keys, and what keeps a replica that lost its lanes from doing anything."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from habeas.chassis import log
+from habeas.chassis import log, store
 from habeas.chassis.batch import Batch
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.lanes import Lanes
@@ -19,10 +20,20 @@ from habeas.chassis.worker import Handler, Worker
 from habeas.contracts.request_intake import RequestExtended
 from habeas_embedded.provision import Access
 from habeas_embedded.waiting import until
-from tests.support.delivery import Delivery, by_key, drain, extended, new_id, number_of, record_of
+from tests.support.delivery import NOON, Delivery, by_key, drain, extended, new_id, number_of, record_of
 
 LEASE_S = 60.0
 EVERY_LANE = set(range(17))
+
+FILL_LANES = """
+    INSERT INTO erasure_executor.inbox
+           (event_id, topic, partition, record_offset, type, key, lane, event_at, digest, received_at, next_attempt_at)
+    SELECT gen_random_uuid(), 'request-intake.requests.v1', 0, n, 'request.extended', decode(md5(n::text), 'hex'),
+           ($1::smallint[])[1 + n % cardinality($1)], now(), ''::bytea, now(), now()
+      FROM generate_series(1, $2::integer) AS n RETURNING 1
+"""
+
+_REMOVED = "Rows Removed by Filter"
 
 ADD_EFFECT = "INSERT INTO effects (request_id, number) VALUES ($1, $2)"
 
@@ -200,6 +211,26 @@ async def test_changes_of_lanes_are_told(delivery: Delivery, told: list[tuple[st
     for fields in (fenced, lost):
         assert fields["lanes"] == sorted(before)
         assert fields["tokens"] == [before[lane] for lane in sorted(before)]
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """A plan's node with all below it."""
+    return [plan, *(each for below in plan.get("Plans", ()) for each in nodes(below))]
+
+
+async def test_what_waits_in_other_lanes_is_passed_over_cheaply(delivery: Delivery) -> None:
+    """A long queue in lanes of another replica, paused or slow, does not make the own claim read it row by row."""
+    one, two = await Replica.start(delivery, 0), await Replica.start(delivery, 1)
+    await share_out(one, two)
+    lanes, tokens = two.lanes.of_messages()
+    await delivery.look(FILL_LANES, one.lanes.of_messages()[0], 20_000)
+    await delivery.look(FILL_LANES, lanes, 100)
+    claim = (two.lanes.holder, lanes, tokens, NOON, 500, timedelta(seconds=300))
+    async with two.database.transaction("test-explain") as tx:
+        text = await tx.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {store.CLAIM}", *claim)
+        assert len(await tx.fetch(store.CLAIM, *claim)) == 100
+    read = [row for node in nodes(json.loads(text)[0]["Plan"]) for row in (node["Actual Rows"], node.get(_REMOVED, 0))]
+    assert 100 <= max(read) < 500
 
 
 async def test_a_lease_that_may_have_run_out_is_not_used(delivery: Delivery) -> None:

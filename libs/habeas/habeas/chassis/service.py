@@ -52,6 +52,8 @@ _PARTITION_DAYS_AHEAD: Final = 7
 _HOUSEKEEPING_S: Final = 3600.0
 _POLL_AGE_MAX_S: Final = 120.0
 _MEASURES_S: Final = 30.0
+_GAUGE_RESTS: Final = 25.0  # long queues take long to count; counting them must take no part in making them longer
+_REST_S_MAX: Final = 30.0
 _HISTORY_S: Final = 1.0
 _DROP_ROWS_MAX: Final = 10_000
 _KAFKA_TROUBLE: Final = (kafka.KafkaError, OSError, TimeoutError)
@@ -307,7 +309,7 @@ class Service:
             running.worker.run(self.stopping),
             self._watch_history(running),
             self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database)),
-            self._every(gauges.EVERY_S, lambda: self._gauge(running)),
+            self._every(gauges.EVERY_S, lambda: self._gauge(running), rests=_GAUGE_RESTS),
             self._every(LOOK_S, running.control.look),
             *(self._every(_MEASURES_S, partial(measure, running.database)) for measure in self._measures),
             Deadman(
@@ -383,13 +385,16 @@ class Service:
     async def _gauge(self, running: _Running) -> None:
         await gauges.show(running.database, running.lanes, running.worker, running.consumer, self._sweeps)
 
-    async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, seconds: float, job: Callable[[], Awaitable[None]], *, rests: float = 0.0) -> None:
+        """Do a job again and again, after so many seconds, or after it has rested so many times as long as it took."""
         while not self.stopping.is_set():
+            begun = self.clock.monotonic()
             try:
                 await job()
             except TRANSIENT as error:
                 log.event("service.database_trouble", error=error)
-            await wait_any(self.stopping, self.stopping, seconds)
+            rest_s = min(_REST_S_MAX, rests * (self.clock.monotonic() - begun))
+            await wait_any(self.stopping, self.stopping, max(seconds, rest_s))
 
     async def _watch_history(self, running: _Running) -> None:
         """End the process when the database turns out to be older than what was told; after any change of its server, read again."""

@@ -108,7 +108,7 @@ CLAIM: Final = """
            FOR SHARE OF l)
     SELECT i.inbox_id, i.event_id, i.topic, i.type, i.key, i.event_at, i.traceparent, i.value, i.received_at, i.attempts
       FROM inbox AS i
-     WHERE i.state = 'pending' AND i.lane IN (SELECT lane FROM held)
+     WHERE i.state = 'pending' AND i.lane = ANY(ARRAY(SELECT lane FROM held))
        AND (i.attempts = 0 OR i.next_attempt_at <= $4 OR i.next_attempt_at > $4 + $6::interval)
        AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id)
      ORDER BY i.inbox_id
