@@ -1,11 +1,14 @@
 """From records to rows: everything is stored once, what cannot be used is parked, nothing is shown."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from habeas.contracts import topics
 from habeas_embedded.provision import Access
@@ -171,3 +174,36 @@ async def test_how_far_a_partition_was_stored_is_kept_with_the_rows(delivery: De
     await delivery.receive(wanted)
     rows = await delivery.look("SELECT partition, next_offset FROM erasure_executor.positions ORDER BY partition")
     assert [tuple(row) for row in rows] == [(0, marker.offset + 1), (1, wanted.offset + 1)]
+
+
+class RefusingOnce:
+    """The part of Kafka's consumer that commits; the first commit fails."""
+
+    def __init__(self) -> None:
+        self.committed: dict[TopicPartition, int] = {}
+        self._refusals = 1
+
+    def assignment(self) -> set[TopicPartition]:
+        """Every partition of the topic."""
+        return {TopicPartition(topics.REQUESTS.name, partition) for partition in range(4)}
+
+    def highwater(self, _: TopicPartition) -> int:
+        """Nobody knows."""
+        return 0
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Refuse once, then keep."""
+        if self._refusals:
+            self._refusals -= 1
+            raise KafkaTimeoutError
+        self.committed.update(offsets)
+
+
+async def test_offsets_whose_commit_failed_are_committed_later(delivery: Delivery) -> None:
+    """A partition that falls silent is committed all the same: trimming of sensitive topics goes by the committed offset."""
+    record = record_of(extended(new_id(), 1))
+    kafka, consumer = RefusingOnce(), delivery.consumer()
+    assert await consumer._take([record], asyncio.Event())
+    await consumer._commit(cast("Any", kafka))
+    await consumer._commit(cast("Any", kafka))
+    assert kafka.committed == {TopicPartition(record.topic, record.partition): record.offset + 1}

@@ -178,11 +178,11 @@ class Consumer:
                     return None
 
     async def _commit(self, consumer: "AIOKafkaConsumer") -> None:
-        """Commit what is stored. A commit that fails is no loss: the records come again and are known by their ids."""
+        """Commit what is stored. A commit that fails is tried again with the next one: a partition may fall silent after it."""
         self._committed_at = self._database.clock.monotonic()
         held = consumer.assignment()
         offsets = {partition: offset for partition, offset in self._offsets.items() if partition in held}
-        self._offsets = {}
+        self._offsets = offsets
         for topic in self._topics:
             read = [(each, self._reached[each]) for each in held if each.topic == topic and each in self._reached]
             lag = sum(max(0, (consumer.highwater(each) or 0) - reached) for each, reached in read)
@@ -196,6 +196,8 @@ class Consumer:
                 crash.at(Point.OFFSETS_COMMITTED)
         except (KafkaError, TimeoutError) as error:
             log.event("consumer.commit_failed", error=error)
+        else:
+            self._offsets = {}
 
     async def _store(self, tx: Transaction, records: Records) -> list[Stored]:
         """Store what is new; gives what had to be parked for it. The first content of an id counts, others are set aside."""
