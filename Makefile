@@ -95,6 +95,10 @@ test-integration: install ## tests that need PostgreSQL: integration, simulation
 test-e2e: install ## whole journeys over real Kafka, PostgreSQL and SMTP
 	$(BIN)/python -m pytest -m e2e $(ARGS)
 
+.PHONY: test-sim
+test-sim: install ## 10,000 schedules of faults over the delivery core, false clock, broker in memory (ARGS="--schedules=… --seed=…")
+	$(BIN)/python -m pytest tests/simulation --schedules=10000 $(ARGS)
+
 .PHONY: test-kill
 test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)
 	$(BIN)/python -m pytest tests/kill -o faulthandler_timeout=0 --show-capture=no $(ARGS)

@@ -17,6 +17,13 @@ settings.register_profile("habeas", deadline=None, print_blob=True, suppress_hea
 settings.load_profile("habeas")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `make test-sim`."""
+    simulation = parser.getgroup("simulation")
+    simulation.addoption("--schedules", type=int, default=100, help="how many schedules the simulation runs")
+    simulation.addoption("--seed", type=int, default=1, help="the seed of the first one; the others follow by one")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its tier; a test outside the tiers is an error, since no verb would run it alone."""
     for item in items:

@@ -1,0 +1,142 @@
+"""What must hold after every schedule, judged from the databases and the broker's logs alone."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Final
+from uuid import UUID
+
+from habeas.contracts.topics import AUDIT_ENTRIES
+from tests.simulation.toys import FIRST, SECOND
+from tests.simulation.world import World
+
+_LINK: Final = re.compile(
+    rb"habeas-audit/1 producer=(\S+) epoch=1 seq=(\d+) prev=([0-9a-f]{64}) time=\S+ action=(\S+) "
+)
+_OUTBOX: Final = "SELECT event_id, key, topic, value FROM {schema}.outbox ORDER BY outbox_id"
+_EFFECTS: Final = "SELECT key, number FROM {schema}.effects ORDER BY position"
+_LANES: Final = "SELECT lane, holder, expires_at FROM {schema}.lanes ORDER BY lane"
+_SERVICES: Final = (FIRST, SECOND)
+
+
+async def check_running(world: World) -> list[str]:
+    """Look while faults still happen: what is committed at the broker lies in the inbox."""
+    found = []
+    for service, schema in world.ground.schemas.items():
+        stored = {row["event_id"] for row in await world.ground.admin.fetch(f"SELECT event_id FROM {schema}.inbox")}
+        for partition, offset in world.broker.group(service).committed.items():
+            for record in world.broker.logs[partition][:offset]:
+                header = dict(record.headers).get("ce_id")
+                if header is not None and _is_heard(service, record.headers) and UUID(header.decode()) not in stored:
+                    found.append(f"{service}: {partition} is committed up to {offset}, {record.offset} is not stored")
+    return found
+
+
+def _is_heard(service: str, headers: Iterable[tuple[str, bytes]]) -> bool:
+    return dict(headers)["ce_type"] == (b"erasure.stuck" if service == FIRST else b"request.extended")
+
+
+async def check(world: World) -> list[str]:
+    """Look after the drain; gives every violation found, nothing when all is well."""
+    found = []
+    for service in _SERVICES:
+        found += await _effects(world, service)
+        found += await _published(world, service)
+        found += await _audit(world, service)
+        found += await _lanes(world, service)
+    return found
+
+
+async def _effects(world: World, service: str) -> list[str]:
+    """Each event took effect exactly once, per key in order, under a lane that was held (I2)."""
+    schema = world.ground.schemas[service]
+    seen: dict[UUID, list[int]] = defaultdict(list)
+    for row in await world.ground.admin.fetch(_EFFECTS.format(schema=schema)):
+        seen[row["key"]].append(row["number"])
+    found = []
+    for key, count in world.submitted.items():
+        numbers = seen.pop(key, [])
+        if numbers != list(range(1, count + 1)):
+            found.append(f"{service}: {count} events of a key took effect as {numbers}")
+    if seen:
+        found.append(f"{service}: {len(seen)} keys took effect that nobody submitted")
+    stale = await world.ground.admin.fetchval(f"SELECT count(*) FROM {schema}.stale")
+    if stale:
+        found.append(f"{service}: {stale} effects were committed without the lane")
+    return found
+
+
+async def _published(world: World, service: str) -> list[str]:
+    """Every outbox row is in the broker, nothing else is, and first copies are in order per key."""
+    rows = await world.ground.admin.fetch(_OUTBOX.format(schema=world.ground.schemas[service]))
+    wanted = {str(row["event_id"]).encode(): row for row in rows}
+    source = service.encode()
+    found = []
+    firsts: dict[bytes, list[bytes]] = defaultdict(list)
+    seen: set[bytes] = set()
+    for topic in {row["topic"] for row in rows} or set():
+        for record in world.broker.of(topic):
+            headers = dict(record.headers)
+            event_id = headers.get("ce_id", b"")
+            if headers.get("ce_source") != source or event_id in seen:
+                continue
+            row = wanted.get(event_id)
+            if row is None:
+                found.append(f"{service}: a record that was never in the outbox")
+            elif row["value"] == record.value and row["key"].encode() == record.key:
+                seen.add(event_id)
+                firsts[record.key].append(event_id)
+    missing = wanted.keys() - seen
+    if missing:
+        found.append(f"{service}: {len(missing)} outbox rows never reached the broker")
+    order: dict[bytes, list[bytes]] = defaultdict(list)
+    for row in rows:
+        order[row["key"].encode()].append(str(row["event_id"]).encode())
+    found += [f"{service}: a key's first copies are out of order" for key in firsts if firsts[key] != order[key]]
+    return found
+
+
+async def _audit(world: World, service: str) -> list[str]:
+    """The log has one history without gaps, and one entry for each change (I3, I9)."""
+    found = []
+    lines: dict[int, bytes] = {}
+    for record in world.broker.of(AUDIT_ENTRIES.name):
+        match = _LINK.match(record.value)
+        if match is None or match[1] != service.encode():
+            continue
+        number = int(match[2])
+        if lines.setdefault(number, record.value) != record.value:
+            found.append(f"{service}: two entries of the log have the number {number}")
+        if number > 1 and number - 1 not in lines:
+            found.append(f"{service}: entry {number} came before its predecessor")
+    link = b"0" * 64
+    actions: Counter[bytes] = Counter()
+    for number in range(1, len(lines) + 1):
+        match = _LINK.match(lines.get(number, b""))
+        if match is None or match[3] != link:
+            found.append(f"{service}: entry {number} does not follow the one before")
+            break
+        actions[match[4]] += 1
+        link = hashlib.sha256(lines[number]).hexdigest().encode()
+    changes = {b"erasure.stuck": sum(world.submitted.values())}
+    if service == FIRST:
+        changes[b"request.accepted"] = sum(world.submitted.values())
+    found += [
+        f"{service}: {actions[action]} entries of {action.decode()} for {count} changes"
+        for action, count in changes.items()
+        if actions[action] != count
+    ]
+    return found
+
+
+async def _lanes(world: World, service: str) -> list[str]:
+    """Once everything is calm, living replicas hold all lanes under leases that run."""
+    holders = {each.lanes.holder: each for each in world.replicas.values() if each.service == service}
+    found = []
+    for row in await world.ground.admin.fetch(_LANES.format(schema=world.ground.schemas[service])):
+        if row["holder"] not in holders:
+            found.append(f"{service}: lane {row['lane']} is held by nobody who lives")
+        elif row["expires_at"] < world.now:
+            found.append(f"{service}: the lease of lane {row['lane']} is over")
+    return found

@@ -1,0 +1,129 @@
+"""The databases' side of a simulation: the false clock of the server, the toys' tables, and a clean field for each schedule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+
+from habeas.chassis.clock import FakeClock
+from habeas.chassis.database import Database
+from habeas_embedded.provision import Access
+from tests.simulation.toys import FIRST, MAKE_TOYS, SECOND
+from tests.support.delivery import NOON, settings
+
+CONNECTIONS_MAX: Final = 24
+LOCK_TIMEOUT_MS: Final = 10  # nobody lets a lock go while another waits for it: only one runs at a time
+TRUNCATE_EVERY: Final = 250  # deleted rows are looked past for a while; emptied files are not
+
+# Leases run on the server's clock. A function of the same name that stands earlier in the search path takes its place.
+_MAKE_CLOCK: Final = """
+    CREATE TABLE {schema}.sim_clock (moment timestamptz NOT NULL);
+    INSERT INTO {schema}.sim_clock VALUES ('2026-11-24T12:00:00Z');
+    CREATE FUNCTION {schema}.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT moment FROM {schema}.sim_clock';
+    GRANT EXECUTE ON FUNCTION {schema}.now() TO {schema};
+"""
+
+# A constraint trigger looks when the transaction commits: whoever writes then must still hold the lane it wrote under.
+_MAKE_EFFECTS: Final = """
+    CREATE TABLE {schema}.effects (
+        position bigint GENERATED ALWAYS AS IDENTITY, key uuid NOT NULL, number integer NOT NULL, holder uuid NOT NULL,
+        lane smallint NOT NULL);
+    CREATE TABLE {schema}.stale (key uuid NOT NULL, number integer NOT NULL);
+    CREATE FUNCTION {schema}.note_stale() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN
+        IF NOT EXISTS (SELECT FROM {schema}.lanes WHERE lane = NEW.lane AND holder = NEW.holder) THEN
+            INSERT INTO {schema}.stale VALUES (NEW.key, NEW.number);
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER effects_fenced AFTER INSERT ON {schema}.effects DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION {schema}.note_stale();
+"""
+
+TABLES: Final = (
+    "inbox",
+    "outbox",
+    "audit_outbox",
+    "audit_head",
+    "lanes",
+    "replicas",
+    "positions",
+    "control",
+    "parked_decisions",
+)
+_TABLES: Final = """
+    SELECT n.nspname AS schema, c.relname AS name
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+       AND c.relname !~ '^(sim_|_?yoyo|schema_|migrations)'
+     ORDER BY n.nspname, c.relname
+"""
+
+
+@dataclass
+class Field:
+    """One database with pools as each service, and what empties it."""
+
+    admin: "asyncpg.Connection[asyncpg.Record]"
+    pools: dict[str, "asyncpg.Pool[asyncpg.Record]"]
+    schemas: dict[str, str]
+    _wipe: str
+    _empty: str
+    _uses: int = field(default=0)
+
+    @classmethod
+    async def lay(cls, access: Access, services: Sequence[str] = (FIRST, SECOND)) -> "Field":
+        """Make clocks and tables in a migrated database of our own, and open the pools."""
+        schemas = {service: service.replace("-", "_") for service in services}
+        owner = await asyncpg.connect(access.owner_dsn)
+        try:
+            for schema in schemas.values():
+                await owner.execute(_MAKE_CLOCK.format(schema=schema) + _MAKE_EFFECTS.format(schema=schema))
+            await owner.execute(MAKE_TOYS)
+        finally:
+            await owner.close()
+        admin = await asyncpg.connect(access.admin_dsn, server_settings={"lock_timeout": str(LOCK_TIMEOUT_MS)})
+        wipe, empty = await _cleaning(admin, list(schemas.values()))
+        pools = {}
+        for service, schema in schemas.items():
+            chosen = settings(
+                access.dsn(service), pool_connections_max=CONNECTIONS_MAX, lock_timeout_ms=LOCK_TIMEOUT_MS
+            )
+            opened = await Database.open(chosen, f"{schema}, pg_catalog", FakeClock(NOON))
+            pools[service] = opened.pool
+        return cls(admin, pools, schemas, wipe, empty)
+
+    async def clean(self) -> None:
+        """Make everything as it was in the beginning."""
+        self._uses += 1
+        await self.admin.execute(self._wipe if self._uses % TRUNCATE_EVERY else self._empty)
+
+    async def set_clock(self, moment: datetime) -> None:
+        """Set the servers' clock."""
+        sql = "; ".join(
+            f"UPDATE {schema}.sim_clock SET moment = '{moment.isoformat()}'" for schema in self.schemas.values()
+        )
+        await self.admin.execute(sql)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for pool in self.pools.values():
+            pool.terminate()
+        await self.admin.close()
+
+
+async def _cleaning(admin: "asyncpg.Connection[asyncpg.Record]", schemas: Sequence[str]) -> tuple[str, str]:
+    """Give the statements that clear all tables, and those that do it by truncating; rows of the beginning come back."""
+    wipe, tables, again = [], [], []
+    for row in await admin.fetch(_TABLES, list(schemas)):
+        table = f"{row['schema']}.{row['name']}"
+        wipe.append(f"DELETE FROM {table}")
+        tables.append(table)
+        if await admin.fetchval(f"SELECT count(*) FROM {table}"):
+            saved = f"{row['schema']}.sim_{row['name']}"
+            await admin.execute(f"CREATE TABLE {saved} AS TABLE {table}")
+            again.append(f"INSERT INTO {table} SELECT * FROM {saved}")
+    clock = [f"UPDATE {schema}.sim_clock SET moment = '2026-11-24T12:00:00Z'" for schema in schemas]
+    return "; ".join([*wipe, *again, *clock]), "; ".join([f"TRUNCATE {', '.join(tables)}", *again, *clock])

@@ -1,0 +1,338 @@
+"""The world of one schedule: a broker, two services of some replicas, a clock, and the steps that move them."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+from uuid import UUID
+
+from aiokafka.errors import KafkaError
+from asyncpg import LockNotAvailableError
+
+from habeas.chassis.consumer import Consumer
+from habeas.chassis.database import TRANSIENT, Database
+from habeas.chassis.ids import uuid7
+from habeas.chassis.lanes import Lanes
+from habeas.chassis.producer import PublishFailed, Record
+from habeas.chassis.relay import Relay
+from habeas.chassis.service import Service
+from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.worker import Worker
+from habeas.contracts import topics
+from habeas.contracts.topics import Topic
+from tests.simulation import toys
+from tests.simulation.actors import Actor, Crashed, Pool, Stage
+from tests.simulation.broker import Broker, FastStreamBroker, Producer
+from tests.simulation.fate import CALM, KINDS, Fate
+from tests.simulation.field import Field
+from tests.simulation.garbage import GARBAGE
+from tests.simulation.schedule import TURNS, Schedule, Step
+from tests.simulation.toys import FIRST, SECOND
+from tests.support.delivery import NOON, PROTECTOR, settings
+
+LEASE_S: Final = 15.0
+SETTINGS: Final = settings(
+    inbox_batch_rows_max=4,
+    relay_batch_rows_max=3,
+    lease_s=LEASE_S,
+    retry_first_s=1,
+    retry_max_s=4,
+    lock_timeout_ms=10,
+    poll_interval_s=0.01,
+)
+
+HEARS: Final[dict[str, Topic]] = {FIRST: topics.ERASURES, SECOND: topics.REQUESTS}
+TROUBLE: Final = (*TRANSIENT, PublishFailed, KafkaError)
+_TICK: Final = timedelta(seconds=0.05)
+FLOW: Final = (
+    ("sweep", FIRST),
+    ("relay", FIRST),
+    ("consumer", SECOND),
+    ("consumer", SECOND),
+    ("worker", SECOND),
+    ("relay", SECOND),
+    ("consumer", FIRST),
+    ("consumer", FIRST),
+    ("worker", FIRST),
+    ("relay", FIRST),
+)
+JUMPS_S: Final = (-3600, -90, -5, 5, 90, 280, 86_400, 40 * 86_400)
+
+ADD_TOY: Final = """
+    INSERT INTO request_intake.toys (toy_id, wanted) VALUES ($1, 1) ON CONFLICT (toy_id) DO UPDATE SET wanted = toys.wanted + 1
+"""
+
+
+class Broken(AssertionError):
+    """The world does not behave: a process ended with an error that nobody foresaw, or does not come to an end."""
+
+
+@dataclass
+class Clock:
+    """A replica's own clock: the world's, off by what it was stepped."""
+
+    world: "World"
+    skew: timedelta = timedelta(0)
+
+    __hash__ = object.__hash__
+
+    def now(self) -> datetime:
+        """The time of day as this machine has it."""
+        return self.world.now + self.skew
+
+    def monotonic(self) -> float:
+        """Seconds since the beginning, the same on every machine."""
+        return (self.world.now - NOON).total_seconds()
+
+
+@dataclass
+class Variants:
+    """The classes of the delivery core that are simulated; broken ones stand in for them where the checker is tested."""
+
+    lanes: type[Lanes] = Lanes
+    worker: type[Worker] = Worker
+    relay: type[Relay] = Relay
+    consumer: type[Consumer] = Consumer
+
+
+@dataclass(eq=False)
+class Replica:
+    """One process: its clock, its connections, its loops."""
+
+    name: str
+    service: str
+    instance: int
+    lanes: Lanes
+    relay: Relay
+    consumer: Consumer
+    actors: dict[str, Actor]
+    clock: Clock
+    is_dead: bool = False
+    is_frozen: bool = False
+
+
+@dataclass
+class World:
+    """Everything that one schedule moves."""
+
+    schedule: Schedule
+    ground: Field
+    variants: Variants = field(default_factory=Variants)
+    now: datetime = NOON
+    trace: list[str] = field(default_factory=list)
+    replicas: dict[tuple[str, int], Replica] = field(default_factory=dict)
+    ghosts: list[Replica] = field(default_factory=list)  # replaced while they stood still
+
+    def __post_init__(self) -> None:
+        rng = random.Random(self.schedule.seed)  # noqa: S311 -- a schedule must repeat
+        random.seed(self.schedule.seed)  # jitter of workers and databases
+        self.stage = Stage(rng, CALM, self.trace.append)
+        self.weather = KINDS[self.schedule.weather]
+        self.broker = Broker(lambda: int(self.now.timestamp() * 1000))
+        for service, topic in HEARS.items():
+            self.broker.group(service, [topic.name])
+        self.keys = [UUID(int=rng.getrandbits(128), version=4) for _ in range(self.schedule.keys)]
+        self.submitted = dict.fromkeys(self.keys, 0)
+        self.plan = toys.Plan()
+        for _ in range(self.schedule.faults):
+            place = (rng.choice((FIRST, SECOND)), rng.choice(self.keys), rng.randint(1, 3))
+            self.plan.faults.setdefault(place, []).append(rng.choice(list(toys.Fault)))
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Every service's replicas, by ordinal."""
+        counts = zip((FIRST, SECOND), self.schedule.replicas, strict=True)
+        return [(service, number) for service, count in counts for number in range(count)]
+
+    async def start(self, service: str, instance: int) -> Replica:
+        """Start a replica, which takes its lanes."""
+        name = f"{service}-{instance}"
+        clock = Clock(self)
+        chosen = SETTINGS.model_copy(update={"instance": instance})
+        pool = cast("Any", Pool(self.ground.pools[service], self.stage))
+        database = Database(pool, self.ground.schemas[service], clock, chosen)
+        lanes = self.variants.lanes(database, uuid7(clock), instance, LEASE_S)
+        producer = cast("Any", Producer(self.broker, self.stage.gate))
+        relay = self.variants.relay(service, database, lanes, producer, chosen)
+        handlers = {event.type: handler for event, handler in toys.handlers(service, lanes.holder, self.plan).items()}
+        heard = {HEARS[service].name: HEARS[service]}
+        worker = self.variants.worker(database, lanes, handlers, heard, PROTECTOR, chosen)
+        consumer = self._consumer(service, heard, frozenset(handlers), database, chosen)
+        database.on_commit(relay.note)
+        units: dict[str, Callable[[], Awaitable[object]]] = {
+            "lanes": lanes.balance,
+            "relay": relay.step,
+            "worker": worker.step,
+            "consumer": lambda: _consume(consumer),
+            "house": lambda: Service._keep_house(cast("Any", None), database),
+        }
+        if service == FIRST:
+            units["sweep"] = lambda: toys.count_toys(database)
+        actors = {kind: Actor(f"{name} {kind}", unit) for kind, unit in units.items()}
+        replica = Replica(name, service, instance, lanes, relay, consumer, actors, clock)
+        self.replicas[service, instance] = replica
+        await self.turn(replica, "lanes")
+        return replica
+
+    def _consumer(
+        self, service: str, heard: dict[str, Topic], wanted: frozenset[str], database: Database, chosen: ChassisSettings
+    ) -> Consumer:
+        FastStreamBroker.opened = (self.broker, self._fetching)
+        return self.variants.consumer(service, heard, wanted, database, PROTECTOR, chosen, lambda: None)
+
+    async def _fetching(self, point: str) -> Fate:
+        """A turn of a consumer begins where it fetches."""
+        if point == "fetch":
+            await self.stage.hold(point)
+        return await self.stage.gate(point)
+
+    async def run(self, step: Step) -> None:
+        """Let one step happen."""
+        self.now += _TICK
+        rng = random.Random(step.seed)  # noqa: S311 -- a schedule must repeat
+        self.trace.append(f"-- {step.kind} ({step.seed})")
+        self.stage.rng = rng
+        if step.kind in (*TURNS, "house"):
+            self.stage.weather = self.weather
+            await self._take_turn(step.kind, rng)
+            self.stage.weather = CALM
+        elif step.kind == "flow":
+            self.stage.weather = self.weather
+            for kind, service in FLOW:
+                await self._take_turn(kind, rng, service)
+            self.stage.weather = CALM
+        else:
+            await getattr(self, "_" + step.kind.replace(" ", "_"))(rng)
+
+    async def _take_turn(self, kind: str, rng: random.Random, service: str | None = None) -> None:
+        """One loop of one replica goes on; one that is not there is started, a frozen one thaws now and then."""
+        if kind == "sweep":
+            service = FIRST
+        places = [place for place in self.places if service in (None, place[0])]
+        chosen = rng.randrange(len(places) + len(self.ghosts))
+        replica = self.replicas.get(places[chosen]) if chosen < len(places) else self.ghosts[chosen - len(places)]
+        if replica is None or (replica.is_dead and replica not in self.ghosts):
+            replica = await self.start(*places[chosen])
+        if replica.is_dead or kind not in replica.actors:
+            return
+        if replica.is_frozen:
+            if rng.randrange(4):
+                return
+            replica.is_frozen = False
+        if kind == "relay" and rng.randrange(2):
+            replica.relay._events = replica.relay._facts = True  # its poll interval is over
+        await self.turn(replica, kind)
+
+    async def turn(self, replica: Replica, kind: str) -> None:
+        """Let one loop of a replica go on; raises ``Broken`` for an error that its process would not survive."""
+        if replica.is_dead:
+            return
+        actor = replica.actors[kind]
+        error = await self.stage.go_on(actor)
+        if isinstance(error, Crashed):
+            await self.die(replica)
+        elif isinstance(error, TROUBLE):
+            self.trace.append(f"{actor.name} has trouble: {type(error).__name__}")
+            if kind == "relay":
+                replica.relay._events = replica.relay._facts = True
+        elif error is not None:
+            raise Broken(f"{actor.name} ended with {type(error).__name__}: {error}") from error
+
+    async def die(self, replica: Replica) -> None:
+        """End a process where it stands."""
+        replica.is_dead = True
+        self.trace.append(f"{replica.name} is dead")
+        for actor in replica.actors.values():
+            await self.stage.kill(actor)
+
+    def living(self) -> list[Replica]:
+        """Give the replicas that run."""
+        return [replica for replica in self.replicas.values() if not replica.is_dead]
+
+    async def _submit(self, rng: random.Random) -> None:
+        key = rng.choice(self.keys)
+        try:
+            await self.ground.admin.execute(ADD_TOY, key)
+        except LockNotAvailableError:  # whoever counts it up stands still; nobody submitted anything
+            return
+        self.submitted[key] += 1
+
+    async def _crash(self, rng: random.Random) -> None:
+        living = self.living()
+        if living:
+            await self.die(rng.choice(living))
+
+    async def _stop(self, rng: random.Random) -> None:
+        """A rolling restart: a replica that has nothing open gives its lanes back and comes again."""
+        ready = [each for each in self.living() if not any(actor.is_inside for actor in each.actors.values())]
+        if not ready or any(actor.is_inside for each in self.replicas.values() for actor in each.actors.values()):
+            return
+        replica = rng.choice(ready)
+        actor = Actor(f"{replica.name} leaves", replica.lanes.leave)
+        error = await self.stage.go_on(actor)
+        if error is not None and not isinstance(error, TROUBLE):
+            raise Broken(f"{replica.name} cannot leave") from error
+        await replica.consumer.broker.stop()
+        await self.die(replica)
+
+    async def _replace(self, rng: random.Random) -> None:
+        """A replica is held for dead, and its successor of the same ordinal started, while it only stands still."""
+        living = self.living()
+        if not living or self.ghosts:
+            return
+        ghost = rng.choice(living)
+        self.ghosts.append(ghost)
+        ghost.is_frozen = True
+        await self.start(ghost.service, ghost.instance)
+
+    async def _freeze(self, rng: random.Random) -> None:
+        living = self.living()
+        if living:
+            rng.choice(living).is_frozen = True
+
+    async def _pass_time(self, rng: random.Random) -> None:
+        await self.move_clock(rng.choice((0.3, 1.0, 3.0, 6.0)))
+
+    async def _pass_a_lease(self, _: random.Random) -> None:
+        await self.move_clock(LEASE_S + 1)
+
+    async def move_clock(self, seconds: float) -> None:
+        """Let time pass for every machine, and for the databases' server."""
+        self.now += timedelta(seconds=seconds)
+        await self.ground.set_clock(self.now)
+
+    async def _jump(self, rng: random.Random) -> None:
+        if self.replicas:
+            rng.choice(list(self.replicas.values())).clock.skew = timedelta(seconds=rng.choice(JUMPS_S))
+
+    async def _rebalance(self, rng: random.Random) -> None:
+        for service in (FIRST, SECOND):
+            self.broker.group(service).rebalance(rng.randrange(3))
+
+    async def _rewind(self, rng: random.Random) -> None:
+        """The group's offsets are lost, or set back."""
+        service = rng.choice((FIRST, SECOND))
+        group = self.broker.group(service)
+        group.committed = {partition: rng.randint(0, offset) for partition, offset in group.committed.items()}
+        group.rebalance()
+
+    async def _late(self, _: random.Random) -> None:
+        self.broker.land()
+
+    async def _garbage(self, rng: random.Random) -> None:
+        topic = rng.choice((topics.REQUESTS, topics.ERASURES))
+        self.broker.append(rng.choice(GARBAGE)(topic, rng, self.broker))
+
+    async def _copy(self, rng: random.Random) -> None:
+        """A record that was sent before is sent again."""
+        kept = self.broker.of(rng.choice((topics.REQUESTS, topics.ERASURES)).name)
+        if kept:
+            again = rng.choice(kept)
+            self.broker.append(Record(again.topic, again.key, again.value, again.headers, again.partition))
+
+
+async def _consume(consumer: Consumer) -> None:
+    await consumer.start()
+    await consumer.run(asyncio.Event())
