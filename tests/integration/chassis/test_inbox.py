@@ -1,7 +1,7 @@
 """From records to rows: everything is stored once, what cannot be used is parked, nothing is shown."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import pytest_asyncio
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
+from habeas.chassis import positions
 from habeas.contracts import topics
 from habeas_embedded.provision import Access
 from tests.support.delivery import (
@@ -207,3 +208,39 @@ async def test_offsets_whose_commit_failed_are_committed_later(delivery: Deliver
     await consumer._commit(cast("Any", kafka))
     await consumer._commit(cast("Any", kafka))
     assert kafka.committed == {TopicPartition(record.topic, record.partition): record.offset + 1}
+
+
+class GrowingMeanwhile:
+    """A partition to which a record is added, and stored by another replica, right after its end was asked for."""
+
+    def __init__(self, grow: Callable[[], Awaitable[None]]) -> None:
+        self.sought: dict[TopicPartition, int] = {}
+        self._grow = grow
+
+    async def committed(self, _: TopicPartition) -> int:
+        """Nothing was committed beyond the first record."""
+        return 0
+
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first record is there."""
+        return dict.fromkeys(partitions, 0)
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The end as it was before it grew."""
+        await self._grow()
+        return dict.fromkeys(partitions, 0)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read on from there."""
+        self.sought[partition] = offset
+
+
+async def test_what_another_replica_stores_meanwhile_makes_no_partition_new(delivery: Delivery) -> None:
+    """A position beyond an end that is out of date already does not mean that the partition is another one; positions are kept."""
+    record = record_of(extended(new_id(), 1))
+    place = TopicPartition(record.topic, record.partition)
+    kafka = GrowingMeanwhile(lambda: delivery.receive(record))
+    await positions.settle(cast("Any", kafka), delivery.database, [place])
+    rows = await delivery.look("SELECT topic, partition FROM erasure_executor.positions")
+    assert [(row["topic"], row["partition"]) for row in rows] == [tuple(place)]
+    assert kafka.sought == {place: 0}

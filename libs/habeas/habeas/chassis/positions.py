@@ -55,6 +55,8 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
 
     Raises ``RecordsGone``, and what Kafka and database raise when they are away; then it may be called again.
     """
+    # Before the ends: what another replica stores meanwhile must not look like a position that a new partition does not reach.
+    rows = await database.read("positions-find", store.FIND_POSITIONS, sorted({each.topic for each in partitions}))
     try:
         async with asyncio.timeout(_ASK_TIMEOUT_S):  # a partition that is not there would be waited for without end
             committed = {each: await consumer.committed(each) for each in partitions}
@@ -62,7 +64,6 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
             end = await consumer.end_offsets(partitions)
     except TimeoutError as error:
         raise KafkaTimeoutError from error
-    rows = await database.read("positions-find", store.FIND_POSITIONS, sorted({each.topic for each in partitions}))
     stored = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
     starts = {each: choose(stored.get(each), committed[each], first[each], end[each]) for each in partitions}
     for each, start in starts.items():
