@@ -18,7 +18,7 @@ from habeas.chassis.database import Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import Name
 from habeas.chassis.settings import LogLevel
-from habeas.chassis.worker import wait_any
+from habeas.chassis.waiting import wait_any
 from habeas.contracts.topics import AUDIT_ENTRIES
 
 _TOPIC: Final = Name(AUDIT_ENTRIES.name)

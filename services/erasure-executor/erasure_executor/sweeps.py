@@ -20,7 +20,7 @@ from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.errors import NotErased, StoreError, StoreRefused
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, SealBroken, open_text
 
-BATCH_ERASURES_MAX: Final = 100
+BATCH_ERASURES_MAX: Final = 250
 
 
 async def erase_due(db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fingerprinter) -> Swept:

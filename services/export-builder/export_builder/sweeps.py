@@ -18,7 +18,7 @@ from habeas.contracts.vocabulary import Right, StuckReason
 from habeas.datamap.errors import StoreError
 from habeas.sealing import KeyKind, KeyStore, Place, SealBroken, SubjectKey, open_text, seal
 
-BATCH_EXPORTS_MAX: Final = 25
+BATCH_EXPORTS_MAX: Final = 50
 _BATCH_DELETES_MAX: Final = 200
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from habeas.chassis.message import Message
-from habeas.chassis.worker import Worker, in_order, wait_any
+from habeas.chassis.waiting import wait_any
+from habeas.chassis.worker import Worker, in_order
 from habeas.contracts import topics
 from tests.support.delivery import NOON, PROTECTOR, new_id, restricted, settings
 

@@ -23,9 +23,10 @@ from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.message import Protection, Stored, relabel, take
+from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import named
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.worker import wait_any
+from habeas.chassis.waiting import wait_any
 from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.topics import Topic
 
@@ -112,7 +113,9 @@ class Consumer:
         if consumer is None:
             message = "the broker is started before its consumer is run"
             raise Invariant(message)
+        pace = Pace(self._database.clock)
         while not stopping.is_set():
+            pace.begin()
             try:
                 await self._settle(consumer)
                 found = await consumer.getmany(
@@ -134,6 +137,7 @@ class Consumer:
                 return
             if not records or self.polled_at - self._committed_at > _COMMIT_EVERY_S:
                 await self._commit(consumer)
+            await pace.rest(len(records), self._settings.inbox_batch_rows_max, stopping)
         await self._commit(consumer)
 
     def unsettle(self) -> None:

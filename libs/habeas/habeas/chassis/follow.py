@@ -14,11 +14,13 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from habeas.chassis import crash, kafka, log, metrics
+from habeas.chassis.clock import Clock
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT
+from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import named
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.worker import wait_any
+from habeas.chassis.waiting import wait_any
 from habeas.contracts.topics import Topic
 
 Position = Callable[[], Awaitable[int]]
@@ -54,6 +56,7 @@ class Follower:
         self,
         settings: ChassisSettings,
         client_id: str,
+        clock: Clock,
         stopping: asyncio.Event,
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -67,12 +70,14 @@ class Follower:
                 consumer.assign([partition])
                 consumer.seek(partition, await self._begin(consumer, partition))
                 heard_at = _clock()
+                pace = Pace(clock)
                 while not stopping.is_set():
                     if self.alive is not None:
                         await self.alive()
                     if paused():
                         await wait_any(stopping, stopping, self.wait_s)
                         continue
+                    pace.begin()
                     found = await consumer.getmany(timeout_ms=int(self.wait_s * 1000), max_records=self.batch_rows_max)
                     if found and _clock() - heard_at > _SILENCE_S:
                         break  # Kafka may have been another one meanwhile: look at the topic before anything of it is taken
@@ -83,6 +88,7 @@ class Follower:
                         crash.at(Point.FOLLOWER_FETCHED)
                         await self.take(records)
                         crash.at(Point.FOLLOWER_TOOK)
+                        await pace.rest(len(records), self.batch_rows_max, stopping)
             except (KafkaError, *TRANSIENT) as error:
                 log.event("follower.trouble", error=error)
                 await wait_any(stopping, stopping, _TROUBLE_WAIT_S)

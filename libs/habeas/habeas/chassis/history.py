@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from habeas.chassis import kafka, log, store
 from habeas.chassis.database import TRANSIENT, Database, Server
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.worker import wait_any
+from habeas.chassis.waiting import wait_any
 from habeas.contracts.topics import AUDIT_ENTRIES
 
 KAFKA_TROUBLE: Final = (KafkaError, OSError, TimeoutError)

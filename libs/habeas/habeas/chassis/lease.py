@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from habeas.chassis import log
 from habeas.chassis.database import TRANSIENT, Database, Transaction
-from habeas.chassis.worker import wait_any
+from habeas.chassis.waiting import wait_any
 
 
 @asynccontextmanager

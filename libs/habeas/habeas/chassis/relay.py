@@ -14,9 +14,10 @@ from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.lanes import Lanes
 from habeas.chassis.outbox import Pending
+from habeas.chassis.pace import Pace
 from habeas.chassis.producer import Producer, PublishFailed, Record
 from habeas.chassis.settings import ChassisSettings
-from habeas.chassis.worker import wait_any
+from habeas.chassis.waiting import wait_any
 from habeas.contracts import audit, topics
 from habeas.contracts.envelope import Envelope, encode_headers
 
@@ -57,8 +58,10 @@ class Relay:
         """Publish until told to stop; while Kafka or the database is away, keep trying."""
         clock = asyncio.get_running_loop().time
         looked_at = clock()
+        pace = Pace(self._database.clock)
         while not stopping.is_set():
             self.wake.clear()
+            pace.begin()
             if clock() - looked_at >= self._settings.poll_interval_s:
                 # However busy the own transactions keep it: other replicas write rows for these lanes too.
                 looked_at = clock()
@@ -73,6 +76,7 @@ class Relay:
                 continue
             if sent == 0:
                 await wait_any(self.wake, stopping, self._settings.poll_interval_s)
+            await pace.rest(sent, self._settings.relay_batch_rows_max, stopping)
 
     async def step(self) -> int:
         """Publish one batch of events and one of audit entries; gives how many records were acknowledged."""

@@ -35,8 +35,9 @@ from habeas.chassis.relay import Relay
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.sweep import Sweep, Swept
 from habeas.chassis.trim import Trimmer, sensitive
+from habeas.chassis.waiting import wait_any
 from habeas.chassis.watchdog import Deadman, Watchdog
-from habeas.chassis.worker import Handler, Worker, wait_any
+from habeas.chassis.worker import Handler, Worker
 from habeas.contracts.model import Event
 from habeas.contracts.topics import Topic
 
@@ -322,7 +323,7 @@ class Service:
             *(sweep.run(self.stopping, self._handled, paused) for sweep in self._sweeps),
             *(
                 build(running.database).run(
-                    settings, f"{self.name}-{settings.instance}-follower", self.stopping, paused
+                    settings, f"{self.name}-{settings.instance}-follower", self.clock, self.stopping, paused
                 )
                 for build in self._followers
             ),

@@ -1,6 +1,7 @@
 """Sweeps: work that looks for itself. A sweep takes no input, is idempotent and bounded, and says whether there is more."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,8 +10,9 @@ from habeas.chassis import log, metrics
 from habeas.chassis.clock import Clock
 from habeas.chassis.database import TRANSIENT
 from habeas.chassis.errors import Invariant
+from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import Name
-from habeas.chassis.worker import wait_any
+from habeas.chassis.waiting import wait_any
 
 _PAUSED_LOOK_S: Final = 0.5
 
@@ -38,12 +40,14 @@ class Sweep:
         self, stopping: asyncio.Event, handled: "Callable[[Sweep], None]", paused: Callable[[], bool] = lambda: False
     ) -> None:
         """Sweep until told to stop. An ``Invariant`` ends the process; other failures are told and tried again in time."""
+        pace = Pace(self.clock)
         while not stopping.is_set():
             self.wake.clear()
+            pace.begin()
             if paused():
                 await wait_any(stopping, stopping, min(self.every_s, _PAUSED_LOOK_S))
                 continue
-            more = False
+            more, done = False, 0
             started = self.clock.monotonic()
             try:
                 swept = await self.once()
@@ -55,7 +59,7 @@ class Sweep:
                 log.event("sweep.failed", sweep=Name(self.name), error=error)
                 metrics.SWEEP_FAILURES.add(sweep=Name(self.name))
             else:
-                more = swept.more
+                more, done = swept.more, swept.handled
                 self.ended_at = self.clock.monotonic()
                 if swept.handled:
                     metrics.SWEEP_HANDLED_ROWS.add(swept.handled, sweep=Name(self.name))
@@ -63,3 +67,4 @@ class Sweep:
             metrics.SWEEP_DURATION_S.observe(self.clock.monotonic() - started, sweep=Name(self.name))
             if not more:
                 await wait_any(self.wake, stopping, self.every_s)
+                await pace.rest(done, sys.maxsize, stopping)

@@ -18,7 +18,7 @@ from habeas.chassis.crash import Point
 from habeas.chassis.ids import uuid7
 from habeas.chassis.producer import Producer, PublishFailed, Record
 from habeas.chassis.settings import ChassisSettings
-from habeas.chassis.worker import wait_any
+from habeas.chassis.waiting import wait_any
 from habeas.contracts.catalogue import ROLLED
 from habeas.contracts.envelope import Envelope, encode_headers
 from habeas.contracts.topics import Topic

@@ -20,8 +20,10 @@ from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant, Poison, Retry
 from habeas.chassis.lanes import Lanes
 from habeas.chassis.message import Defect, Message, Protection, read
+from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import Name
 from habeas.chassis.settings import ChassisSettings, LogLevel
+from habeas.chassis.waiting import wait_any
 from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.topics import Topic
 from habeas.contracts.vocabulary import ParkReason
@@ -84,8 +86,10 @@ class Worker:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop; the batch in progress is finished. An ``Invariant`` ends the process."""
+        pace = Pace(self._database.clock)
         while not stopping.is_set():
             self.wake.clear()
+            pace.begin()
             try:
                 handled = 0 if self.halted or self._paused() else await self.step()
             except TRANSIENT as error:
@@ -96,6 +100,7 @@ class Worker:
                 self._told()
             if not handled or not self._more:
                 await wait_any(self.wake, stopping, self._settings.poll_interval_s)
+                await pace.rest(handled, self._settings.inbox_batch_rows_max, stopping)
 
     async def step(self) -> int:
         """Handle one batch; gives how many messages it settled."""
@@ -309,20 +314,6 @@ def in_order(messages: Sequence[Message]) -> list[list[Message]]:
             groups.append([message])
             last_of_key[message.key] = len(groups) - 1
     return groups
-
-
-async def wait_any(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> bool:
-    """Wait until either event is set or the limit is over; answers whether one was set."""
-    if first.is_set() or second.is_set():
-        return True
-    loop = asyncio.get_running_loop()
-    waiters = [loop.create_task(first.wait()), loop.create_task(second.wait())]
-    try:
-        done, _ = await asyncio.wait(waiters, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
-    finally:
-        for waiter in waiters:
-            waiter.cancel()
 
 
 async def _pause(stopping: asyncio.Event, limit_s: float) -> None:
