@@ -112,8 +112,11 @@ bench: install ## every benchmark: tables, JSON and charts
 	$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: bench-pipeline
-bench-pipeline: install ## one benchmark: events and erasures through the fleet
+bench-pipeline: install ## one benchmark: events and erasures through the fleet (also: bench-history, bench-mails, …)
 	$(BIN)/python -m tests.bench pipeline $(ARGS)
+
+bench-%: install
+	$(BIN)/python -m tests.bench $* $(ARGS)
 
 .PHONY: lock
 lock: install ## write requirements.lock and deploy/requirements.lock anew (ARGS=--upgrade for newer versions)

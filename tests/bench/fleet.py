@@ -4,7 +4,7 @@ import asyncio
 import statistics
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -26,11 +26,12 @@ from habeas_embedded.fleet import Fleet, FleetPlan
 from habeas_embedded.provision import SERVICES, Access, prepare_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
-from tests.bench import cpu
+from tests.bench import cpu, raw
 from tests.bench.report import Figure
 
 _LIMIT_S: Final = 300.0
 _SINGLES: Final = 60
+_RAW: Final = 500
 _CLOCK: Final = SystemClock()
 
 
@@ -94,7 +95,7 @@ async def measure(console: Console, sizes: Sizes) -> list[Figure]:
                 servers.postgres_admin_dsn,
                 seed=7,
                 now=now,
-                size=Size(accounts=people + 500, days=120, logs_each=5, tasks_each=2),
+                size=Size(accounts=people + 2 * _RAW + 500, days=120, logs_each=5, tasks_each=2),
             ),
             create_topics(servers.kafka_bootstrap),
         )
@@ -126,10 +127,14 @@ async def measure(console: Console, sizes: Sizes) -> list[Figure]:
         figures += await _b3(publisher, listener, accounts[: 2 * _SINGLES])
         rest = accounts[2 * _SINGLES :]
         console.print(f"B1: {sizes.erasures} erasures")
-        figures += await _b1(publisher, listener, rest[: sizes.erasures], platform)
+        raw_exports = await raw.exports_per_second(platform.owner_dsn, rest[-_RAW:])
+        raw_erasures = await raw.erasures_per_second(platform.owner_dsn, rest[-_RAW:])
+        erasures = await _b1(publisher, listener, rest[: sizes.erasures], platform)
+        figures += [replace(erasures[0], raw=raw_erasures), *erasures[1:]]
         console.print(f"B2: {sizes.exports} exports")
-        figures += await _b2(publisher, listener, rest[sizes.erasures : sizes.erasures + sizes.exports], access, fleet)
-        return figures
+        rest = rest[sizes.erasures : sizes.erasures + sizes.exports]
+        exports = await _b2(publisher, listener, rest, access, fleet)
+        return [*figures, replace(exports[0], raw=raw_exports), *exports[1:]]
 
 
 def _b14(servers_s: float, fleet_s: float) -> Figure:

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import fleet, mails, pair, recovery
+from tests.bench import fleet, mails, page, pair, recovery
 from tests.bench.report import Figure, keep, show
 
 
@@ -18,6 +18,7 @@ async def _pipeline(console: Console) -> list[Figure]:
 
 _BENCHES: Final[Mapping[str, Callable[[Console], Awaitable[list[Figure]]]]] = {
     "pipeline": _pipeline,
+    "history": pair.measure_history,
     "mails": mails.measure,
     "recovery": recovery.measure,
 }
@@ -28,9 +29,13 @@ async def _run(console: Console, name: str) -> list[Figure]:
 
 
 def main() -> None:
-    """Run the named benchmarks, or all."""
+    """Run the named benchmarks, or all; ``--write`` puts the newest figures of each into docs/performance.md."""
     console = Console(width=None if sys.stdout.isatty() else 200)
-    for name in sys.argv[1:] or _BENCHES:
+    names = [word for word in sys.argv[1:] if word != "--write"]
+    for name in names or _BENCHES:
         figures = asyncio.run(_run(console, name))
         show(console, figures)
         console.print(f"kept in {keep(name, figures)}")
+    if "--write" in sys.argv:
+        page.write()
+        console.print(f"written to {page.PAGE} and {page.CHART}")

@@ -8,6 +8,7 @@ from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
 from habeas.contracts.export_builder import ExportCompleted, ExportStuck
 from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
 from habeas.contracts.platform import RequestSubmitted
+from habeas.datamap.deadlines import load_calendars
 from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
 from habeas.datamap.postgres import open_stores
@@ -21,6 +22,7 @@ def build(settings: Settings) -> Service:
     kek = settings.sealing.open()
     service = Service("request-intake", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
+    load_calendars(policy, service.clock.now())
     stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
     keys = KeyStore(kek, service.clock.now)
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
