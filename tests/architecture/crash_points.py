@@ -41,7 +41,7 @@ STEPS: Final = frozenset(
         ("chassis/lanes.py", "_balance", "tx.fetch(store.TAKE_LANES)"),
         ("chassis/producer.py", "publish", "producer.send_batch"),
         ("chassis/relay.py", "_publish_events", "self._producer.publish"),
-        ("chassis/relay.py", "_publish_facts", "self._producer.publish"),
+        ("chassis/relay.py", "_publish_facts", "self._facts_producer.publish"),
         ("chassis/trim.py", "step", "self.producer.publish"),
         ("chassis/trim.py", "step", "kafka.trim"),
         ("chassis/worker.py", "_handle", "self._claim"),

@@ -5,7 +5,7 @@ A crash between the acknowledgement and the mark sends rows twice; consumers dro
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from habeas.chassis import crash, log, metrics, store, tracing
@@ -29,64 +29,94 @@ _AUDIT_TYPE: Final = "audit.entry"
 _PARTITIONS: Final = {topic.name: topic.partitions for topic in topics.CATALOGUE}
 
 
+class _Line:
+    """What one of the two loops looks for, and what wakes it."""
+
+    def __init__(self, publish: Callable[[], Awaitable[int]]) -> None:
+        self.publish = publish
+        self.wake = asyncio.Event()
+        self.waits = True  # something may be waiting; found out by looking
+
+    def note(self) -> None:
+        """Something was left to publish."""
+        self.waits = True
+        self.wake.set()
+
+
 class Relay:
-    """Publishes the events of the held lanes, and the service's audit entries where this replica holds the audit lane."""
+    """Publishes the events of the held lanes, and the service's audit entries where this replica holds the audit lane.
+
+    Each has a loop and a producer of its own, so that an event never waits for the log.
+    """
 
     def __init__(
-        self, service: str, database: Database, lanes: Lanes, producer: Producer, settings: ChassisSettings
+        self,
+        service: str,
+        database: Database,
+        lanes: Lanes,
+        producer: Producer,
+        settings: ChassisSettings,
+        facts_producer: Producer | None = None,
     ) -> None:
-        self.wake = asyncio.Event()
-        self._events = True  # something may be waiting; found out by looking
-        self._facts = True
         self._service = service
         self._producer_name = audit.Producer(service)
         self._database = database
         self._lanes = lanes
         self._producer = producer
+        self._facts_producer = facts_producer or producer
         self._settings = settings
+        self._events = _Line(self._publish_events)
+        self._facts = _Line(self._publish_facts)
 
     def note(self, pending: Pending) -> None:
         """Wake up when a commit left something to publish."""
         if pending.events:
-            self._events = True
-            self.wake.set()
+            self._events.note()
         if pending.facts:
-            self._facts = True
-            self.wake.set()
+            self._facts.note()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Publish until told to stop; while Kafka or the database is away, keep trying."""
+        """Publish events until told to stop; while Kafka or the database is away, keep trying."""
+        await self._run(self._events, stopping)
+
+    async def run_facts(self, stopping: asyncio.Event) -> None:
+        """Publish audit entries until told to stop, likewise."""
+        await self._run(self._facts, stopping)
+
+    async def step(self) -> int:
+        """Publish one batch of events and one of audit entries; gives how many records were acknowledged."""
+        return await self._step(self._events) + await self._step(self._facts)
+
+    async def _run(self, line: _Line, stopping: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time
         looked_at = clock()
         pace = Pace(self._database.clock)
         while not stopping.is_set():
-            self.wake.clear()
+            line.wake.clear()
             pace.begin()
             if clock() - looked_at >= self._settings.poll_interval_s:
                 # However busy the own transactions keep it: other replicas write rows for these lanes too.
                 looked_at = clock()
-                self._events = self._facts = True
+                line.waits = True
             try:
-                sent = await self.step()
+                sent = await self._step(line)
             except (PublishFailed, *TRANSIENT) as error:
                 log.event("relay.trouble", error=error)
                 metrics.RELAY_FAILURES.add()
-                self._events = self._facts = True
+                line.waits = True
                 await wait_any(stopping, stopping, self._settings.poll_interval_s)
                 continue
             if sent == 0:
-                await wait_any(self.wake, stopping, self._settings.poll_interval_s)
+                await wait_any(line.wake, stopping, self._settings.poll_interval_s)
             await pace.rest(sent, self._settings.relay_batch_rows_max, stopping)
 
-    async def step(self) -> int:
-        """Publish one batch of events and one of audit entries; gives how many records were acknowledged."""
-        look_for_events, self._events = self._events, False
-        look_for_facts, self._facts = self._facts, False
-        events = await self._publish_events() if look_for_events else 0
-        facts = await self._publish_facts() if look_for_facts else 0
-        self._events |= events == self._settings.relay_batch_rows_max
-        self._facts |= facts == self._settings.relay_batch_rows_max
-        return events + facts
+    async def _step(self, line: _Line) -> int:
+        if not line.waits:
+            return 0
+        line.waits = False
+        sent = await line.publish()
+        line.waits |= sent == self._settings.relay_batch_rows_max
+        return sent
 
     async def _publish_events(self) -> int:
         lanes, _ = self._lanes.of_messages()
@@ -143,7 +173,7 @@ class Relay:
             envelope = Envelope(row["event_id"], _AUDIT_TYPE, self._service, row["created_at"], self._service, trace)
             key = f"{self._service}/{row['seq']}".encode()
             records.append(Record(topic, key, row["line"], encode_headers(envelope), partition=0))
-        await self._producer.publish(records, _PUBLISH_TIMEOUT_S)
+        await self._facts_producer.publish(records, _PUBLISH_TIMEOUT_S)
         crash.at(Point.RELAY_FACTS_ACKED)
         _end(hops)
 
@@ -155,14 +185,11 @@ class Relay:
 
     async def _sequence(self, tx: Transaction) -> None:
         """Give every waiting fact its number and link. The head row's lock makes sequences gapless whatever commits late."""
-        facts = await tx.fetch(store.FIND_UNSEQUENCED, self._settings.relay_batch_rows_max)
-        if not facts:
-            return
         head = await tx.fetchrow(store.LOCK_AUDIT_HEAD)
         if head is None:
             message = "the audit head is gone; the log cannot be continued"
             raise Invariant(message)
-        # Read again under the lock: another relay may have numbered these facts meanwhile.
+        # Read under the lock: another relay may be numbering facts at the same time.
         facts = await tx.fetch(store.FIND_UNSEQUENCED, self._settings.relay_batch_rows_max)
         seq, link = head["seq"], head["hash"]
         numbered: list[tuple[int, int, bytes]] = []

@@ -70,7 +70,7 @@ class _Running:
     control: Control
     lanes: Lanes
     relay: Relay
-    producer: Producer
+    producers: tuple[Producer, ...]
     worker: Worker
     consumer: Consumer | None
 
@@ -271,7 +271,8 @@ class Service:
         settings = self.settings
         lanes = Lanes(database, uuid7(self.clock), settings.instance, settings.lease_s)
         producer = Producer(settings, f"{self.name}-{settings.instance}-relay")
-        relay = Relay(self.name, database, lanes, producer, settings)
+        facts_producer = Producer(settings, f"{self.name}-{settings.instance}-audit")
+        relay = Relay(self.name, database, lanes, producer, settings, facts_producer)
         control = Control(database, settings.log_level)
         worker = Worker(
             database,
@@ -290,7 +291,7 @@ class Service:
             )
         self._sweeps = [build(database) for build in self._sweepers]
         database.on_commit(relay.note)
-        return _Running(database, control, lanes, relay, producer, worker, consumer)
+        return _Running(database, control, lanes, relay, (producer, facts_producer), worker, consumer)
 
     def _handled(self, by: Sweep | None = None) -> None:
         """Something was done that sweeps may have been waiting for."""
@@ -307,6 +308,7 @@ class Service:
         jobs: list[Coroutine[Any, Any, None]] = [
             running.lanes.keep(self.stopping),
             running.relay.run(self.stopping),
+            running.relay.run_facts(self.stopping),
             running.worker.run(self.stopping),
             self._watch_history(running),
             self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database)),
@@ -366,7 +368,7 @@ class Service:
         if running.consumer is not None:
             await _bounded(running.consumer.broker.stop(), part_s)
         await _bounded(self._drain(running.relay), part_s / 2)
-        await _bounded(running.producer.stop(), part_s / 2)
+        await asyncio.gather(*(_bounded(producer.stop(), part_s / 2) for producer in running.producers))
         await _bounded(running.lanes.leave(), part_s / 2)
 
     async def _drain(self, relay: Relay) -> None:
