@@ -101,7 +101,7 @@ async def _work_off(world: World, service: str, number: int) -> None:
         if left["pending"] or left["parked"] or left["unread"]:
             await world.turn(replica, "worker")
         if left["unpublished"] and number:
-            replica.relay._events = replica.relay._facts = True  # its poll interval is over
+            replica.relay.look()  # its poll interval is over
         await world.turn(replica, "relay")
 
 

@@ -222,7 +222,7 @@ class World:
                 return
             replica.is_frozen = False
         if kind == "relay" and rng.randrange(2):
-            replica.relay._events = replica.relay._facts = True  # its poll interval is over
+            replica.relay.look()  # its poll interval is over
         await self.turn(replica, kind)
 
     async def turn(self, replica: Replica, kind: str) -> None:
@@ -236,7 +236,7 @@ class World:
         elif isinstance(error, TROUBLE):
             self.trace.append(f"{actor.name} has trouble: {type(error).__name__}")
             if kind == "relay":
-                replica.relay._events = replica.relay._facts = True
+                replica.relay.look()
         elif error is not None:
             raise Broken(f"{actor.name} ended with {type(error).__name__}: {error}") from error
 

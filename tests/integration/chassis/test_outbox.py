@@ -63,7 +63,7 @@ async def test_row_ids_ascend_with_the_state_of_each_key(delivery: Delivery) -> 
         tasks.create_task(relay.run(stopping))
         await asyncio.gather(*(write(delivery, keys, seed) for seed in range(WRITERS)))
         stopping.set()
-    relay._events.note()
+    relay.look()
     while await relay.step():
         pass
     rows = await delivery.look("SELECT value FROM erasure_executor.outbox ORDER BY outbox_id")
@@ -109,7 +109,7 @@ async def test_a_late_commit_is_found(delivery: Delivery) -> None:
             tx.emit(extended(key, 1))
         assert await relay.step() == 1
         late.set()
-    relay._events.note()
+    relay.look()
     assert await relay.step() == 1
     assert [record.topic for record in broker.records] == ["request-intake.requests.v1", "t"]
 

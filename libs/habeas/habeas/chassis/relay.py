@@ -75,6 +75,11 @@ class Relay:
         if pending.facts:
             self._facts.note()
 
+    def look(self) -> None:
+        """Look for both kinds with the next step, whoever wrote them."""
+        self._events.note()
+        self._facts.note()
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Publish events until told to stop; while Kafka or the database is away, keep trying."""
         await self._run(self._events, stopping)
