@@ -81,6 +81,7 @@ class Outcome:
     stuck: Mapping[str, int] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
     uncertain_mails: int = 0
+    refused: int = 0
 
     def count(self, fault: Fault) -> int:
         """How many violations of a kind were found."""
@@ -198,6 +199,7 @@ def _sum_up(outcome: Outcome, history: History, client: Client, nemesis: Nemesis
     outcome.kills = dict(sorted(nemesis.kills.items()))
     outcome.faults = dict(sorted(Counter(each.fault.kind.value for each in nemesis.happened if each.did).items()))
     outcome.ended = list(nemesis.ended)
+    outcome.refused = nemesis.refused
     outcome.uncertain_mails = sum(history.uncertain.values())
     outcome.events = sum(len(held.outbox) for held in history.slices.values()) + client.acked
     table: dict[str, Counter[str]] = {}
@@ -242,6 +244,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "requests": outcome.requests,
         "ended_by_themselves": Counter(outcome.ended),
         "uncertain_mails": outcome.uncertain_mails,
+        "faults_refused": outcome.refused,
         **{fault.value: outcome.count(fault) for fault in Fault},
         "failures": outcome.failures[:200],
     }

@@ -44,6 +44,7 @@ class Nemesis:
     kills: Counter[str] = field(default_factory=Counter)
     happened: list[Happened] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    refused: int = 0  # faults that this machine does not let us make
     last_mended_s: float = 0.0
     _begun_s: float = 0.0
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
@@ -169,8 +170,8 @@ class Nemesis:
                     return await self._paused(family, fault.seconds, stopping)
                 case Kind.QUOTA:
                     did = await self._limited(family, _SERVER_FILE_BYTES, fault.seconds, stopping)
-                    for process in self._family(server):  # those made meanwhile inherited the limit
-                        _limit(process, _KEEP)
+                    if did:  # those made meanwhile inherited the limit
+                        await self._on_each(self._family(server), lambda process: _limit(process, _KEEP))
                     return did
                 case Kind.KILL_BACKEND:
                     if len(family) < 2:
@@ -208,8 +209,15 @@ class Nemesis:
     async def _limited(
         self, family: Sequence[psutil.Process], size: int, seconds: float, stopping: asyncio.Event
     ) -> str:
-        """Let no file of these processes grow beyond a size: writing fails as on a full disk (EFBIG, not ENOSPC)."""
-        await self._on_each(family, lambda process: _limit(process, size))
+        """Let no file of these processes grow beyond a size: writing fails as on a full disk (EFBIG, not ENOSPC).
+
+        Another user's processes (PostgreSQL, when we are root) may be out of reach where capabilities are taken away.
+        """
+        try:
+            await self._on_each(family, lambda process: _limit(process, size))
+        except PermissionError:
+            self.refused += 1
+            return ""
         try:
             await pause(stopping, seconds)
         finally:

@@ -14,6 +14,7 @@ def table(outcome: Outcome) -> str:
         "",
         *_row("kills (SIGKILL to a running process)", killed, _pairs(outcome.kills)),
         *_row("faults of all kinds", sum(outcome.faults.values()), _pairs(outcome.faults)),
+        *_row("faults that this machine does not allow", outcome.refused),
         *_row("replicas of each service", outcome.form.replicas),
         *_row("requests", sum(sum(ends.values()) for ends in outcome.requests.values())),
     ]
