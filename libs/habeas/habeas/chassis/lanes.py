@@ -6,6 +6,7 @@ tokens it believes in, and finds nothing under a token that has moved on.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
@@ -17,6 +18,7 @@ from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.outbox import AUDIT_LANE, LANES
 from habeas.chassis.settings import LogLevel
 
+_TROUBLE_WAIT_S: Final = 1.0
 _LOOKS_PER_LEASE: Final = 20  # at most, while leases of others are about to run out
 
 
@@ -53,14 +55,16 @@ class Lanes:
         Whoever lives looks again when the next lease of another replica runs out, so that lanes of the dead rest no longer than that.
         """
         while not stopping.is_set():
+            longest_s = math.inf
             try:
                 await self.balance()
             except TRANSIENT as error:
                 log.event("lanes.trouble", error=error)
+                longest_s = _TROUBLE_WAIT_S  # without lanes nothing is done: ask soon whether the database is back
                 if not self._fresh():
                     self.held = {}
             try:
-                await asyncio.wait_for(stopping.wait(), self._wait_s())
+                await asyncio.wait_for(stopping.wait(), min(longest_s, self._wait_s()))
             except TimeoutError:
                 continue
 
