@@ -37,7 +37,7 @@ Pile = Callable[[Servers, Access, int], Awaitable[None]]
 async def measure(console: Console) -> list[Figure]:
     """Kill each server under a backlog of 10,000 events and start it again; then stop the pair with everything up, and without Kafka."""
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(Servers("bench-recovery", only=["kafka", "postgres"]))
+        servers = await stack.enter_async_context(Servers("bench-recovery"))
         access, _ = await asyncio.gather(
             prepare_database(servers.postgres_admin_dsn), create_topics(servers.kafka_bootstrap)
         )

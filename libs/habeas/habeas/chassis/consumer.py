@@ -155,12 +155,15 @@ class Consumer:
     async def _take(self, records: Records, stopping: asyncio.Event) -> bool:
         """Store one batch; False when told to stop while the database was away: its offsets stay where they were."""
         crash.at(Point.CONSUMER_FETCHED)
+        settled = self._settled
         parked = await self._keep(records, stopping)
         if parked is None:
             return False
         for record in records:
-            partition = TopicPartition(record.topic, record.partition)
-            self._offsets[partition] = self._reached[partition] = record.offset + 1
+            self._reached[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        if settled is self._settled:  # else these offsets are of an assignment, perhaps of a Kafka, that is no more
+            for record in records:
+                self._offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
         self._stored()
         self.seen(records)
         metrics.INBOX_RECEIVED_MESSAGES.add(len(records))
