@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from jinja2 import Environment
 
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.request_intake import RequestAccepted, RequestFulfilled
@@ -244,6 +245,21 @@ def test_every_right_has_words_in_every_language(letters: Letters, right: Right,
             for ground in (None, *KeepGround)
         )
         letters.outcome(outcome(right, categories, word, ONE), to, NOW)
+
+
+def test_no_mail_waits_for_a_template(letters: Letters, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the start nothing is compiled any more, whatever is written first."""
+
+    def compile_template(*_: object, **__: object) -> None:
+        raise AssertionError("a template is compiled")
+
+    monkeypatch.setattr(Environment, "compile", compile_template)
+    categories = (CategoryOutcome(category="usage", result=TableResult.KEPT, rows=12),)
+    for language in LANGUAGES:
+        to = Recipient("a@example.net", "Ann", language)
+        letters.acknowledgement(acknowledgement(), to, NOW)
+        letters.outcome(outcome(Right.ACCESS, categories, Outcome.DONE, ONE), to, NOW)
+        letters.policy_change(notice(), a_campaign(date(2027, 1, 15)), to, NOW)
 
 
 def a_campaign(effective_on: date) -> Campaign:

@@ -93,7 +93,7 @@ class Letters:
     """Writes mails in the person's language as far as there are templates, else in English."""
 
     def __init__(self, policy: Policy, sender: str, message_id_domain: str, portal_url: str | None) -> None:
-        """Load every template; a broken one ends the start and not a mail."""
+        """Load every template, and what they import; a broken one ends the start and not a mail, and the first mail waits for none."""
         self._policy = policy
         self._notice = Notice(policy.notice_of_changes, policy.zone)
         self._from = mime.address_header("From", _shown_name(policy.controller.name), sender)
@@ -113,7 +113,10 @@ class Letters:
         html = Environment(
             loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True
         )
+        html.get_template("layout.html")
         for language in LANGUAGES:
+            for environment in (plain, html):
+                environment.get_template(f"{language}/words.txt")
             for kind in (*MailKind, "category"):
                 name = f"{language}/{kind}"
                 self._templates[language, kind] = (plain.get_template(f"{name}.txt"), html.get_template(f"{name}.html"))
