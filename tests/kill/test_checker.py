@@ -265,7 +265,10 @@ async def test_it_finds_a_mail_that_arrived_twice(observer: Observer) -> None:
 
 async def test_it_finds_an_export_that_does_not_open(observer: Observer) -> None:
     """The artefact of a finished export is gone."""
-    artefact = next(observer.ground.fleet.artefacts_dir.glob("*.zip.tink"))
+    export_id = await observer.fleet.fetchval(
+        f"SELECT export_id FROM {BUILDER}.exports WHERE state = 'completed' AND artefact_key IS NOT NULL LIMIT 1"
+    )
+    artefact = observer.ground.fleet.artefacts_dir / f"{export_id}.zip.tink"
     with away(artefact):
         assert Fault.LOST in await _found(observer)
 
