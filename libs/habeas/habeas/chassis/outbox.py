@@ -3,11 +3,12 @@
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from habeas.chassis import store
 from habeas.chassis.clock import Clock
 from habeas.chassis.errors import Invariant
-from habeas.chassis.ids import uuid7
+from habeas.chassis.ids import uuid7s
 from habeas.contracts.audit import AuditFact, encode_fact
 from habeas.contracts.model import Event
 
@@ -39,19 +40,20 @@ async def write(tx: "Transaction", clock: Clock) -> None:
     """
     pending = tx.pending
     if pending.events:
-        rows = [_row(event, trace, clock) for event, trace in pending.events]
+        ids = uuid7s(clock, len(pending.events))
+        rows = [_row(event_id, event, trace) for event_id, (event, trace) in zip(ids, pending.events, strict=True)]
         await tx.execute(store.ADD_EVENTS, tx.now.date(), tx.now, *zip(*rows, strict=True))
     if pending.facts:
-        ids = [uuid7(clock) for _ in pending.facts]
+        ids = uuid7s(clock, len(pending.facts))
         tails = [encode_fact(fact, tx.now) for fact, _ in pending.facts]
         await tx.execute(store.ADD_FACTS, tx.now, ids, tails, [trace for _, trace in pending.facts])
 
 
-def _row(event: Event, trace: str | None, clock: Clock) -> tuple[object, ...]:
+def _row(event_id: UUID, event: Event, trace: str | None) -> tuple[object, ...]:
     value = event.encode()
     if len(value) > VALUE_BYTES_MAX:
         message = f"an event of type {event.type} has {len(value)} bytes, more than a record may hold"
         raise Invariant(message)
     key = event.key()
     subject = key if event.subject_field in (None, event.key_field) else event.subject()
-    return uuid7(clock), lane_of(key.encode()), event.topic.name, key, event.type, subject, trace, value
+    return event_id, lane_of(key.encode()), event.topic.name, key, event.type, subject, trace, value

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from uuid import UUID
 
 VERSION = "habeas-audit/1"
@@ -177,7 +178,7 @@ def encode_fact(fact: AuditFact, at: datetime) -> str:
         if not _HEX64.fullmatch(value):
             message = "commitment must be 64 hexadecimal digits"
             raise BadEntry(message)
-    stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    stamp = _stamp(at)
     commitments = (
         ",".join(f"{CommitmentLabel(label)}:{fact.commitments[label]}" for label in sorted(fact.commitments)) or "-"
     )
@@ -186,6 +187,12 @@ def encode_fact(fact: AuditFact, at: datetime) -> str:
         f" subject={fact.subject or '-'} outcome={AuditOutcome(fact.outcome) if fact.outcome else '-'}"
         f" count={'-' if fact.count is None else fact.count} commitments={commitments}"
     )
+
+
+@lru_cache(maxsize=16)
+def _stamp(at: datetime) -> str:
+    """Render a moment; the facts of a transaction share one."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
 
 
 def encode_entry(producer: Producer, epoch: int, seq: int, prev: str, tail: str) -> bytes:
