@@ -93,9 +93,10 @@ async def _pile_in_kafka(servers: Servers, _access: Access, first: int) -> None:
 
 async def _pile_in_outbox(_servers: Servers, access: Access, first: int) -> None:
     """Leave events in the first service's outbox as its transactions would."""
-    key = uuid7(_CLOCK)
+    keys = [uuid7(_CLOCK) for _ in range(_KEYS)]
     rows = []
     for number in range(first, first + _BACKLOG):
+        key = keys[number % _KEYS]
         event = RequestCompleted(
             request_id=key,
             subject_id=key,
