@@ -104,7 +104,7 @@ test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clo
 	$(BIN)/python -m pytest tests/kill -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
 .PHONY: test-loss
-test-loss: install ## Kafka's data deleted, PostgreSQL failed over and restored to an earlier moment, under load (about five minutes)
+test-loss: install ## Kafka's data deleted, PostgreSQL restarted and failed over to a replica, under load (about five minutes)
 	$(BIN)/python -m pytest tests/loss -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
 .PHONY: bench
