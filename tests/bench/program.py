@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import fleet, mails, page, pair, recovery
+from tests.bench import fleet, mails, overload, page, pair, recovery
 from tests.bench.report import Figure, keep, show
 
 
@@ -21,6 +21,7 @@ _BENCHES: Final[Mapping[str, Callable[[Console], Awaitable[list[Figure]]]]] = {
     "history": pair.measure_history,
     "mails": mails.measure,
     "recovery": recovery.measure,
+    "overload": overload.measure,
 }
 
 
