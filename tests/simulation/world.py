@@ -80,7 +80,9 @@ class Clock:
 
     def now(self) -> datetime:
         """The time of day as this machine has it."""
-        return self.world.now + self.skew
+        now = self.world.now + self.skew
+        self.world.latest = max(self.world.latest, now)
+        return now
 
     def monotonic(self) -> float:
         """Seconds since the beginning, the same on every machine."""
@@ -121,6 +123,7 @@ class World:
     ground: Field
     variants: Variants = field(default_factory=Variants)
     now: datetime = NOON
+    latest: datetime = NOON  # that any clock ever told: messages may bear it
     trace: list[str] = field(default_factory=list)
     replicas: dict[tuple[str, int], Replica] = field(default_factory=dict)
     ghosts: list[Replica] = field(default_factory=list)  # replaced while they stood still
