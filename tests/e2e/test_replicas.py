@@ -1,4 +1,4 @@
-"""Two replicas of every service on real servers: killed, paused, added and taken away."""
+"""Two replicas of every service on real servers: killed, paused, restarted one after the other, added and taken away."""
 
 import asyncio
 import itertools
@@ -198,6 +198,16 @@ async def test_a_paused_replica_is_fenced(stage: Stage) -> None:
         assert "message.handled" not in until_lanes, service
         lost = next(line for line in logged(stage, service, 0, places[service]) if line["event"] == "lanes.lost")
         print(f"{service}: lost {len(lost['lanes'])} lanes with tokens {lost['tokens']}")  # noqa: T201 -- as above
+
+
+async def test_a_rolling_restart_fails_no_request(stage: Stage) -> None:
+    """Every replica of every service is stopped in order and started again under load: everything completes once, all end well."""
+    async with load(stage) as asked:
+        for service, instance in itertools.product(SERVICES, range(2)):
+            await stage.fleet.stop_service(service, instance)
+            assert stage.fleet.member(service, instance).child.exit_code == 0
+            await stage.fleet.start_service(service, instance)
+    await all_ended_well(stage, asked)
 
 
 async def test_replicas_are_added_and_taken_away(stage: Stage) -> None:
