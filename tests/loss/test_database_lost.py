@@ -1,18 +1,28 @@
-"""PostgreSQL restarted, and failed over to a replica: nothing lost, nothing twice."""
+"""PostgreSQL restarted, failed over to a replica, and restored to an earlier moment: nothing lost, nothing twice, never silently wrong."""
 
 import os
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
+from habeas.contracts.vocabulary import Right
+from habeas_embedded.postgres import PostgresServer
+from habeas_embedded.processes import end_of_log
 from habeas_embedded.servers import Servers
-from tests.support.standby import standing_by
+from habeas_embedded.waiting import until
+from tests.support.program import run_habeas
+from tests.support.stage import Stage, raised
+from tests.support.standby import keep_copy, put_back, standing_by
 from tests.support.toy_fleet import PAIR, Toys, paired
 
 WAIT_S: Final = 60.0
+PAST_UNKNOWN: Final = 65
 
 
 @pytest_asyncio.fixture
@@ -65,3 +75,93 @@ async def test_services_follow_a_failover(own: Servers) -> None:
             assert await toys.hears(1600, WAIT_S), await toys.heard()
             assert await toys.effects() == {key: list(range(1, 41)) for key in keys}
             assert pids(toys) == before
+
+
+@pytest.mark.timeout(400)
+async def test_a_restored_database_is_refused_until_an_operator_decides(tmp_path: Path) -> None:
+    """Services that told more than the database knows end with the reason; after `habeas recover` they go on, no mail goes twice."""
+    async with raised(f"tests-restore-{os.getpid()}") as stage:
+        postgres = stage.servers.postgres
+        if not isinstance(postgres, PostgresServer):
+            pytest.skip("PostgreSQL runs in a container")
+        people = stage.take(12)
+        before = [await stage.ask(Right.ERASURE, person) for person in people[:4]]
+        await stage.completed(*before)
+        await stage.idle()
+        await keep_copy(postgres, tmp_path / "copy")
+        await reconnect(stage)
+        after = [await stage.ask(Right.ACCESS if at % 2 else Right.ERASURE, each) for at, each in enumerate(people[4:])]
+        await stage.completed(*after)
+        mails = sorted(kind for person in people for kind in stage.mail_kinds(person.email))
+        earlier = tmp_path / "earlier"
+        shutil.copyfile(stage.fleet.log_dir / "checkpoint", earlier)
+
+        for member in stage.fleet.members:
+            member.wanted = False
+        await put_back(postgres, tmp_path / "copy")
+        await reconnect(stage)
+        told = [each for each in stage.fleet.members if each.service not in {"retention-sweeper", "audit-ledger"}]
+        assert await until(lambda: not any(each.child.alive for each in told), WAIT_S)
+        assert {each.child.exit_code for each in told} == {PAST_UNKNOWN}
+        assert all("service.database_restored" in end_of_log(each.child.log, 50) for each in told)
+        assert sorted(kind for person in people for kind in stage.mail_kinds(person.email)) == mails
+
+        recovered = await run_habeas(stage, "recover", "--yes", limit_s=100)
+        assert recovered.code == 0, recovered.text
+        assert all(str(request_id) in recovered.text for request_id in after)
+        again = await run_habeas(stage, "recover", "--yes", limit_s=100)
+        assert "0" in again.text
+        assert again.code == 0
+        for member in told:
+            await stage.fleet.start_service(member.service)
+        await later(stage)
+        assert sorted(kind for person in people for kind in stage.mail_kinds(person.email)) == mails
+        await log_holds(stage, earlier)
+
+
+async def reconnect(stage: Stage) -> None:
+    """Connect the test's own eyes again."""
+    stage.habeas.terminate()
+    stage.habeas = await asyncpg.connect(stage.access.admin_dsn)
+
+
+async def later(stage: Stage) -> None:
+    """Wait until everything that Kafka holds was read again; what is about requests that are unknown now waits behind a parked message."""
+
+    async def settled() -> bool:
+        waiting = await stage.habeas.fetchval(
+            "SELECT (SELECT count(*) FROM request_intake.inbox AS i WHERE state = 'pending'"
+            "         AND NOT EXISTS (SELECT FROM request_intake.inbox AS b WHERE b.blocks AND b.key = i.key))"
+            " + (SELECT count(*) FROM notification_mailer.inbox WHERE state = 'pending')"
+            " + (SELECT count(*) FROM notification_mailer.messages WHERE state IN ('queued', 'sending', 'dot'))"
+            " + (SELECT count(*) FROM notification_mailer.audit_outbox WHERE published_at IS NULL)"
+        )
+        return bool(waiting == 0)
+
+    assert await until(settled, WAIT_S), await stage.troubles()
+    reasons = await stage.habeas.fetch("SELECT DISTINCT reason FROM request_intake.inbox WHERE state = 'parked'")
+    assert [row["reason"] for row in reasons] == ["unknown_reference"]
+
+
+async def log_holds(stage: Stage, earlier: Path) -> None:
+    """The log goes on from what was signed before the restore, halts nobody, and says that the database was restored."""
+    told = await stage.habeas.fetchval(
+        "SELECT count(*) FROM notification_mailer.audit_outbox WHERE tail LIKE '%action=database.restored%'"
+    )
+    assert told == 1
+
+    async def caught_up() -> bool:
+        return bool(
+            await stage.habeas.fetchval(
+                "SELECT count(*) FROM audit_ledger.leaves WHERE convert_from(line, 'UTF8') LIKE '%action=database.restored%'"
+            )
+            >= 4
+        )
+
+    assert await until(caught_up, WAIT_S), await stage.troubles()
+    assert await stage.habeas.fetchval("SELECT count(*) FROM audit_ledger.producers WHERE state <> 'following'") == 0
+    vkey = (stage.fleet.log_dir / "vkey").read_text().strip()
+    verified = await run_habeas(
+        stage, "audit", "verify", str(stage.fleet.log_dir), "--vkey", vkey, "--earlier", str(earlier)
+    )
+    assert verified.code == 0, verified.text
