@@ -10,7 +10,7 @@ from tests.support.servers import database, empty_database, own_servers, postgre
 __all__ = ["database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
 
 TESTS = Path(__file__).parent
-TIERS = frozenset({"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss"})
+TIERS = frozenset({"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss", "crash"})
 
 # No deadline per example: two shared cores make times meaningless. A failure prints the blob that repeats it.
 settings.register_profile("habeas", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
