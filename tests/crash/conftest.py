@@ -14,7 +14,7 @@ from tests.crash.outside import broken_rules, until_quiet
 from tests.crash.play import ENVIRONMENT, Play, Played
 from tests.support.stage import raised
 
-_SIZE = Size(accounts=220, logs_each=3, tasks_each=2)
+_SIZE = Size(accounts=260, logs_each=3, tasks_each=2)
 _QUIET_LIMIT_S = 60.0
 _CHOSEN = os.environ.get("CRASH_ONLY", "")  # a part of a case's name, to look at that alone
 _TOLD = pytest.StashKey[str]()

@@ -133,7 +133,7 @@ class Play:
 
     async def _go_through(self, mine: list[Case]) -> None:
         replica = self.replicas[mine[0].service] if mine else None
-        for case in mine:
+        for case in sorted(mine, key=lambda case: case.place in LATE or case.point in LATE):
             assert replica is not None
             await self._die(replica, case)
         if replica is not None and not replica.alive:
@@ -150,7 +150,7 @@ class Play:
         replica.start(HABEAS_CRASH_AT=case.wanted, **({CLUMSY: "1"} if case.place == "inbox-set-aside" else {}))
         if case.place == "lanes-leave":
             await self._until_ready(replica)
-            await replica.stop(CASE_LIMIT_S)
+            replica.terminate()
         if case.point is Point.LANES_RELEASED:
             await self._until_ready(replica)
             self.other_mailer.start()
@@ -269,6 +269,16 @@ async def _ask_resume(play: Play, replica: Replica) -> None:
         await play.stage.habeas.execute(_ASK_RESUME)
 
 
+async def _made_anew(play: Play, replica: Replica) -> None:
+    """A partition does not reach as far as the database has read: somebody made it anew."""
+    schema = replica.service.replace("-", "_")
+    async with play._connections:
+        await play.stage.habeas.execute(
+            f"UPDATE {schema}.positions SET next_offset = 1000000000 + next_offset % 1000000000"
+            f" WHERE (topic, partition) = (SELECT topic, partition FROM {schema}.positions ORDER BY 1, 2 LIMIT 1)"
+        )
+
+
 async def _expire_one(play: Play, _: Replica) -> None:
     """An artefact was promised until before today."""
     async with play._connections:
@@ -284,6 +294,9 @@ async def _leave(play: Play, replica: Replica) -> None:
     await replica.stop()
 
 
+LATE: Final = frozenset({"exports-expire", "exports-delete", Point.ARTEFACT_DELETED})
+"""What comes after everything else of its service: there has to be something first that can go."""
+
 PREPARATIONS: Final[Mapping[str, Callable[[Play, Replica], Awaitable[None]]]] = {
     **dict.fromkeys(("exports-expire", "exports-delete", Point.ARTEFACT_DELETED), _expire_one),
     **dict.fromkeys(("recipients-gather", "campaigns-close"), _campaign),
@@ -292,6 +305,7 @@ PREPARATIONS: Final[Mapping[str, Callable[[Play, Replica], Awaitable[None]]]] = 
     Point.LANES_TAKEN: _leave,
     "notice-watch": _early_change,
     "mails-take-back": _abandon,
+    "positions-forget": _made_anew,
     "resume-producers": _ask_resume,
 }
 """What has to happen before a service starts that is to die in this transaction or at this point."""

@@ -66,10 +66,14 @@ class Replica:
         await until(lambda: not self.alive, limit_s)
         return None if self.alive else self.exit_code
 
+    def terminate(self) -> None:
+        """Ask it to end in order."""
+        self._process.terminate()
+
     async def stop(self, limit_s: float = 15.0) -> None:
         """Ask it to end in order; kill it when it does not."""
         if self.alive:
-            self._process.terminate()
+            self.terminate()
             if await self.ends(limit_s) is None:
                 await self.kill()
 
@@ -98,7 +102,7 @@ def _clumsily(build: Callable[[Any], Service]) -> Callable[[Any], Service]:
         service = build(settings)
         for kind, handler in list(service.handlers.items()):
 
-            async def clumsy(batch: Batch[Any], tx: Transaction, handler: Any = handler) -> None:  # noqa: ANN401
+            async def clumsy(batch: Batch[Any], tx: Transaction, handler: Any = handler) -> None:  # noqa: ANN401 -- any handler
                 if any(message.attempts == 0 for message in batch._messages):
                     raise ZeroDivisionError
                 await handler(batch, tx)
