@@ -1,7 +1,7 @@
 """The whole matrix is played once for the session: one set of servers, one fleet, every case."""
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -35,7 +35,7 @@ async def outcome(pytestconfig: pytest.Config) -> AsyncIterator[Outcome]:
     """Let every service die at every point, wait until all is done, and judge."""
     chosen = tuple(case for case in CASES if _CHOSEN in case.name)
     async with raised(f"tests-crash-{os.getpid()}", size=_SIZE, services=(), environment=ENVIRONMENT) as stage:
-        play = Play(stage)
+        play = Play(stage, _teller(pytestconfig))
         began = stage.clock.monotonic()
         witness = await Witness.open(stage.platform.owner_dsn, play.played.began_at)
         try:
@@ -53,6 +53,15 @@ async def outcome(pytestconfig: pytest.Config) -> AsyncIterator[Outcome]:
             f" {uncertain} mails uncertain, {sum(map(len, broken.values()))} broken rules"
         )
         yield Outcome(played, broken, platform, uncertain)
+
+
+def _teller(config: pytest.Config) -> Callable[[str], object]:
+    """Give what says each death at once, when asked for by ``-v``."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.get_verbosity() < 1:
+        return lambda _: None
+    tell: Callable[[str], object] = reporter.write_line
+    return tell
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -26,7 +26,8 @@ from tests.crash.cases import CASES, Case
 from tests.crash.replica import CLUMSY, Replica
 from tests.support.stage import Stage
 
-CASE_LIMIT_S: Final = 30.0
+CASE_LIMIT_S: Final = 20.0
+PLAY_LIMIT_S: Final = 200.0
 _READY_LIMIT_S: Final = 30.0
 _WAVE_EVERY_S: Final = 0.4
 _ERASED_PEOPLE: Final = 90
@@ -37,7 +38,7 @@ _SHARED: Final = {
     "HABEAS_LOG_LEVEL": "warning",
     "HABEAS_TRACE_RATIO": "0",
     "HABEAS_STOP_TIMEOUT_S": "12",
-    "HABEAS_LEASE_S": "3",
+    "HABEAS_LEASE_S": "5",
     "HABEAS_POLL_INTERVAL_S": "0.1",
     "HABEAS_RETRY_FIRST_S": "0.05",
     "HABEAS_RETRY_MAX_S": "1",
@@ -55,6 +56,7 @@ _OWN: Final[Mapping[str, Mapping[str, str]]] = {
         "NOTIFICATION_MAILER_SEND_INTERVAL_S": "0.3",
         "NOTIFICATION_MAILER_CAMPAIGN_INTERVAL_S": "0.3",
         "NOTIFICATION_MAILER_PAGE_ACCOUNTS_MAX": "25",
+        "NOTIFICATION_MAILER_BATCH_MAILS_MAX": "25",
         "NOTIFICATION_MAILER_MAIL_LEASE_S": "3",
         "NOTIFICATION_MAILER_SMTP_FINAL_TIMEOUT_S": "2",
         "NOTIFICATION_MAILER_RESEND_FIRST_S": "0.1",
@@ -95,8 +97,9 @@ class Played:
 class Play:
     """Runs every case on one stage."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, told: Callable[[str], object]) -> None:
         self.stage = stage
+        self._told = told
         self.played = Played(stage.clock.now())
         environments = {service: stage.fleet.environment(service, 0, free_port()) for service in ENVIRONMENT}
         self.replicas = {
@@ -105,6 +108,7 @@ class Play:
         }
         other = stage.fleet.environment(_MAILER, 1, free_port())
         self.other_mailer = Replica(_MAILER, other, stage.run / "logs" / f"{_MAILER}-1.log")
+        self._ends_at_s = 0.0
         self._ticks = itertools.count(1)
         self._asking = stage.take(_ASKING_PEOPLE)
         self._leaving = stage.take(_ERASED_PEOPLE)
@@ -113,6 +117,7 @@ class Play:
     async def run(self, chosen: tuple[Case, ...] = CASES) -> Played:
         """Give every case its turn, each service going through its own, then leave everybody running in order."""
         over = asyncio.Event()
+        self._ends_at_s = self.stage.clock.monotonic() + PLAY_LIMIT_S
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(self._ask(over))
             await self._await_load()
@@ -135,7 +140,10 @@ class Play:
         replica = self.replicas[mine[0].service] if mine else None
         for case in sorted(mine, key=lambda case: case.place in LATE or case.point in LATE):
             assert replica is not None
+            if self.stage.clock.monotonic() > self._ends_at_s:
+                break  # what is left is told as not played
             await self._die(replica, case)
+            self._told(f"{case.name}: {self.played.ended[case]} after {self.played.took_s[case]:.1f} s")
         if replica is not None and not replica.alive:
             replica.start()
 
@@ -202,12 +210,12 @@ class Play:
         await self.stage.publisher.tick(as_of)
 
     async def misstate(self) -> None:
-        """Send an entry in a producer's name that does not follow on what it said."""
+        """Send an entry in a producer's name that says something else than it said at that place."""
         now = self.stage.clock.now()
-        line = encode_entry(Producer.RETENTION_SWEEPER, 1, 9_999_999, GENESIS, encode_fact(_NEVER_HAPPENED, now))
+        line = encode_entry(Producer.RETENTION_SWEEPER, 1, 1, GENESIS, encode_fact(_NEVER_HAPPENED, now))
         envelope = Envelope(uuid7(self.stage.clock), "audit.entry", "retention-sweeper", now, "retention-sweeper")
         headers = encode_headers(envelope)
-        await self.stage.publisher.send_raw(topics.AUDIT_ENTRIES.name, b"retention-sweeper/9999999", line, headers)
+        await self.stage.publisher.send_raw(topics.AUDIT_ENTRIES.name, b"retention-sweeper/1", line, headers)
 
     async def announce(self, *, days: int) -> None:
         """Announce a policy change that takes effect in so many days."""
