@@ -10,14 +10,16 @@ from habeas_embedded.provision import SERVICES
 from tests.architecture.crash_points import BY_TRANSACTION, Reading, Site, read, sources
 
 IDLE: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("gauges", "housekeeping", "lanes-balance", "lanes-leave"), 0),
-    **dict.fromkeys(("inbox-store", "relay-mark", "relay-mark-facts", "mails-journal"), 0),
-    **dict.fromkeys(("erasures-finish", "exports-finish", "ticks-finish", "sweep-finish"), 0),
+    **dict.fromkeys(("inbox-batch", "inbox-set-aside", "relay-sequence"), 1),
+    **dict.fromkeys(("erasures-finish", "exports-finish", "ticks-finish", "sweep-finish", "mails-journal"), 0),
     **dict.fromkeys(("open-log", "read-entries", "read-tiles", "tell-checkpoint"), 0),
     "sign-checkpoint": 2,
     "mails-claim": 3,
 }
-"""How many statements a transaction runs when it finds nothing to do, so that the death comes with work in its hands; 1 if not said."""
+"""How many statements a transaction runs when it finds nothing to do, so that the death comes with work in its hands.
+
+Where nothing is said: a service's sweep asks once, and the chassis only opens a transaction when there is something to do.
+"""
 
 _ASKED_IN_ONE: Final = "resume-producers"  # reads and writes by one statement
 
@@ -30,6 +32,7 @@ _PLACED: Final[Mapping[str, str]] = {
     "datamap/postgres/store.py": "erasure-executor",
     "datamap/postgres/purge.py": "retention-sweeper",
     "chassis/follow.py": "audit-ledger",
+    "chassis/lease.py": "erasure-executor",
     "chassis/trim.py": "request-intake",
 }
 _PAIRED: Final = frozenset(
@@ -45,13 +48,14 @@ class Case:
     service: str
     point: Point
     place: str = ""
+    idle: int = 0
 
     @property
     def wanted(self) -> str:
         """What the service is told by its setting ``crash_at``."""
         if not self.place:
             return f"{self.point}/{_WITHIN[self.point]}:1" if self.point in _WITHIN else f"{self.point}:1"
-        idle = IDLE.get(self.place, 1)
+        idle = self.idle
         if self.place == _ASKED_IN_ONE and self.point is Point.TRANSACTION_DONE:
             idle = 0
         return f"{self.point}/{self.place}>{idle}:1"
@@ -75,7 +79,8 @@ def cases() -> tuple[Case, ...]:
         if name not in BY_TRANSACTION:
             found.append(Case(_service_of(site, Point[name]), Point[name]))
     for place, [site, *_] in reading.transactions.items():
-        found += [Case(_service_of(site, None), Point[name], place) for name in sorted(BY_TRANSACTION)]
+        idle = IDLE.get(place, int(site.owner in SERVICES))
+        found += [Case(_service_of(site, None), Point[name], place, idle) for name in sorted(BY_TRANSACTION)]
     return tuple(_dealt(sorted(found, key=lambda case: (case.service, case.place, case.point))))
 
 
@@ -97,7 +102,7 @@ def _dealt(found: Iterable[Case]) -> Iterable[Case]:
                 candidates = [service for service in SERVICES if service != "audit-ledger"]
                 chosen[key] = min(candidates, key=lambda service: (load[service], service))
             load[chosen[key]] += 1
-            yield Case(chosen[key], case.point, case.place)
+            yield Case(chosen[key], case.point, case.place, case.idle)
         else:
             yield case
 

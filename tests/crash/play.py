@@ -23,7 +23,7 @@ from habeas_embedded.ports import free_port
 from habeas_embedded.probing import is_ready
 from habeas_embedded.waiting import until
 from tests.crash.cases import CASES, Case
-from tests.crash.replica import CLUMSY, Replica
+from tests.crash.replica import CLUMSY, IMPATIENT, Replica
 from tests.support.stage import Stage
 
 CASE_LIMIT_S: Final = 20.0
@@ -155,7 +155,7 @@ class Play:
         for key in (case.service, case.place, case.point):
             if key in PREPARATIONS:
                 await PREPARATIONS[key](self, replica)
-        replica.start(HABEAS_CRASH_AT=case.wanted, **({CLUMSY: "1"} if case.place == "inbox-set-aside" else {}))
+        replica.start(HABEAS_CRASH_AT=case.wanted, **dict.fromkeys(ODD.get(case.place, ()), "1"))
         if case.place == "lanes-leave":
             await self._until_ready(replica)
             replica.terminate()
@@ -215,7 +215,7 @@ class Play:
         line = encode_entry(Producer.RETENTION_SWEEPER, 1, 1, GENESIS, encode_fact(_NEVER_HAPPENED, now))
         envelope = Envelope(uuid7(self.stage.clock), "audit.entry", "retention-sweeper", now, "retention-sweeper")
         headers = encode_headers(envelope)
-        await self.stage.publisher.send_raw(topics.AUDIT_ENTRIES.name, b"retention-sweeper/1", line, headers)
+        await self.stage.publisher.send_raw(topics.AUDIT_ENTRIES.name, b"nobody/1", line, headers)
 
     async def announce(self, *, days: int) -> None:
         """Announce a policy change that takes effect in so many days."""
@@ -301,6 +301,9 @@ async def _leave(play: Play, replica: Replica) -> None:
     await play._until_ready(replica)
     await replica.stop()
 
+
+ODD: Final = {"inbox-set-aside": (CLUMSY,), "lease-keep": (IMPATIENT,)}
+"""What makes a service behave so oddly that it comes to this transaction at all."""
 
 LATE: Final = frozenset({"exports-expire", "exports-delete", Point.ARTEFACT_DELETED})
 """What comes after everything else of its service: there has to be something first that can go."""

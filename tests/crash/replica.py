@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from habeas_embedded.waiting import until
 
 CLUMSY: Final = "CRASH_TEST_CLUMSY"
 """With this variable every handler fails at the first attempt of each message, in a way that nobody foresaw."""
+
+IMPATIENT: Final = "CRASH_TEST_IMPATIENT"
+"""With this variable the lease of an erasure's attempt is so short that it has to be renewed at once."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
@@ -93,6 +97,8 @@ def _run(service: str, environment: Mapping[str, str], log: str) -> None:
     os.dup2(target, 2)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 -- for the life of the process
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 -- for the life of the process
+    if IMPATIENT in environment:
+        vars(importlib.import_module("erasure_executor.lifecycle"))["LEASE"] = timedelta(milliseconds=30)
     load, build = _BUILDS[service]
     main(load, _clumsily(build) if CLUMSY in environment else build)
 
