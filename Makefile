@@ -106,7 +106,7 @@ test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clo
 
 .PHONY: test-crash
 test-crash: install ## every service dies at every crash point, over real servers (some four minutes)
-	$(BIN)/python -m pytest tests/crash $(ARGS)
+	$(BIN)/python -m pytest tests/crash -o faulthandler_timeout=0 $(ARGS)
 
 .PHONY: test-loss
 test-loss: install ## Kafka's data deleted, PostgreSQL restarted and failed over to a replica, under load (about five minutes)
