@@ -12,7 +12,7 @@ from tests.architecture.crash_points import BY_TRANSACTION, Reading, Site, read,
 IDLE: Final[Mapping[str, int]] = {
     **dict.fromkeys(("inbox-batch", "inbox-set-aside", "relay-sequence"), 1),
     **dict.fromkeys(("erasures-finish", "exports-finish", "ticks-finish", "sweep-finish", "mails-journal"), 0),
-    **dict.fromkeys(("open-log", "read-entries", "read-tiles", "tell-checkpoint"), 0),
+    **dict.fromkeys(("open-log", "log-mark", "log-anew", "read-entries", "read-tiles", "tell-checkpoint"), 0),
     "sign-checkpoint": 2,
     "mails-claim": 3,
 }

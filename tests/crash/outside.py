@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -198,16 +199,23 @@ async def _destroyed(stage: Stage) -> list[str]:
 
 async def _artefacts(stage: Stage) -> list[str]:
     rows = await stage.habeas.fetch("SELECT export_id, state, artefact_sha256 FROM export_builder.exports")
-    there = {path.name.partition(".")[0]: path for path in stage.fleet.artefacts_dir.glob("*.zip.tink")}
+    there: dict[str, list[Path]] = defaultdict(
+        list
+    )  # one for each attempt: those of attempts that died stay until all go
+    for path in stage.fleet.artefacts_dir.glob("*.zip.tink"):
+        there[path.name.partition(".")[0]].append(path)
     wanted = {str(row["export_id"]): row["artefact_sha256"] for row in rows if row["state"] == "completed"}
     wanted = {export_id: digest for export_id, digest in wanted.items() if digest is not None}
-    found = [f"{export_id} is not there" for export_id in wanted.keys() - there.keys()]
-    found += [f"{export_id} is there and should not be" for export_id in there.keys() - wanted.keys()]
-    for export_id in wanted.keys() & there.keys():
-        with there[export_id].open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != wanted[export_id]:
-                found.append(f"{export_id} is another file than was told")
+    found = [f"{export_id} is there and should not be" for export_id in there.keys() - wanted.keys()]
+    for export_id, digest in wanted.items():
+        if digest not in {_sha256(path) for path in there.get(export_id, ())}:
+            found.append(f"{export_id} is not there as it was told")
     return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _ids(stage: Stage, sql: str) -> set[UUID]:

@@ -288,6 +288,12 @@ async def _made_anew(play: Play, replica: Replica) -> None:
         )
 
 
+async def _log_made_anew(play: Play, _: Replica) -> None:
+    """The audit topic does not reach as far as the ledger has read: somebody made it anew."""
+    async with play._connections:
+        await play.stage.habeas.execute("UPDATE audit_ledger.head SET position = 1000000000")
+
+
 async def _expire_one(play: Play, _: Replica) -> None:
     """An artefact was promised until before today."""
     async with play._connections:
@@ -306,7 +312,7 @@ async def _leave(play: Play, replica: Replica) -> None:
 ODD: Final = {"inbox-set-aside": (CLUMSY,), "lease-keep": (IMPATIENT,)}
 """What makes a service behave so oddly that it comes to this transaction at all."""
 
-LATE: Final = frozenset({"exports-expire", "exports-delete", Point.ARTEFACT_DELETED})
+LATE: Final = frozenset({"resume-producers", "exports-expire", "exports-delete", Point.ARTEFACT_DELETED})
 """What comes after everything else of its service: there has to be something first that can go."""
 
 PREPARATIONS: Final[Mapping[str, Callable[[Play, Replica], Awaitable[None]]]] = {
@@ -318,6 +324,7 @@ PREPARATIONS: Final[Mapping[str, Callable[[Play, Replica], Awaitable[None]]]] = 
     "notice-watch": _early_change,
     "mails-take-back": _abandon,
     "positions-forget": _made_anew,
+    "log-anew": _log_made_anew,
     "resume-producers": _ask_resume,
 }
 """What has to happen before a service starts that is to die in this transaction or at this point."""
