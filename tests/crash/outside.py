@@ -54,6 +54,8 @@ async def until_quiet(stage: Stage, played: Played, limit_s: float) -> None:
 
     await stage.finds(quiet, limit_s, what="an end of everything that was asked for")
     await stage.idle()
+    completed = await _ids(stage, "SELECT request_id FROM request_intake.requests WHERE state = 'completed'")
+    await stage.completed(*completed)  # it was published: now it has to be heard
 
 
 async def broken_rules(stage: Stage, played: Played) -> Mapping[str, Sequence[str]]:

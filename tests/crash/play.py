@@ -27,7 +27,7 @@ from tests.crash.replica import CLUMSY, IMPATIENT, Replica
 from tests.support.stage import Stage
 
 CASE_LIMIT_S: Final = 20.0
-PLAY_LIMIT_S: Final = 200.0
+PLAY_LIMIT_S: Final = 240.0
 _READY_LIMIT_S: Final = 30.0
 _WAVE_EVERY_S: Final = 0.4
 _ERASED_PEOPLE: Final = 90
@@ -76,6 +76,12 @@ _HELD_BY_THE_OTHER: Final = """
     SELECT count(*) FROM notification_mailer.messages WHERE holder = 1 AND state IN ('sending', 'dot')
 """
 _OPEN_CAMPAIGNS: Final = "SELECT count(*) FROM notification_mailer.campaigns WHERE state IN ('gathering', 'mailing')"
+_SAID_YESTERDAY: Final = """
+    WITH early AS (
+        UPDATE notification_mailer.campaigns SET warned_on = current_date - 1
+         WHERE state <> 'recorded' AND effective_on < earliest_effective_on AND warned_on IS NOT NULL RETURNING 1)
+    SELECT count(*) FROM early
+"""
 _HALTED: Final = "SELECT count(*) FROM audit_ledger.producers WHERE state = 'halted'"
 _ASK_RESUME: Final = (
     "UPDATE audit_ledger.producers SET resume_asked_at = now(), resume_told_at = NULL WHERE state = 'halted'"
@@ -244,9 +250,17 @@ async def _old_day(play: Play, _: Replica) -> None:
     await play.stage.owner.execute("SELECT ensure_execution_log_days($1, $1)", day)
 
 
-async def _early_change(play: Play, _: Replica) -> None:
-    """A change is announced for a day too early, once: the death before the commit leaves it to be said."""
-    await play.announce(days=10)
+async def _early_change(play: Play, replica: Replica) -> None:
+    """A change was announced for a day too early, and that was last said yesterday."""
+
+    async def was_said() -> bool:
+        return bool(await play.number(_SAID_YESTERDAY))
+
+    if not await was_said():
+        await play.announce(days=10)
+        replica.start()
+        await until(was_said, CASE_LIMIT_S)
+        await replica.kill()
 
 
 async def _campaign(play: Play, _: Replica) -> None:
@@ -284,7 +298,9 @@ async def _made_anew(play: Play, replica: Replica) -> None:
     async with play._connections:
         await play.stage.habeas.execute(
             f"UPDATE {schema}.positions SET next_offset = 1000000000 + next_offset % 1000000000"
-            f" WHERE (topic, partition) = (SELECT topic, partition FROM {schema}.positions ORDER BY 1, 2 LIMIT 1)"
+            f" WHERE (topic, partition) = (SELECT topic, partition FROM {schema}.positions"
+            " WHERE topic <> $1 ORDER BY 1, 2 LIMIT 1)",
+            topics.AUDIT_ENTRIES.name,
         )
 
 
