@@ -41,6 +41,7 @@ async def outcome(pytestconfig: pytest.Config) -> AsyncIterator[Outcome]:
         try:
             played = await play.run(chosen)
             await until_quiet(stage, played, _QUIET_LIMIT_S)
+            await play.stop()  # a still picture
             broken = await broken_rules(stage, played)
             platform = await witness.check_platform([person.account_id for person in played.erased])
             uncertain = await play.number("SELECT count(*) FROM notification_mailer.messages WHERE state = 'uncertain'")

@@ -34,7 +34,14 @@ UNDER_WAY: Final = """
          + (SELECT count(*) FROM export_builder.exports WHERE state NOT IN ('completed', 'deleted'))
          + (SELECT count(*) FROM notification_mailer.campaigns WHERE state <> 'notified')
          + (SELECT count(*) FROM audit_ledger.producers WHERE state <> 'following')
+         + (SELECT h.size - p.size FROM audit_ledger.head AS h, audit_ledger.publication AS p)
 """
+_UNTOLD: Final = " + ".join(
+    (
+        "(SELECT -count(*) FROM audit_ledger.leaves)",
+        *(f"(SELECT count(*) FROM {each}.audit_outbox)" for each in SCHEMAS),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ async def until_quiet(stage: Stage, played: Played, limit_s: float) -> None:
 
     async def quiet() -> bool:
         known = await stage.habeas.fetchval("SELECT count(*) FROM request_intake.requests")
-        return bool(known >= len(played.requests) and await stage.habeas.fetchval(UNDER_WAY) == 0)
+        return bool(known >= len(played.requests) and await stage.habeas.fetchval(f"{UNDER_WAY} + {_UNTOLD}") == 0)
 
     await stage.finds(quiet, limit_s, what="an end of everything that was asked for")
     await stage.idle()
