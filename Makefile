@@ -104,7 +104,7 @@ test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clo
 	$(BIN)/python -m pytest tests/kill -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
 .PHONY: test-crash
-test-crash: install ## every service dies at every crash point, over real servers (some four minutes)
+test-crash: install ## every service dies at every crash point, over real servers (some three minutes)
 	$(BIN)/python -m pytest tests/crash -o faulthandler_timeout=0 $(ARGS)
 
 .PHONY: test-loss
