@@ -97,7 +97,7 @@ test-e2e: install ## whole journeys over real Kafka, PostgreSQL and SMTP
 
 .PHONY: test-sim
 test-sim: install ## 10,000 schedules of faults over the delivery core, false clock, broker in memory (ARGS="--schedules=… --seed=…")
-	$(BIN)/python -m pytest tests/simulation --schedules=10000 $(ARGS)
+	$(BIN)/python -m pytest tests/simulation -o faulthandler_timeout=0 --schedules=10000 $(ARGS)
 
 .PHONY: test-kill
 test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)

@@ -19,7 +19,7 @@ from habeas_demo.histories import Size
 from habeas_demo.scenario import start_of_day
 from habeas_embedded.places import home
 from habeas_embedded.processes import end_of_log
-from tests.kill.checker import Fault, Violation, check
+from tests.kill.checker import Fault, Violation, check, uncertain_of_campaigns
 from tests.kill.client import Client
 from tests.kill.collect import Observer, look_for_work
 from tests.kill.faults import Dose, plan
@@ -200,7 +200,7 @@ def _sum_up(outcome: Outcome, history: History, client: Client, nemesis: Nemesis
     outcome.faults = dict(sorted(Counter(each.fault.kind.value for each in nemesis.happened if each.did).items()))
     outcome.ended = list(nemesis.ended)
     outcome.refused = nemesis.refused
-    outcome.uncertain_mails = sum(history.uncertain.values())
+    outcome.uncertain_mails = sum(history.uncertain.values()) + uncertain_of_campaigns(history)
     outcome.events = sum(len(held.outbox) for held in history.slices.values()) + client.acked
     table: dict[str, Counter[str]] = {}
     for row in history.requests.values():

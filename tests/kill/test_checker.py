@@ -265,10 +265,11 @@ async def test_it_finds_a_mail_that_arrived_twice(observer: Observer) -> None:
 
 async def test_it_finds_an_export_that_does_not_open(observer: Observer) -> None:
     """The artefact of a finished export is gone."""
-    export_id = await observer.fleet.fetchval(
-        f"SELECT export_id FROM {BUILDER}.exports WHERE state = 'completed' AND artefact_key IS NOT NULL LIMIT 1"
+    export = await observer.fleet.fetchrow(
+        f"SELECT export_id, attempts FROM {BUILDER}.exports WHERE state = 'completed' AND artefact_key IS NOT NULL LIMIT 1"
     )
-    artefact = observer.ground.fleet.artefacts_dir / f"{export_id}.zip.tink"
+    assert export is not None
+    artefact = observer.ground.fleet.artefacts_dir / f"{export['export_id']}.{export['attempts']}.zip.tink"
     with away(artefact):
         assert Fault.LOST in await _found(observer)
 
