@@ -201,6 +201,14 @@ def test_a_librarys_exceptions_show_no_message(logged: Log) -> None:
     assert PERSON not in logged.lines[-1].decode()
 
 
+def test_a_library_may_say_that_there_is_no_exception(logged: Log) -> None:
+    """An event loop reports what was never closed with an exception that is false and not absent: the report is what is logged."""
+    logging.getLogger("asyncio").error("Unclosed %s", "connection", exc_info=False)
+    assert logged.last["event"] == "library.said"
+    assert logged.last["message"] == "Unclosed %s"
+    assert "error" not in logged.last
+
+
 def test_chatter_of_libraries_is_for_debugging(logged: Log) -> None:
     """Information from libraries is logged only while our own level is debug."""
     logging.getLogger("aiokafka").info("Joined group")

@@ -83,7 +83,7 @@ class Foreign(logging.Handler):
             fields["logger"] = Words(record.name)
         if left_out:
             fields["left_out"] = left_out
-        if record.exc_info is not None:
+        if record.exc_info:  # event loops say False where there is none
             fields["error"] = record.exc_info[1]
         self._say("library.said", severity=severity, **fields)
 
