@@ -101,7 +101,7 @@ test-sim: install ## 10,000 schedules of faults over the delivery core, false cl
 
 .PHONY: test-kill
 test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)
-	$(BIN)/python -m pytest tests/kill -o faulthandler_timeout=0 --show-capture=no $(ARGS)
+	$(BIN)/python -m pytest tests/kill -s -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
 .PHONY: test-crash
 test-crash: install ## every service dies at every crash point, over real servers (some three minutes)

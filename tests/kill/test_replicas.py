@@ -165,7 +165,7 @@ async def test_a_killed_replicas_lanes_are_taken_within_the_lease(stage: Stage) 
         for service in SERVICES:
             stage.fleet.member(service, 1).wanted = False
         took = await taken_over(stage, by=0)
-    print(f"takeover after SIGKILL, lease {LEASE_S} s: {took}")  # noqa: T201 -- the measured times belong into the output
+    print(f"takeover after SIGKILL, lease {LEASE_S} s: {took}")
     await stage.completed(*(each.request_id for each in asked), limit_s=90)
     await asyncio.gather(*(stage.fleet.start_service(service, 1) for service in SERVICES))
     await shared_out(stage)
@@ -188,7 +188,7 @@ async def test_a_paused_replica_is_fenced(stage: Stage) -> None:
                 places[service] = stage.fleet.member(service, 0).child.log.stat().st_size
                 os.kill(stage.fleet.member(service, 0).child.pid, signal.SIGCONT)
         await shared_out(stage)
-    print(f"takeover after SIGSTOP, lease {LEASE_S} s: {took}")  # noqa: T201 -- the measured times belong into the output
+    print(f"takeover after SIGSTOP, lease {LEASE_S} s: {took}")
     await all_ended_well(stage, [*asked, *more])
     assert max(took.values()) <= LEASE_S + LATE_S
     for service in SERVICES:
@@ -197,7 +197,7 @@ async def test_a_paused_replica_is_fenced(stage: Stage) -> None:
         assert "lanes.fenced" in told, service
         assert "message.handled" not in until_lanes, service
         lost = next(line for line in logged(stage, service, 0, places[service]) if line["event"] == "lanes.lost")
-        print(f"{service}: lost {len(lost['lanes'])} lanes with tokens {lost['tokens']}")  # noqa: T201 -- as above
+        print(f"{service}: lost {len(lost['lanes'])} lanes with tokens {lost['tokens']}")
 
 
 async def test_a_rolling_restart_fails_no_request(stage: Stage) -> None:
@@ -222,6 +222,6 @@ async def test_replicas_are_added_and_taken_away(stage: Stage) -> None:
         more = {service: round(CLOCK.monotonic() - begun, 2)}  # from the start of two processes on
         await stage.fleet.stop_service(service, 2)
         back = await shared_out(stage, service)
-    print(f"rebalanced, lease {LEASE_S} s: to one {fewer}, to three {more}, to two {back}")  # noqa: T201 -- as above
+    print(f"rebalanced, lease {LEASE_S} s: to one {fewer}, to three {more}, to two {back}")
     await all_ended_well(stage, asked)
     assert max(*fewer.values(), *back.values()) <= LEASE_S + LATE_S
