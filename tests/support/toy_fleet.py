@@ -11,7 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import asyncpg
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
+from habeas.chassis.history import AUDIT_PARTITION
 from habeas_embedded.fleet import Fleet, FleetPlan
 from habeas_embedded.provision import Access, drop_database, prepare_database, with_database
 from habeas_embedded.servers import Servers
@@ -73,6 +76,21 @@ class Toys:
         return log.is_file() and text.encode() in log.read_bytes()  # there is none before the first start
 
 
+async def forget_history(bootstrap: str) -> None:
+    """Empty the audit topic: to a new database, what services told before on the same Kafka would look like its own lost past."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await consumer.start()
+    await admin.start()
+    try:
+        ends = await consumer.end_offsets([AUDIT_PARTITION])
+        if ends[AUDIT_PARTITION]:
+            await admin.delete_records({AUDIT_PARTITION: RecordsToDelete(before_offset=ends[AUDIT_PARTITION])})
+    finally:
+        await admin.close()
+        await consumer.stop()
+
+
 @asynccontextmanager
 async def paired(
     servers: Servers, *, replicas: int = 1, stop_timeout_s: float = 8.0, hosts: str | None = None
@@ -82,6 +100,7 @@ async def paired(
     access, _ = await asyncio.gather(
         prepare_database(admin_dsn, f"toys_{secrets.token_hex(6)}"), create_topics(servers.kafka_bootstrap)
     )
+    await forget_history(servers.kafka_bootstrap)
     owner = await asyncpg.connect(access.owner_dsn)
     await owner.execute(MAKE_TOYS)
     await owner.close()
