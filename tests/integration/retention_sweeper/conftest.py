@@ -138,7 +138,7 @@ class Sweeper:
             None,
         ]
         async with self.db.pool.acquire() as conn:
-            await conn.fetch(chassis_store.STORE_RECORDS, now, *([column] for column in columns))
+            await conn.fetch(chassis_store.STORE_RECORDS, now, *([column] for column in columns), [], [], [])
         await self.worker.step()
         return ticked.tick_id
 
