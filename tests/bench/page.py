@@ -35,7 +35,7 @@ def _tables(kept: Sequence[tuple[str, datetime, Sequence[Figure]]]) -> Iterator[
     facts = machine()
     yield f"Machine: {facts['cores']} cores of {facts['cpu']}, {facts['system']}, Python {facts['python']}.\n"
     for name, at, figures in kept:
-        yield f"\n### `make bench-{name}`\n\nMeasured on {at:%Y-%m-%d}.\n\n"
+        yield f"\n### `make bench ARGS={name}`\n\nMeasured on {at:%Y-%m-%d}.\n\n"
         yield "| bench | what | measured | goal | of goal | of the raw limit | remarks |\n|---|---|---|---|---|---|---|\n"
         for each in figures:
             goal = "" if each.goal is None else f"{each.goal:g} {each.unit}"
