@@ -4,21 +4,29 @@ import asyncio
 import json
 import time
 import urllib.request
+from collections.abc import AsyncIterator
 
+import pytest_asyncio
 from click.testing import CliRunner
 
 from habeas.cli.main import habeas
+from habeas_embedded.servers import Servers
 from habeas_embedded.waiting import until
 from tests.architecture.test_alerts import queries, shown
-from tests.e2e.test_delivery import WAIT_S, toys
+from tests.e2e.test_delivery import WAIT_S
 from tests.support import promql
-from tests.support.toy_fleet import PAIR, Toys
-
-__all__ = ["toys"]
+from tests.support.toy_fleet import PAIR, Toys, paired
 
 SERVICE = "erasure-executor"
 EFFECT_LIMIT_S = 2.0
 SLACK_S = 3.0  # two shared cores: a process may not get its turn
+
+
+@pytest_asyncio.fixture
+async def toys(own_servers: Servers) -> AsyncIterator[Toys]:
+    """The pair on servers of its own: what is put on record here would look like another database's past to others."""
+    async with paired(own_servers) as pair:
+        yield pair
 
 
 async def command(toys: Toys, *arguments: str) -> None:

@@ -32,8 +32,8 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture
 def own_servers() -> Iterator[Servers]:
-    """Kafka and PostgreSQL for one test alone, empty."""
-    yield from _running(Servers(f"tests-own-{os.getpid()}", only=["kafka", "postgres"], ephemeral=True, durable=False))
+    """All three servers for one test alone, empty."""
+    yield from _running(Servers(f"tests-own-{os.getpid()}", ephemeral=True, durable=False))
 
 
 @pytest.fixture(scope="session")

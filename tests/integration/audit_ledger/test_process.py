@@ -32,12 +32,12 @@ PEERS = [producer for producer in Producer if producer is not Producer.AUDIT_LED
 
 
 @pytest_asyncio.fixture
-async def fleet_database(servers: Servers) -> AsyncIterator[Access]:
+async def fleet_database(own_servers: Servers) -> AsyncIterator[Access]:
     """A migrated database on the server that has Kafka beside it, and all topics."""
-    await create_topics(servers.kafka_bootstrap)
-    access = await prepare_database(servers.postgres_admin_dsn, f"habeas_test_{secrets.token_hex(6)}")
+    await create_topics(own_servers.kafka_bootstrap)
+    access = await prepare_database(own_servers.postgres_admin_dsn, f"habeas_test_{secrets.token_hex(6)}")
     yield access
-    await drop_database(servers.postgres_admin_dsn, access.database)
+    await drop_database(own_servers.postgres_admin_dsn, access.database)
 
 
 @contextmanager
@@ -70,11 +70,11 @@ def entries(producers: Producers, count: int) -> list[bytes]:
     return [producers.entry(PEERS[producers.made % len(PEERS)], tail) for _ in range(count)]
 
 
-async def test_process_killed_halted_and_resumed(servers: Servers, fleet_database: Access, tmp_path: Path) -> None:
+async def test_process_killed_halted_and_resumed(own_servers: Servers, fleet_database: Access, tmp_path: Path) -> None:
     """Through a kill, a halt and a resume by an operator, the published log verifies, and is the topic's order."""
     log_dir, output = tmp_path / "log", tmp_path / "output"
     producers = Producers()
-    kafka = AIOKafkaProducer(bootstrap_servers=servers.kafka_bootstrap, acks="all", enable_idempotence=True)
+    kafka = AIOKafkaProducer(bootstrap_servers=own_servers.kafka_bootstrap, acks="all", enable_idempotence=True)
     await kafka.start()
     database = await asyncpg.connect(fleet_database.dsn("audit-ledger"))
 
@@ -94,7 +94,7 @@ async def test_process_killed_halted_and_resumed(servers: Servers, fleet_databas
         return bool(await database.fetchval("SELECT count(*) FROM audit_ledger.producers WHERE state = 'halted'"))
 
     try:
-        with process(servers, fleet_database, log_dir, output) as first:
+        with process(own_servers, fleet_database, log_dir, output) as first:
             assert await until(lambda: first.poll() is not None or log_dir.joinpath("checkpoint").exists(), LIMIT_S)
             await send(*entries(producers, 700))
             assert await until(_reaches(size, 300), LIMIT_S), output.read_text()
@@ -102,7 +102,7 @@ async def test_process_killed_halted_and_resumed(servers: Servers, fleet_databas
         await send(*entries(producers, 500))
         missing, late = entries(producers, 1), entries(producers, 5)
         await send(*late)
-        with process(servers, fleet_database, log_dir, output) as second:
+        with process(own_servers, fleet_database, log_dir, output) as second:
             assert await until(halted, LIMIT_S), output.read_text()
             await send(*missing)
             # The halt is the ledger's own first entry; it comes back by the topic like everybody's.
@@ -123,7 +123,7 @@ async def test_process_killed_halted_and_resumed(servers: Servers, fleet_databas
     assert (report.size, report.root) == (1_208, root_of_rfc(lines).hex())
     expected: dict[str, int] = dict.fromkeys(PEERS, 241) | {PEERS[0]: 242, Producer.AUDIT_LEDGER: 2}
     assert report.producers == expected  # 1,206 entries in turns of five, a halt and a resume
-    await _told(servers, report.root)
+    await _told(own_servers, report.root)
 
 
 def _reaches(size: Callable[[], Awaitable[int]], wanted: int) -> Callable[[], Awaitable[bool]]:
