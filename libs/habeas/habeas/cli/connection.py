@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+ADMIN_DSN: Final = click.option(
+    "--dsn",
+    envvar="HABEAS_ADMIN_DATABASE_DSN",
+    show_envvar=True,
+    required=True,
+    help="The fleet's database, as habeas_owner or an administrator.",
+)
+
 OPERATOR_DSN: Final = click.option(
     "--dsn",
     envvar="HABEAS_OPERATOR_DATABASE_DSN",

@@ -4,18 +4,12 @@ from pathlib import Path
 
 import click
 
-from habeas.cli.connection import run
+from habeas.cli.connection import ADMIN_DSN, run
 from habeas.cli.output import AS_JSON, say, write_json
 
 
 @click.command(name="migrate")
-@click.option(
-    "--dsn",
-    envvar="HABEAS_ADMIN_DATABASE_DSN",
-    show_envvar=True,
-    required=True,
-    help="The fleet's database, as habeas_owner or an administrator.",
-)
+@ADMIN_DSN
 @click.option("--topics/--no-topics", default=True, show_default=True, help="Make the topics too (HABEAS_KAFKA_…).")
 @AS_JSON
 def migrate(dsn: str, *, topics: bool, as_json: bool) -> None:

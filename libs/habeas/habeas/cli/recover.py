@@ -14,7 +14,7 @@ from uuid import UUID
 
 import click
 
-from habeas.cli.connection import run
+from habeas.cli.connection import ADMIN_DSN, run
 from habeas.cli.output import AS_JSON, say, write_json, write_table
 from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
 
@@ -46,13 +46,7 @@ class Found:
 
 
 @click.command(name="recover")
-@click.option(
-    "--dsn",
-    envvar="HABEAS_ADMIN_DATABASE_DSN",
-    show_envvar=True,
-    required=True,
-    help="The fleet's database, as habeas_owner or an administrator.",
-)
+@ADMIN_DSN
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
 def recover(*, dsn: str, yes: bool, as_json: bool) -> None:

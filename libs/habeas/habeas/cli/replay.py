@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from habeas.cli.connection import run
+from habeas.cli.connection import ADMIN_DSN, run
 from habeas.cli.output import AS_JSON, say, write_json, write_table
 
 _PROGRESS_S: Final = 2.0
@@ -20,13 +20,7 @@ _SETTLE_S: Final = 25.0  # longer than a relay holds on to a batch whose sending
 
 
 @click.command(name="replay")
-@click.option(
-    "--dsn",
-    envvar="HABEAS_ADMIN_DATABASE_DSN",
-    show_envvar=True,
-    required=True,
-    help="The fleet's database, as habeas_owner or an administrator.",
-)
+@ADMIN_DSN
 @click.option("--service", "services", multiple=True, help="Only this service's events and entries; may be repeated.")
 @click.option(
     "--since", type=click.DateTime(), help="Only events since then (UTC); audit entries are always sent whole."
