@@ -5,9 +5,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.servers import database, empty_database, own_servers, postgres_server, postgres_template, servers
+from tests.support.servers import (
+    clones,
+    database,
+    empty_database,
+    own_servers,
+    postgres_server,
+    postgres_template,
+    servers,
+)
 
-__all__ = ["database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
+__all__ = ["clones", "database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
 
 TESTS = Path(__file__).parent
 TIERS = frozenset({"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss", "crash"})

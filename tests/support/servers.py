@@ -7,7 +7,10 @@ A test gets a database of its own, cloned from a migrated template, so tests nev
 import asyncio
 import os
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
 
 import pytest
 import pytest_asyncio
@@ -15,7 +18,9 @@ import pytest_asyncio
 from habeas_embedded.provision import Access, apply_roles, clone_database, drop_database, open_access, prepare_database
 from habeas_embedded.servers import Servers
 
-__all__ = ["database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
+__all__ = ["clones", "database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
+
+_CLONES_AHEAD: Final = 2
 
 
 @pytest.fixture(scope="session")
@@ -46,15 +51,20 @@ def postgres_template(postgres_server: Servers) -> Iterator[Access]:
         runner.run(drop_database(admin_dsn, name))
 
 
+@pytest.fixture(scope="session")
+def clones(postgres_template: Access) -> Iterator["Clones"]:
+    """The databases of the tests to come."""
+    ahead = Clones(postgres_template)
+    yield ahead
+    ahead.close()
+
+
 @pytest_asyncio.fixture
-async def database(postgres_template: Access) -> AsyncIterator[Access]:
+async def database(clones: "Clones") -> AsyncIterator[Access]:
     """A migrated database for one test: `dsn("request-intake")`, `owner_dsn`, `operator_dsn`, `admin_dsn`."""
-    server_dsn = postgres_template.server_dsn
-    access = open_access(server_dsn, f"habeas_test_{secrets.token_hex(6)}")
-    await clone_database(server_dsn, postgres_template.database, access.database)
-    await apply_roles(access, set_passwords=False)  # grants on the database itself are not cloned
+    access = await clones.take()
     yield access
-    await drop_database(server_dsn, access.database)
+    clones.drop(access)
 
 
 @pytest_asyncio.fixture
@@ -65,6 +75,45 @@ async def empty_database(postgres_server: Servers) -> AsyncIterator[str]:
     await clone_database(admin_dsn, "template0", access.database)
     yield access.admin_dsn
     await drop_database(admin_dsn, access.database)
+
+
+class Clones:
+    """Copies of the template, made by a thread before they are wanted: making one takes a quarter of a second."""
+
+    def __init__(self, template: Access) -> None:
+        self._template = template
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clones")
+        self._drops: list[Future[None]] = []
+        self._ready = deque(self._thread.submit(self._make) for _ in range(_CLONES_AHEAD))
+
+    async def take(self) -> Access:
+        """Give a copy that nobody else is given; raises what making it raised."""
+        self._ready.append(self._thread.submit(self._make))
+        return await asyncio.wrap_future(self._ready.popleft())
+
+    def drop(self, access: Access) -> None:
+        """Remove a copy, when there is time."""
+        self._drops.append(self._thread.submit(asyncio.run, drop_database(access.server_dsn, access.database)))
+
+    def close(self) -> None:
+        """Remove those that nobody took; raises what any removal raised."""
+        for future in self._ready:
+            if not future.cancel():
+                self.drop(future.result())
+        self._thread.shutdown()
+        for removal in self._drops:
+            removal.result()
+
+    def _make(self) -> Access:
+        server_dsn = self._template.server_dsn
+        access = open_access(server_dsn, f"habeas_test_{secrets.token_hex(6)}")
+
+        async def make() -> None:
+            await clone_database(server_dsn, self._template.database, access.database)
+            await apply_roles(access, set_passwords=False)  # grants on the database itself are not cloned
+
+        asyncio.run(make())
+        return access
 
 
 def _running(started: Servers) -> Iterator[Servers]:

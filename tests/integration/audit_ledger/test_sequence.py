@@ -200,8 +200,11 @@ async def test_a_sequencer_that_stands_still_loses_its_seat(database: Access, tm
         async def taken() -> bool:
             return await second.seat.take(second.db)
 
+        async def noticed() -> bool:
+            return not first.seat.held
+
         assert await until(taken, 10)
-        assert not first.seat.held
+        assert await until(noticed, 10)  # the server's goodbye has a way to go
         with pytest.raises(SeatLost):
             await first.sequencer.take(first.db, topic.records)
 
