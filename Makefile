@@ -81,7 +81,7 @@ fmt: install ## put code into its form and mend what can be mended by itself
 
 .PHONY: test
 test: install ## every test: unit, contracts, architecture, integration, simulation, e2e (starts its own servers)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-unit
 test-unit: install ## tests that need nothing: unit, contracts, architecture

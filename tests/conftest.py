@@ -18,6 +18,7 @@ from tests.support.servers import (
 __all__ = ["clones", "database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
 
 TESTS = Path(__file__).parent
+_SERVERS = "servers"
 TIERS = frozenset({"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss", "crash"})
 
 # No deadline per example: two shared cores make times meaningless. A failure prints the blob that repeats it.
@@ -42,6 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             message = f"{item.nodeid}: tests live in one of {', '.join(sorted(TIERS))}"
             raise pytest.UsageError(message)
         item.add_marker(tier)
+        item.add_marker(pytest.mark.xdist_group(_group(item, tier)))
+    # The longest group begins first; others keep the order that chance gave them.
+    items.sort(key=lambda item: all(mark.args != (_SERVERS,) for mark in item.iter_markers("xdist_group")))
+
+
+def _group(item: pytest.Item, tier: str) -> str:
+    """Give what one process has to run: a file, or all that needs all three servers, so that these are started once."""
+    needs_servers = not {"servers", "own_servers"}.isdisjoint(getattr(item, "fixturenames", ()))
+    return _SERVERS if needs_servers or tier == "e2e" else str(item.path)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
