@@ -47,7 +47,7 @@ STEPS: Final = frozenset(
         ("chassis/worker.py", "_handle", "self._claim"),
         ("datamap/postgres/purge.py", "_drop_partitions", "conn.transaction"),
         ("datamap/postgres/purge.py", "purge", "conn.fetchval(rule.delete)"),
-        ("datamap/postgres/store.py", "erase", "conn.transaction"),
+        ("datamap/postgres/store.py", "_erase", "conn.transaction"),
         ("audit_ledger/gateways.py", "_write", "write_tiles"),
         ("audit_ledger/gateways.py", "finish", "write_checkpoint"),
         ("audit_ledger/gateways.py", "finish", "drop_partial_tiles"),

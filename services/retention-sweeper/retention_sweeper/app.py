@@ -6,7 +6,7 @@ from habeas.chassis.service import Service
 from habeas.contracts.platform import RetentionTicked
 from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
-from habeas.datamap.postgres import open_stores
+from habeas.datamap.postgres import StoreOptions, open_stores
 from habeas.sealing import Protector
 from retention_sweeper import gateways, handlers, sweeps
 from retention_sweeper.settings import Settings
@@ -16,7 +16,7 @@ def build(settings: Settings) -> Service:
     """Wire retention-sweeper by hand. Raises ``ConfigurationError`` for a bad policy or map, ``KekMissing`` without a key ring."""
     service = Service("retention-sweeper", settings.chassis, protection=Protector(settings.sealing.open()))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
+    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy, StoreOptions(plan_once=False))
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
     calendar = handlers.Calendar(tuple(store.name for store in stores), frozenset(policy.retention), tolerance)
     mapped = gateways.MappedStores(stores, policy.zone)

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from habeas.chassis.clock import FakeClock
+from habeas.chassis.connection import Connection
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
 from habeas.chassis.outbox import Pending
@@ -28,6 +29,28 @@ async def delivery(database: Access) -> AsyncIterator[Delivery]:
     delivery = await Delivery.open(database, pool_connections_max=2, connect_timeout_s=0.5)
     yield delivery
     await delivery.close()
+
+
+async def test_own_types_are_asked_for_once_in_a_process(database: Access) -> None:
+    """A second connection knows PostgreSQL's array types without asking; a type made in a database is asked for each time."""
+    asked = []
+
+    async def use() -> None:
+        connection = await asyncpg.connect(database.admin_dsn, connection_class=Connection)
+        connection.add_query_logger(lambda record: asked.append(record.query))
+        assert await connection.fetchval("SELECT $1::uuid[]", [new_id()])
+        assert await connection.fetchval("SELECT $1::macaddr[]", ["08:00:2b:01:02:03"]) == ["08:00:2b:01:02:03"]
+        assert await connection.fetchval("SELECT $1::mood[]", ["good"]) == ["good"]
+        await connection.close()
+
+    owner = await asyncpg.connect(database.admin_dsn)
+    await owner.execute("CREATE TYPE mood AS ENUM ('good')")
+    await owner.close()
+    await use()
+    first = sum("typeinfo" in query for query in asked)
+    await use()
+    assert first == 3
+    assert sum("typeinfo" in query for query in asked) == first + 1
 
 
 async def rows(delivery: Delivery) -> tuple[int, int, int]:

@@ -107,6 +107,7 @@ async def test_unknown_table_stops_everything(shop: Shop) -> None:
         ("ALTER TABLE contents RENAME TO content", "no table `public.contents`"),
         ("ALTER TABLE tasks ADD COLUMN ip inet", "the column `tasks.ip` (inet) is not in the data map"),
         ("ALTER TABLE tasks DROP COLUMN prompt", "no column `prompt`"),
+        ("ALTER TABLE tasks RENAME prompt TO words", "the column `tasks.words` (text) is not in the data map"),
         ("CREATE TABLE visits (account_id text)", "its column `account_id` is named like an account id"),
         (
             "CREATE SCHEMA x; CREATE TABLE x.y (t bigint REFERENCES public.tasks)",
@@ -134,6 +135,33 @@ async def test_every_difference_is_a_mismatch(shop: Shop, change: str, words: st
         await shop.store.erase([ONE])
     assert any(words in problem.what for problem in caught.value.problems), caught.value.problems
     assert await shop.store.existing([ONE]) == {ONE}, "a request is accepted all the same"
+
+
+async def test_tables_that_cannot_go_together_go_one_by_one(shop: Shop) -> None:
+    """A rule forbids its table in a larger statement: it is erased all the same, with the same outcomes."""
+    await shop.owner.execute(
+        "CREATE TABLE seen (id bigint); CREATE RULE seen AS ON DELETE TO contents DO ALSO INSERT INTO seen VALUES (OLD.id)"
+    )
+    outcomes = {outcome.table: outcome.rows for outcome in (await shop.store.erase([ONE]))[ONE]}
+    assert (outcomes["contents"], outcomes["steps"], outcomes["accounts"]) == (8, 4, 1)
+    assert (
+        await shop.owner.fetchval(
+            "SELECT count(*) FROM contents AS c JOIN steps AS s ON s.id = c.step_id JOIN tasks AS t"
+            " ON t.id = s.task_id WHERE t.account_id = $1",
+            ONE,
+        )
+        == 0
+    )
+
+
+async def test_counting_is_refused_by_name(shop: Shop) -> None:
+    """A table that the role may not read refuses the count of what is held, and is named."""
+    async with await _limited(shop, "REVOKE SELECT ON tasks FROM $role") as store:
+        with pytest.raises(StoreRefused) as caught:
+            await store.locate([ONE])
+    await _forget(shop)
+    assert caught.value.code == "42501"
+    assert caught.value.table in {"contents", "steps", "tasks"}, "the first that cannot be counted without it"
 
 
 async def test_rows_that_survive_are_found_before_their_parents_go(shop: Shop) -> None:

@@ -90,6 +90,21 @@ def test_kept_rows_are_counted_and_blanked(plan: StorePlan) -> None:
     assert "DELETE" not in invoices.erase
 
 
+def test_layers_hold_no_table_with_its_parent(store: StoreMap, plan: StorePlan) -> None:
+    """Tables of one statement do not refer to one another; what each has left is counted by the next, the last one's too."""
+    layers = [{table.table for table in layer.tables} for layer in plan.layers]
+    assert [table.table for layer in plan.layers for table in layer.tables] == [table.table for table in plan.tables]
+    assert not any(
+        e.table in layer and e.to_table in layer for e in store.edges if e.table != e.to_table for layer in layers
+    )
+    erasing = [{table.table for table in layer.tables if table.erase is not None} for layer in plan.layers]
+    for layer, after in zip(erasing, plan.layers[1:], strict=False):
+        for table in layer:
+            assert f"SELECT '{table}' AS name, NULL::text AS account_id" in after.sql
+    assert plan.layers[-1].tables == ()
+    assert "DELETE" not in plan.layers[-1].sql
+
+
 def test_statements_hold_names_and_no_placeholders_for_values(plan: StorePlan) -> None:
     """Every statement takes its people as a parameter and none is built from a person's value."""
     for table in plan.tables:

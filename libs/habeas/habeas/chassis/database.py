@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 
 from habeas.chassis import cause, crash, metrics, outbox, store
 from habeas.chassis.clock import Clock
+from habeas.chassis.connection import Connection
 from habeas.chassis.crash import Point
 from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import Name
@@ -291,6 +292,7 @@ class Database:
 
 def _options(settings: ChassisSettings, schema: str) -> dict[str, Any]:
     return {
+        "connection_class": Connection,
         "dsn": settings.database_dsn.get_secret_value(),
         "command_timeout": settings.statement_timeout_ms / 1000 + 1,
         "timeout": settings.connect_timeout_s,

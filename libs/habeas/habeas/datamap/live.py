@@ -5,55 +5,72 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+# The fingerprint is made of the catalogue's own numbers and names by index look-ups, since it is asked before every erasure; the rest,
+# which is a function of the same rows, is only computed when the fingerprint is another one (PostgreSQL evaluates it nowhere else).
 CATALOGUE: Final = """
-    WITH tables AS (
-        SELECT c.oid, c.relname, c.relkind, n.nspname
+    WITH tables AS MATERIALIZED (
+        SELECT c.oid, c.relname, c.relkind
           FROM pg_catalog.pg_class AS c
-          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f', 'm') AND NOT c.relispartition
-    ), columns AS (
-        SELECT t.relname, json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL), a.attnotnull)
-                                   ORDER BY a.attnum) AS list
-          FROM tables AS t
-          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
-         GROUP BY t.relname
-    ), foreign_keys AS (
-        SELECT k.conname, cn.nspname AS schema, c.relname AS child, pn.nspname AS to_schema, p.relname AS parent, k.confdeltype,
-               (SELECT json_agg(a.attname ORDER BY x.ord) FROM unnest(k.conkey) WITH ORDINALITY AS x (num, ord)
-                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = x.num) AS own,
-               (SELECT json_agg(a.attname ORDER BY x.ord) FROM unnest(k.confkey) WITH ORDINALITY AS x (num, ord)
-                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = x.num) AS theirs
+         WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = $1)
+           AND c.relkind IN ('r', 'p', 'f', 'm') AND NOT c.relispartition
+    ), refs AS MATERIALIZED (
+        SELECT k.oid, k.conname, cn.nspname AS schema, c.relname AS child, pn.nspname AS to_schema, p.relname AS parent,
+               k.confdeltype, k.conrelid, k.conkey, k.confrelid, k.confkey
           FROM pg_catalog.pg_constraint AS k
           JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid AND NOT c.relispartition
           JOIN pg_catalog.pg_namespace AS cn ON cn.oid = c.relnamespace
           JOIN pg_catalog.pg_class AS p ON p.oid = k.confrelid AND NOT p.relispartition
           JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace
          WHERE k.contype = 'f'
-    ), uniques AS MATERIALIZED (
-        SELECT t.relname, i.indisprimary,
-               (SELECT json_agg(a.attname ORDER BY x.ord) FROM unnest(i.indkey) WITH ORDINALITY AS x (num, ord)
-                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = x.num) AS list
-          FROM tables AS t
-          JOIN pg_catalog.pg_index AS i ON i.indrelid = t.oid AND i.indisunique AND i.indexprs IS NULL
-    ), partitions AS (
-        SELECT t.relname, p.partstrat,
-               (SELECT json_agg(a.attname ORDER BY x.ord) FROM unnest(p.partattrs) WITH ORDINALITY AS x (num, ord)
-                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = x.num) AS list
-          FROM tables AS t
-          JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = t.oid
-    ), everything AS MATERIALIZED (
-        SELECT json_build_object(
-            'tables', (SELECT json_agg(json_build_array(t.relname, t.relkind, c.list) ORDER BY t.relname)
-                         FROM tables AS t LEFT JOIN columns AS c USING (relname)),
-            'foreign_keys', (SELECT json_agg(json_build_array(schema, child, own, to_schema, parent, theirs, confdeltype)
-                                             ORDER BY schema, child, conname) FROM foreign_keys),
-            'uniques', (SELECT json_agg(json_build_array(relname, indisprimary, list)
-                                        ORDER BY relname, indisprimary, list::text) FROM uniques),
-            'partitions', (SELECT json_agg(json_build_array(relname, partstrat, list) ORDER BY relname) FROM partitions)
-        )::text AS told
+    ), seen AS MATERIALIZED (
+        SELECT md5(concat_ws(E'\\n',
+            (SELECT array_agg(ROW(t.oid, t.relname, t.relkind,
+                       (SELECT array_agg(ROW(a.attnum, a.attname, format_type(a.atttypid, NULL), a.attnotnull) ORDER BY a.attnum)
+                          FROM pg_catalog.pg_attribute AS a
+                         WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped),
+                       (SELECT array_agg(ROW(i.indisprimary, i.indkey) ORDER BY i.indexrelid)
+                          FROM pg_catalog.pg_index AS i
+                         WHERE i.indrelid = t.oid AND i.indisunique AND i.indexprs IS NULL),
+                       (SELECT ROW(p.partstrat, p.partattrs) FROM pg_catalog.pg_partitioned_table AS p WHERE p.partrelid = t.oid))
+                    ORDER BY t.oid)::text FROM tables AS t),
+            (SELECT array_agg(ROW(r.schema, r.child, r.conkey, r.to_schema, r.parent, r.confkey, r.confdeltype,
+                       (SELECT array_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
+                         WHERE a.attrelid = r.conrelid AND a.attnum = ANY(r.conkey)),
+                       (SELECT array_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
+                         WHERE a.attrelid = r.confrelid AND a.attnum = ANY(r.confkey)))
+                    ORDER BY r.oid)::text FROM refs AS r))) AS fingerprint
     )
-    SELECT md5(told) AS fingerprint, CASE WHEN md5(told) IS DISTINCT FROM $2::text THEN told END AS told
-      FROM everything
+    SELECT fingerprint, CASE WHEN fingerprint IS DISTINCT FROM $2::text THEN (
+        SELECT json_build_object(
+            'tables', (SELECT json_agg(json_build_array(t.relname, t.relkind,
+                                  (SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL), a.attnotnull)
+                                                   ORDER BY a.attnum)
+                                     FROM pg_catalog.pg_attribute AS a
+                                    WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped))
+                               ORDER BY t.relname) FROM tables AS t),
+            'foreign_keys', (SELECT json_agg(json_build_array(r.schema, r.child,
+                                  (SELECT json_agg(a.attname ORDER BY x.ord) FROM unnest(r.conkey) WITH ORDINALITY AS x (num, ord)
+                                     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.conrelid AND a.attnum = x.num),
+                                  r.to_schema, r.parent,
+                                  (SELECT json_agg(a.attname ORDER BY x.ord) FROM unnest(r.confkey) WITH ORDINALITY AS x (num, ord)
+                                     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.confrelid AND a.attnum = x.num),
+                                  r.confdeltype) ORDER BY r.schema, r.child, r.conname) FROM refs AS r),
+            'uniques', (SELECT json_agg(json_build_array(u.relname, u.indisprimary, u.list)
+                                        ORDER BY u.relname, u.indisprimary, u.list::text)
+                          FROM (SELECT t.relname, i.indisprimary,
+                                       (SELECT json_agg(a.attname ORDER BY x.ord)
+                                          FROM unnest(i.indkey) WITH ORDINALITY AS x (num, ord)
+                                          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = x.num) AS list
+                                  FROM tables AS t
+                                  JOIN pg_catalog.pg_index AS i ON i.indrelid = t.oid AND i.indisunique AND i.indexprs IS NULL) AS u),
+            'partitions', (SELECT json_agg(json_build_array(t.relname, p.partstrat,
+                                  (SELECT json_agg(a.attname ORDER BY x.ord)
+                                     FROM unnest(p.partattrs) WITH ORDINALITY AS x (num, ord)
+                                     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = x.num))
+                               ORDER BY t.relname)
+                             FROM tables AS t JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = t.oid)
+        )::text) END AS told
+      FROM seen
 """
 """One row: a fingerprint of everything that the check looks at, and the whole only when it differs from `$2`."""
 

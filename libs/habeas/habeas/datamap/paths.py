@@ -149,8 +149,8 @@ class ReferenceCycleError(Exception):
         super().__init__(" → ".join(tables))
 
 
-def children_first(tables: Iterable[str], edges: Iterable[Edge]) -> tuple[str, ...]:
-    """Order in which tables can be erased so that no foreign key is hurt: whoever refers comes before the referred.
+def children_first(tables: Iterable[str], edges: Iterable[Edge]) -> tuple[tuple[str, ...], ...]:
+    """Layers in which tables can be erased so that no foreign key is hurt: whoever refers comes in a layer before the referred.
 
     Deterministic (by name where the order is free). A table that refers to itself is no cycle: one statement erases all
     of its rows. Raises ReferenceCycleError.
@@ -164,9 +164,9 @@ def children_first(tables: Iterable[str], edges: Iterable[Edge]) -> tuple[str, .
         sorter.prepare()
     except CycleError as error:
         raise ReferenceCycleError(error.args[1]) from None
-    order: list[str] = []
+    layers: list[tuple[str, ...]] = []
     while sorter.is_active():
-        ready = sorted(sorter.get_ready())
-        order += ready
+        ready = tuple(sorted(sorter.get_ready()))
+        layers.append(ready)
         sorter.done(*ready)
-    return tuple(order)
+    return tuple(layers)

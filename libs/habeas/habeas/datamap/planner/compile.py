@@ -1,6 +1,6 @@
 """From a store's map and its live schema to its plan."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,7 +9,7 @@ from habeas.datamap.datamap import Column, Kept, StoreMap, Table
 from habeas.datamap.dataset import Action, Export, Portable
 from habeas.datamap.live import LiveSchema
 from habeas.datamap.paths import Edge, ReferenceCycleError, SubjectPath, children_first
-from habeas.datamap.planner.plan import AgeKind, ExportPlan, PlanError, RootPlan, StorePlan, TablePlan
+from habeas.datamap.planner.plan import AgeKind, ExportPlan, LayerPlan, PlanError, RootPlan, StorePlan, TablePlan
 from habeas.datamap.planner.purge import purge_rules
 from habeas.datamap.planner.sql import ID_TYPES, Reach, any_of, conditions, ids, literal, quoted, words
 from habeas.datamap.source import Problem
@@ -37,8 +37,8 @@ def compile_root(store: StoreMap, live: LiveSchema) -> RootPlan:
     return plan
 
 
-def erasure_order(store: StoreMap, live: LiveSchema) -> tuple[str, ...]:
-    """Every mapped table, children first, by the references of the map and of the database; raises PlanError."""
+def erasure_order(store: StoreMap, live: LiveSchema) -> tuple[tuple[str, ...], ...]:
+    """Every mapped table in layers, children first, by the references of the map and of the database; raises PlanError."""
     enforced = [
         Edge(key.table, column, key.to_table, to_column)
         for key in live.foreign_keys
@@ -61,13 +61,17 @@ class _Compiler:
         self.problems: list[Problem] = []
 
     def plan(self) -> StorePlan:
-        order = [self.store.tables[name] for name in erasure_order(self.store, self.live)]
-        tables = tuple(self._table(table) for table in order if table.path is not None)
+        ordered = [[self.store.tables[name] for name in layer] for layer in erasure_order(self.store, self.live)]
+        order = [table for layer in ordered for table in layer]
+        planned = [tuple(self._table(table) for table in layer if table.path is not None) for layer in ordered]
+        tables = tuple(table for layer in planned for table in layer)
         return StorePlan(
             store=self.store.name,
             schema=self.store.schema,
             root=self.root(),
+            located=_located(tables),
             read_again=_read_again(tables),
+            layers=tuple(_layers([layer for layer in planned if layer])),
             tables=tables,
             purges=tuple(purge_rules(self.store, self.live, order, self.problems)),
             fingerprint=self.live.fingerprint,
@@ -121,6 +125,7 @@ class _Compiler:
             erase=change.counted if change else None,
             erase_one=change.alone if change else None,
             verify=change.verify if change else None,
+            gone=change.returning if change else None,
             mentions=mentions,
             unmentioned=unmentioned,
             ground=kept.ground if kept else None,
@@ -215,9 +220,10 @@ def _result(table: Table) -> TableResult | None:
 
 @dataclass(frozen=True)
 class _Change:
-    """A statement that erases, the same counting per account, and the one that finds what it left."""
+    """A statement that erases, the same giving accounts or counting them, and the one that finds what it left."""
 
     alone: str
+    returning: str
     counted: str
     verify: str
 
@@ -227,7 +233,7 @@ class _Change:
         counting = words(
             "WITH gone AS (", returning, ")", "SELECT account_id, count(*) AS rows FROM gone GROUP BY account_id"
         )
-        return cls(statement, counting, verify)
+        return cls(statement, returning, counting, verify)
 
 
 def _erase(table: Table, reach: Reach) -> _Change | None:
@@ -248,13 +254,49 @@ def _erase(table: Table, reach: Reach) -> _Change | None:
     return _Change.of(update, "asked.account_id::text AS account_id", _count(reach, [still]))
 
 
+def _located(tables: Iterable[TablePlan]) -> str:
+    return " UNION ALL ".join(
+        words("SELECT", literal(table.table), "AS name, account_id, rows FROM (", table.locate, ") AS l")
+        for table in tables
+    )
+
+
+def _layers(layers: Sequence[Sequence[TablePlan]]) -> Iterator[LayerPlan]:
+    """Each layer with the count of what is left in the one before; at the end that of the last one."""
+    before: Sequence[TablePlan] = ()
+    for layer in (*layers, ()):
+        erasing = [(f"gone{at}", table) for at, table in enumerate(layer) if table.gone is not None]
+        steps = ", ".join(words(step, "AS (", table.gone or "", ")") for step, table in erasing)
+        counts = [
+            words(
+                "SELECT",
+                literal(table.table),
+                "AS name, account_id, count(*) AS rows FROM",
+                step,
+                "GROUP BY account_id",
+            )
+            for step, table in erasing
+        ]
+        counts += [
+            words("SELECT", literal(name), "AS name, NULL::text AS account_id, rows FROM (", left, ") AS l")
+            for name, left in _left(before)
+        ]
+        yield LayerPlan(tuple(layer), words("WITH" if steps else "", steps, " UNION ALL ".join(counts)))
+        before = layer
+
+
+def _left(tables: Iterable[TablePlan]) -> Iterator[tuple[str, str]]:
+    """Statements that count what should not be there any more, each with its table's name."""
+    for table in tables:
+        for left in (table.verify, *table.unmentioned):
+            if left is not None:
+                yield table.table, left
+
+
 def _read_again(tables: Iterable[TablePlan]) -> str | None:
     counts = [
-        words("SELECT", literal(table.table), "AS name, rows FROM (", verify, ") AS c")
-        for table in tables
-        if table.direct
-        for verify in (table.verify, *table.unmentioned)
-        if verify is not None
+        words("SELECT", literal(name), "AS name, rows FROM (", left, ") AS c")
+        for name, left in _left(table for table in tables if table.direct)
     ]
     return " UNION ALL ".join(counts) or None
 

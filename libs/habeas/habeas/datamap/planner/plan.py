@@ -67,7 +67,8 @@ class TablePlan:
     `locate` counts (`account_id`, `rows`, and `newest` where rows may be kept). `erase` deletes or overwrites and gives
     (`account_id`, `rows`); None where rows simply stay. `erase_one` does the same for one account, counting by the command
     tag alone, which spares a large account a second copy of every id. `verify` counts what should not be there any more, None where
-    nothing changes. `mentions` overwrite this person's id in rows of others, `unmentioned` counts what is left of it.
+    nothing changes. `gone` is `erase` giving one `account_id` for each row, to be counted in a larger statement. `mentions`
+    overwrite this person's id in rows of others, `unmentioned` counts what is left of it.
     """
 
     table: str
@@ -78,6 +79,7 @@ class TablePlan:
     erase: str | None
     erase_one: str | None
     verify: str | None
+    gone: str | None = None
     mentions: tuple[str, ...] = ()
     unmentioned: tuple[str, ...] = ()
     ground: KeepGround | None = None
@@ -121,8 +123,22 @@ class PurgeRule:
 
 
 @dataclass(frozen=True)
+class LayerPlan:
+    """Tables that do not refer to one another, erased by one statement.
+
+    `sql` erases them and gives (`name`, `account_id`, `rows`); in the same statement it counts what is left in the layer before, while
+    the rows by which its people are found still exist: those rows of the answer have no `account_id`. Empty when there is nothing to do.
+    """
+
+    tables: tuple[TablePlan, ...]
+    sql: str
+
+
+@dataclass(frozen=True)
 class StorePlan:
-    """Every statement for one store. `tables` and `purges` stand children first.
+    """Every statement for one store. `tables`, `layers` and `purges` stand children first.
+
+    `located` gives (`name`, `account_id`, `rows`) of every table at once. The last of `layers` erases nothing, it only counts.
 
     `read_again` gives (`name`, `rows`) for every table whose rows carry the account id themselves: what should not be there
     after an erasure.
@@ -131,7 +147,9 @@ class StorePlan:
     store: str
     schema: str
     root: RootPlan
+    located: str
     read_again: str | None
+    layers: tuple[LayerPlan, ...]
     tables: tuple[TablePlan, ...]
     purges: tuple[PurgeRule, ...]
     fingerprint: str

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from habeas.chassis.connection import Connection as OwnConnection
 from habeas.datamap.errors import SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, Unavailability
 from habeas.datamap.live import CATALOGUE, LiveSchema
 from habeas.datamap.planner.sql import quoted
@@ -48,9 +49,13 @@ class StoreOptions:
     acquire_timeout_s: float = 10.0
     statement_timeout_s: float = 120.0
     idle_timeout_s: float = 10.0  # in the middle of a transaction
+    idle_connection_s: float = 300.0  # between two uses
     lock_timeout_s: float = 5.0
     drop_lock_timeout_s: float = 2.0
     rows_per_fetch: int = 1_000
+    plan_once: bool = True
+    """Whether a statement is planned once in a connection, for any accounts, instead of for each call's; with hundreds of partitions
+    planning takes longer than doing. Statements with a limit in rows are better planned for it."""
 
 
 class Link:
@@ -82,11 +87,13 @@ class Link:
         options = self.options
         self._pool = await asyncpg.create_pool(
             self._dsn,
+            connection_class=OwnConnection,
             min_size=0,
             max_size=options.connections_max,
             max_queries=50_000,
-            max_inactive_connection_lifetime=60.0,
+            max_inactive_connection_lifetime=options.idle_connection_s,
             timeout=options.connect_timeout_s,
+            reset=_keep_session,
             # The server's own limit comes first, so that it can say what it was; this is for a server that says nothing.
             command_timeout=options.statement_timeout_s + 5.0,
             statement_cache_size=200,
@@ -105,6 +112,7 @@ class Link:
                 "lock_timeout": _milliseconds(options.lock_timeout_s),
                 "idle_in_transaction_session_timeout": _milliseconds(options.idle_timeout_s),
                 "jit": "off",
+                "plan_cache_mode": "force_generic_plan" if options.plan_once else "auto",
             },
         )
         return self._pool
@@ -126,6 +134,10 @@ class Link:
             raise StoreUnavailable(self.store, Unavailability.TOO_SLOW, table) from None
         except (OSError, asyncpg.InternalClientError):
             raise StoreUnavailable(self.store, Unavailability.NO_CONNECTION, table) from None
+
+
+async def _keep_session(connection: object) -> None:
+    """Do nothing: what is set is set for one transaction only, and asking costs a round trip each time."""
 
 
 async def read_catalogue(conn: Connection, schema: str, known: str | None = None) -> LiveSchema | None:

@@ -1,10 +1,10 @@
 """One store in PostgreSQL: found, erased, read again, exported and purged through its data map."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from habeas.chassis import crash
 from habeas.chassis.crash import Point
@@ -13,7 +13,7 @@ from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.check import compare
 from habeas.datamap.datamap import StoreMap
 from habeas.datamap.dataset import Contact
-from habeas.datamap.errors import NotErased, SchemaMismatch
+from habeas.datamap.errors import NotErased, SchemaMismatch, StoreRefused
 from habeas.datamap.live import LiveSchema
 from habeas.datamap.planner import (
     AgeKind,
@@ -49,6 +49,12 @@ class _Held:
 
     rows: int
     newest: datetime | date | None = None
+
+
+_Done: TypeAlias = Mapping[str, Mapping[str, _Held]]
+"""Per table what was held of each account."""
+
+_Work: TypeAlias = Callable[[Connection, StorePlan, AskedIds], Awaitable[_Done]]
 
 
 class PostgresStore:
@@ -162,16 +168,24 @@ class PostgresStore:
         return [row["account_id"] for row in rows]
 
     async def locate(self, account_ids: Iterable[str]) -> Mapping[str, Mapping[str, int]]:
-        """Rows per table per account, zeros included, in one snapshot and one statement per table."""
+        """Rows per table per account, zeros included, in one snapshot and one statement.
+
+        Counts by the plan that is known: whether the live schema is still that of the map is asked by what acts on it.
+        """
         async with self._link.connection() as conn:
-            plan = await self._checked(conn)
+            plan = self._plan or await self._checked(conn)
             asked = AskedIds(account_ids, plan.root.identity_type)
-            held: dict[str, dict[str, int]] = {account_id: {} for account_id in asked.asked}
-            async with conn.transaction(isolation="repeatable_read", readonly=True):
-                for table in plan.tables:
-                    rows = asked.by_asked(await self._counts(conn, table, table.locate, asked))
-                    for account_id in asked.asked:
-                        held[account_id][table.table] = rows.get(account_id, 0)
+            held = {account_id: {table.table: 0 for table in plan.tables} for account_id in asked.asked}
+            try:
+                with self._link.told():
+                    rows = await conn.fetch(plan.located, asked.parameter)
+            except StoreRefused:
+                for table in plan.tables:  # the one that refuses is to be named
+                    await self._counts(conn, table, table.locate, asked)
+                raise
+        for row in rows:
+            for account_id in asked.given(row["account_id"]):
+                held[account_id][row["name"]] += row["rows"]
         return held
 
     async def erase(
@@ -179,31 +193,70 @@ class PostgresStore:
     ) -> Mapping[str, tuple[TableOutcome, ...]]:
         """Erase all that the map says of these accounts, in one transaction, and read again.
 
+        Tables that do not refer to one another go in one statement. What that does not accept is done over, table by table, which then
+        has the last word and names the table.
+
         Per account one outcome for each table, in the order of the work. Running it again finds nothing, and says so.
         Raises NotErased when a row is still there: before the commit nothing has changed; after it (`committed`), rows
         that somebody wrote meanwhile go with the next run. `guard` is asked before the commit; what it raises rolls back.
         The server ends a transaction that then stands still for longer than the option `idle_timeout_s`.
         """
+        wanted = tuple(account_ids)
         async with self._link.connection() as conn:
-            async with conn.transaction():
-                plan = await self._checked(conn)
-                asked = AskedIds(account_ids, plan.root.identity_type)
-                with self._link.told(self.map.root):
-                    await conn.fetch(plan.root.lock, asked.parameter)
-                done = [(table, await self._erase_table(conn, table, asked)) for table in plan.tables]
-                crash.at(Point.STORE_ERASED)
-                if guard is not None:
-                    await guard()
-            crash.at(Point.STORE_COMMITTED)
+            try:
+                plan, asked, done = await self._erase(conn, wanted, self._erase_layers, guard)
+            except (StoreRefused, NotErased):
+                plan, asked, done = await self._erase(conn, wanted, self._erase_tables, guard)
             await self._read_again(conn, plan, asked)
         return {
             account_id: tuple(
-                self._outcome(table, held.get(account_id)) for table, held in done if table.result is not None
+                self._outcome(table, done[table.table].get(account_id))
+                for table in plan.tables
+                if table.result is not None
             )
             for account_id in asked.asked
         }
 
-    async def _erase_table(self, conn: Connection, table: TablePlan, asked: AskedIds) -> Mapping[str, _Held]:
+    async def _erase(
+        self, conn: Connection, wanted: Sequence[str], work: _Work, guard: Callable[[], Awaitable[None]] | None
+    ) -> tuple[StorePlan, AskedIds, _Done]:
+        """One transaction: check, lock, work, ask the guard. Everything that it raises, it raises before the commit."""
+        async with conn.transaction():
+            plan = await self._checked(conn)
+            asked = AskedIds(wanted, plan.root.identity_type)
+            with self._link.told(self.map.root):
+                await conn.fetch(plan.root.lock, asked.parameter)
+            done = await work(conn, plan, asked)
+            crash.at(Point.STORE_ERASED)
+            if guard is not None:
+                await guard()
+        crash.at(Point.STORE_COMMITTED)
+        return plan, asked, done
+
+    async def _erase_tables(self, conn: Connection, plan: StorePlan, asked: AskedIds) -> _Done:
+        """Table by table."""
+        return {table.table: await self._erase_table(conn, table, asked) for table in plan.tables}
+
+    async def _erase_layers(self, conn: Connection, plan: StorePlan, asked: AskedIds) -> _Done:
+        """Layer by layer; each statement also counts what the one before has left."""
+        done: dict[str, dict[str, _Held]] = {table.table: {} for table in plan.tables}
+        for layer in plan.layers:
+            kept = [table for table in layer.tables if table.ground is not None]
+            for table in kept:
+                with self._link.told(table.table):
+                    done[table.table] = await self._held(conn, table, asked)
+            with self._link.told():
+                rows = await conn.fetch(layer.sql, asked.parameter) if layer.sql else []
+                for mention in (each for table in layer.tables for each in table.mentions):
+                    await conn.execute(mention, asked.parameter)
+            for name, account_id, count in rows:
+                if account_id is None and count:
+                    raise NotErased(self.name, name, count, committed=False)
+                if account_id is not None and all(table.table != name for table in kept):
+                    done[name].update(dict.fromkeys(asked.given(account_id), _Held(count)))
+        return done
+
+    async def _erase_table(self, conn: Connection, table: TablePlan, asked: AskedIds) -> dict[str, _Held]:
         """One table, and then what is left of it, while the rows by which its people are found still exist."""
         with self._link.told(table.table):
             if table.ground is not None:
