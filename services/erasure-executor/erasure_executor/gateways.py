@@ -21,6 +21,10 @@ class Stores(Protocol):
         """Count what an erasure would touch. Raises ``StoreError``."""
         ...
 
+    async def check(self) -> None:
+        """Ask each store whether it still fits the data map. Raises ``StoreError``."""
+        ...
+
     async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         """Erase and read again, one transaction per store; may be repeated. Raises ``StoreError``, and what ``guard`` raises."""
         ...
@@ -52,6 +56,12 @@ class MappedStores:
                     if count
                 )
         return planned
+
+    async def check(self) -> None:
+        """Compare each store with the map, and count nobody's rows: what is planned once is planned now."""
+        for store in self._stores:
+            await store.check()
+            await store.locate(())
 
     async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         """Erase store by store; a store that fails leaves those before it erased, which a repetition finds so."""

@@ -170,6 +170,17 @@ def _print(fingerprinter: Fingerprinter, account: str) -> bytes:
     return fingerprinter.fingerprint("account", account)
 
 
+async def look_at_stores(_: Database, stores: Stores) -> None:
+    """Ask every store whether it answers and fits the data map, so that it is told before a request needs it.
+
+    It keeps a connection and its plans at hand too, for which the first request after a quiet hour would wait.
+    """
+    try:
+        await stores.check()
+    except StoreError as error:
+        log.event("stores.unfit", reason=error.because, error=error)
+
+
 async def measure_stuck(db: Database) -> None:
     """Show erasures that wait for somebody to look."""
     await show_stuck(db, store.COUNT_STUCK)

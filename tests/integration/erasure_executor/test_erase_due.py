@@ -49,6 +49,11 @@ class Shelf:
             raise self.fails
         return {each: self._outcomes(self.rows.get(each, 0)) for each in account_ids}
 
+    async def check(self) -> None:
+        """Fail when told to."""
+        if self.fails is not None:
+            raise self.fails
+
     async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         """Erase, and die before or after it when told to."""
         if self.dies == "before the store":
@@ -238,6 +243,19 @@ async def test_a_store_that_is_away_is_waited_for(bench: Bench) -> None:
     bench.clock.advance(timedelta(minutes=6))
     await bench.sweep(Shelf({"acc_1": 3}))
     assert (await bench.look(request_id)).state is State.COMPLETED
+
+
+async def test_a_store_that_is_unfit_is_told_before_an_erasure_needs_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong with a store goes into the log by itself, and ends nothing; a store that fits says nothing."""
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr("habeas.chassis.log.event", lambda name, **fields: told.append({"name": name, **fields}))
+    await sweeps.look_at_stores(bench.db, Shelf({}))
+    assert told == []
+    refused = StoreRefused("platform", "tasks", "42501")
+    await sweeps.look_at_stores(bench.db, Shelf({}, fails=refused))
+    assert told == [{"name": "stores.unfit", "reason": StuckReason.STORE_REFUSED, "error": refused}]
 
 
 async def test_a_second_erasure_of_one_person_finds_nothing(bench: Bench) -> None:

@@ -70,15 +70,15 @@ class Follower:
                 consumer.assign([partition])
                 consumer.seek(partition, await self._begin(consumer, partition))
                 heard_at = _clock()
-                pace = Pace(clock)
+                pace = Pace(clock, several=1)  # nobody waits for the log: a trickle too is taken in groups
                 while not stopping.is_set():
                     if self.alive is not None:
                         await self.alive()
                     if paused():
                         await wait_any(stopping, stopping, self.wait_s)
                         continue
-                    pace.begin()
                     found = await consumer.getmany(timeout_ms=int(self.wait_s * 1000), max_records=self.batch_rows_max)
+                    pace.begin()
                     if found and _clock() - heard_at > _SILENCE_S:
                         break  # Kafka may have been another one meanwhile: look at the topic before anything of it is taken
                     heard_at = _clock() if found else heard_at

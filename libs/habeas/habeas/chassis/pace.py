@@ -15,10 +15,11 @@ _ROUND_S: Final = 0.06
 
 
 class Pace:
-    """The pace of one loop: ``begin`` before a round, ``rest`` after it."""
+    """The pace of one loop: ``begin`` before a round, ``rest`` after it. Rounds that found ``several`` are followed by a rest."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, several: int = _SEVERAL) -> None:
         self._clock = clock
+        self._several = several
         self._began = clock.monotonic()
 
     def begin(self) -> None:
@@ -27,7 +28,7 @@ class Pace:
 
     async def rest(self, found: int, most: int, stopping: asyncio.Event) -> None:
         """Wait until the round has lasted its time, if it found several and could have taken more; ends early for a stop."""
-        if _SEVERAL <= found < most:
+        if self._several <= found < most:
             left_s = self._began + _ROUND_S - self._clock.monotonic()
             if left_s > 0:
                 await wait_any(stopping, stopping, left_s)
