@@ -51,11 +51,8 @@ _MAKE_RAW: Final = "CREATE TABLE raw_rows (id uuid PRIMARY KEY, key bytea NOT NU
 _ADD_RAW: Final = "INSERT INTO raw_rows SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::bytea[])"
 
 _ADD_HISTORY: Final = """
-    INSERT INTO {schema}.inbox (event_id, topic, partition, record_offset, type, key, lane, event_at, digest, received_at, state,
-                                next_attempt_at, handled_at)
-    SELECT gen_random_uuid(), 'history', 0, n, 'erasure.completed', convert_to(gen_random_uuid()::text, 'UTF8'), n % 16, now(),
-           sha256(convert_to(n::text, 'UTF8')), now(), 'handled', now(), now()
-      FROM generate_series(1, {rows}) AS n;
+    INSERT INTO {schema}.seen (event_id, digest, received_at)
+    SELECT gen_random_uuid(), sha256(convert_to(n::text, 'UTF8')), now() FROM generate_series(1, {rows}) AS n;
     INSERT INTO {schema}.outbox (created_on, event_id, lane, topic, key, type, subject, value, created_at, published_at)
     SELECT current_date, gen_random_uuid(), n % 16, 'history', n::text, 'erasure.completed', n::text, repeat('v', 330)::bytea, now(), now()
       FROM generate_series(1, {rows}) AS n;

@@ -140,17 +140,28 @@ async def _received(stage: Stage) -> list[str]:
     )
     for schema in SCHEMAS:
         lost = await stage.habeas.fetchval(
-            f"WITH sent AS ({sent}), wanted AS (SELECT DISTINCT topic, type FROM {schema}.inbox)"
+            f"WITH sent AS ({sent}), wanted AS (SELECT DISTINCT topic, type FROM {schema}.taken)"
             f" SELECT count(*) FROM sent JOIN wanted USING (topic, type)"
-            f" WHERE event_id NOT IN (SELECT event_id FROM {schema}.inbox)"
+            f" WHERE event_id NOT IN (SELECT event_id FROM {schema}.taken)"
         )
-        unhandled = await stage.habeas.fetchval(f"SELECT count(*) FROM {schema}.inbox WHERE state <> 'handled'")
+        twice = await stage.habeas.fetchval(f"SELECT count(*) - count(DISTINCT event_id) FROM {schema}.taken")
+        forgotten = await stage.habeas.fetchval(
+            f"SELECT count(*) FROM {schema}.taken AS t FULL JOIN {schema}.seen AS s USING (event_id, digest)"
+            f" WHERE t.inbox_id IS NULL OR s.received_at IS NULL"
+        )
+        unhandled = await stage.habeas.fetchval(f"SELECT count(*) FROM {schema}.inbox")
         overtaken = await stage.habeas.fetchval(
             f"WITH sent AS ({sent}), taken AS (SELECT i.topic, i.key, i.handled_at, s.outbox_id,"
             f" max(i.handled_at) OVER (PARTITION BY i.topic, i.key ORDER BY s.outbox_id) AS latest"
-            f" FROM {schema}.inbox AS i JOIN sent AS s USING (event_id)) SELECT count(*) FROM taken WHERE handled_at < latest"
+            f" FROM {schema}.taken AS i JOIN sent AS s USING (event_id)) SELECT count(*) FROM taken WHERE handled_at < latest"
         )
-        counts = {"lost": lost, "not handled": unhandled, "handled before an earlier one": overtaken}
+        counts = {
+            "lost": lost,
+            "taken twice": twice,
+            "taken and not remembered, or the other way round": forgotten,
+            "not handled": unhandled,
+            "handled before an earlier one": overtaken,
+        }
         found += [f"{schema}: {count} {what}" for what, count in counts.items() if count]
     return found
 

@@ -240,7 +240,7 @@ async def test_record_delivered_twice_counts_once(stage: Stage) -> None:
         await stage.publisher.send_raw(DSR_REQUESTS.name, b"acc_AGAIN", event.encode(), headers)
     await stage.told(request_id, "request.identity_requested")
     await settled(stage)
-    rows = await stage.habeas.fetch("SELECT state FROM request_intake.inbox WHERE event_id = $1", request_id)
+    rows = await stage.habeas.fetch("SELECT state FROM request_intake.taken WHERE event_id = $1", request_id)
     assert [row["state"] for row in rows] == ["handled"]
     assert Counter(stage.heard.types(request_id)) == Counter({"request.accepted": 1, "request.identity_requested": 1})
 

@@ -24,9 +24,9 @@ GOOD = 1_000
 Place = tuple[str, int, int]
 
 NAMES_SOMEBODY = """
-    SELECT count(*) FROM {schema}.inbox WHERE position('acc_'::bytea IN coalesce(value, '') || key) > 0
+    SELECT count(*) FROM {schema}.taken WHERE position('acc_'::bytea IN coalesce(value, '') || key) > 0
 """
-FIND_INTAKE = "SELECT topic, partition, record_offset, state FROM request_intake.inbox"
+FIND_INTAKE = "SELECT topic, partition, record_offset, state FROM request_intake.taken"
 
 
 @asynccontextmanager

@@ -163,7 +163,7 @@ def keys_are_published_in_order(history: History) -> Found:
 
 
 def inboxes_hold_each_event_once(history: History) -> Found:
-    """I2: whatever Kafka has for a service is in its inbox once, handled or parked; nothing else is."""
+    """I2: whatever Kafka has for a service came into its inbox once, is handled or parked; nothing else is."""
     records = defaultdict(set)
     for record in history.records:
         if record.event_id is not None and record.type is not None:
@@ -181,6 +181,16 @@ def inboxes_hold_each_event_once(history: History) -> Found:
                 yield Violation(Fault.DOUBLE, "taken, and never published", f"{service} {row.type} {row.event_id}")
             if row.state == "pending":
                 yield Violation(Fault.LEFT, "a message that waits", f"{service} {row.type} {row.event_id}")
+
+
+def ids_are_known_again(history: History) -> Found:
+    """I2: each message that came is known by its id, so that no copy of it is taken; no id is known of a message that never came."""
+    for service, held in history.slices.items():
+        ids = {row.event_id for row in held.inbox}
+        for event_id in ids - held.seen:
+            yield Violation(Fault.DOUBLE, "an id that was forgotten: a copy would be taken", f"{service} {event_id}")
+        for event_id in held.seen - ids:
+            yield Violation(Fault.LOST, "an id that is known, of a message that is not there", f"{service} {event_id}")
 
 
 def keys_are_handled_in_order(history: History) -> Found:
@@ -415,6 +425,7 @@ RULES: Final[tuple[Callable[[History], Found], ...]] = (
     outboxes_reach_kafka,
     keys_are_published_in_order,
     inboxes_hold_each_event_once,
+    ids_are_known_again,
     keys_are_handled_in_order,
     effects_happen_once,
     changes_stand_in_the_log,

@@ -29,8 +29,9 @@ from tests.kill.history import Asked, Fact, History, Lane, Left, Mail, Published
 from tests.kill.orders import ABSENT
 
 _INBOX: Final = """
-    SELECT event_id, topic, partition, record_offset, type, key, state, reason, xmin::text::bigint AS xid FROM {schema}.inbox
+    SELECT event_id, topic, partition, record_offset, type, key, state, reason, xid FROM {schema}.taken
 """
+_SEEN: Final = "SELECT event_id FROM {schema}.seen"
 _OUTBOX: Final = """
     SELECT outbox_id, event_id, topic, key, type, subject, value, published_at IS NOT NULL AS is_published FROM {schema}.outbox
 """
@@ -190,6 +191,7 @@ async def _slice(conn: Conn, service: str) -> Slice:
     outbox = await conn.fetch(_OUTBOX.format(schema=schema))
     return Slice(
         inbox=[Taken(*row) for row in await conn.fetch(_INBOX.format(schema=schema))],
+        seen=frozenset(row["event_id"] for row in await conn.fetch(_SEEN.format(schema=schema))),
         outbox=[
             Left(*tuple(row)[:6], hashlib.sha256(row["value"]).digest(), row["is_published"])  # type: ignore[call-arg]  # six of eight
             for row in outbox

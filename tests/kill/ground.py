@@ -26,6 +26,7 @@ from habeas_embedded.topics import create_topics
 from habeas_embedded.waiting import until
 from tests.kill.proxy import Proxy
 from tests.kill.witness import LastingWitness
+from tests.support.journal import keep_journal
 
 LEASE_S: Final = 4.0
 """How long a lane stays with a replica that went silent: shorter than many pauses, so that replicas are fenced often."""
@@ -102,6 +103,7 @@ async def laid_out(name: str, *, seed: int, size: Size, replicas: int = 2) -> As
             prepare_platform(servers.postgres_admin_dsn, seed=seed, now=now, size=size),
             create_topics(servers.kafka_bootstrap),
         )
+        await keep_journal(access.owner_dsn, (service.replace("-", "_") for service in SERVICES))
         witness = await LastingWitness.note(platform.owner_dsn, start_of_day(now), servers.run.directory / "witness")
         issuer = new_issuer("accounts-kill")
         policy = servers.run.directory / "policy.yaml"

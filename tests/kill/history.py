@@ -23,7 +23,7 @@ class Asked(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One row of an inbox; `xid` is the transaction that changed it last, and of one key's rows it never falls."""
+    """One message that an inbox has or had; `xid` is the transaction that changed or handled it, and of one key's it never falls."""
 
     event_id: UUID
     topic: str
@@ -101,7 +101,8 @@ class Lane(NamedTuple):
 class Slice:
     """What one service holds."""
 
-    inbox: list[Taken]
+    inbox: list[Taken]  # with what was handled and has left it
+    seen: frozenset[UUID]  # ids that would be known again
     outbox: list[Left]
     facts: list[Fact]
     lanes: list[Lane]

@@ -91,8 +91,8 @@ ONE_ERASED = (
     " AND id NOT IN (SELECT id FROM accounts) LIMIT 1)"
 )
 TWO_OF_A_KEY = f"""
-    SELECT a.event_id FROM {MAILER}.inbox AS a JOIN {MAILER}.inbox AS b USING (topic, partition, key)
-     WHERE a.record_offset < b.record_offset AND a.xmin::text::bigint < b.xmin::text::bigint AND a.state = 'handled' AND b.state = 'handled'
+    SELECT a.event_id FROM {MAILER}.handled AS a JOIN {MAILER}.handled AS b USING (topic, partition, key)
+     WHERE a.record_offset < b.record_offset AND a.xmin::text::bigint < b.xmin::text::bigint
      LIMIT 1
 """
 COPY_OF_OUTBOX = f"""
@@ -112,17 +112,25 @@ SEEDED = [
         Fault.LEFT,
         f"UPDATE {INTAKE}.requests SET state = 'in_progress', outcome = NULL WHERE request_id = {ONE_DONE}",
     ),
-    Seeded("a lost inbox row", Fault.LOST, _delete(f"{BUILDER}.inbox", "state = 'handled'")),
+    Seeded("a lost inbox row", Fault.LOST, _delete(f"{BUILDER}.handled", "true")),
     Seeded(
         "a message that waits",
         Fault.LEFT,
-        f"UPDATE {BUILDER}.inbox SET state = 'pending' WHERE event_id = (SELECT event_id FROM {BUILDER}.inbox LIMIT 1)",
+        f"INSERT INTO {BUILDER}.inbox (event_id, topic, partition, record_offset, type, key, lane, event_at, value, digest, received_at,"
+        f" next_attempt_at) SELECT event_id, topic, partition, record_offset, type, key, lane, event_at, '', digest, received_at,"
+        f" next_attempt_at FROM {BUILDER}.handled LIMIT 1",
     ),
     Seeded(
         "a message that was parked without an entry",
         Fault.AUDIT,
-        f"UPDATE {BUILDER}.inbox SET state = 'parked', reason = 'wrong_value'"
-        f" WHERE event_id = (SELECT event_id FROM {BUILDER}.inbox LIMIT 1)",
+        f"UPDATE {BUILDER}.handled SET state = 'parked', reason = 'wrong_value'"
+        f" WHERE event_id = (SELECT event_id FROM {BUILDER}.handled LIMIT 1)",
+    ),
+    Seeded("an id that was forgotten", Fault.DOUBLE, _delete(f"{BUILDER}.seen", "true")),
+    Seeded(
+        "an id that is known without its message",
+        Fault.LOST,
+        f"INSERT INTO {BUILDER}.seen VALUES (gen_random_uuid(), '', now())",
     ),
     Seeded("an event that was told twice", Fault.DOUBLE, COPY_OF_OUTBOX),
     Seeded(
@@ -146,7 +154,7 @@ SEEDED = [
     Seeded(
         "two messages of a key in the wrong order",
         Fault.ORDER,
-        f"UPDATE {MAILER}.inbox SET attempts = attempts + 1 WHERE event_id = ({TWO_OF_A_KEY})",
+        f"UPDATE {MAILER}.handled SET attempts = attempts + 1 WHERE event_id = ({TWO_OF_A_KEY})",
     ),
     Seeded(
         "two events of a key published in the wrong order",

@@ -21,10 +21,10 @@ _SERVICES: Final = (FIRST, SECOND)
 
 
 async def check_running(world: World) -> list[str]:
-    """Look while faults still happen: what is committed at the broker lies in the inbox."""
+    """Look while faults still happen: what is committed at the broker was stored."""
     found = []
     for service, schema in world.ground.schemas.items():
-        stored = {row["event_id"] for row in await world.ground.admin.fetch(f"SELECT event_id FROM {schema}.inbox")}
+        stored = {row["event_id"] for row in await world.ground.admin.fetch(f"SELECT event_id FROM {schema}.seen")}
         for partition, offset in world.broker.group(service).committed.items():
             for record in world.broker.logs[partition][:offset]:
                 header = dict(record.headers).get("ce_id")

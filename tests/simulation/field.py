@@ -44,6 +44,7 @@ _MAKE_EFFECTS: Final = """
 
 TABLES: Final = (
     "inbox",
+    "seen",
     "outbox",
     "audit_outbox",
     "audit_head",

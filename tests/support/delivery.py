@@ -33,6 +33,7 @@ from habeas.contracts.vocabulary import Right
 from habeas.sealing import Protector
 from habeas.sealing.kek import KeyRing
 from habeas_embedded.provision import Access
+from tests.support.journal import keep_journal
 
 NOON: Final = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CONSUMER: Final = "erasure-executor"
@@ -167,6 +168,7 @@ class Delivery:
             await owner.execute(MAKE_EFFECTS)
         finally:
             await owner.close()
+        await keep_journal(access.owner_dsn, [CONSUMER.replace("-", "_")])
         chosen = settings(access.dsn(CONSUMER), **changed)
         clock = FakeClock(NOON)
         database = await Database.open(chosen, CONSUMER.replace("-", "_"), clock)
@@ -214,8 +216,8 @@ class Delivery:
             await connection.close()
 
     async def states(self) -> list[tuple[str, str | None, str | None]]:
-        """State, reason and field of every stored message, in order."""
-        rows = await self.look("SELECT state, reason, field FROM erasure_executor.inbox ORDER BY inbox_id")
+        """State, reason and field of every message that was ever stored, in order."""
+        rows = await self.look("SELECT state, reason, field FROM erasure_executor.taken ORDER BY inbox_id")
         return [(row["state"], row["reason"], row["field"]) for row in rows]
 
     async def effects(self) -> list[tuple[UUID, int]]:

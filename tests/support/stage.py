@@ -34,6 +34,7 @@ from habeas_embedded.provision import SERVICES, Access, prepare_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
 from tests.support.heard import Heard
+from tests.support.journal import keep_journal
 
 SMALL: Final = Size(accounts=60, logs_each=4, tasks_each=2)
 """Enough people for a few journeys."""
@@ -236,6 +237,7 @@ async def raised(
             prepare_platform(servers.postgres_admin_dsn, seed=_SEED, now=now, size=size),
             create_topics(servers.kafka_bootstrap),
         )
+        await keep_journal(access.owner_dsn, (service.replace("-", "_") for service in SERVICES))
         issuer = new_issuer("accounts-tests")
         policy = servers.run.directory / "policy.yaml"
         text = (PLATFORM_DIR / "policy.yaml").read_text(encoding="utf-8")

@@ -62,6 +62,34 @@ async def test_from_scratch_and_again(empty_database: str, role: str, files: Pat
     await connection.close()
 
 
+async def test_what_was_handled_leaves_the_inbox_and_is_known(empty_database: str, role: str, tmp_path: Path) -> None:
+    """Messages that an earlier version kept after handling them go, their ids stay known; what waits or is parked stays as it was."""
+    source = tmp_path / "chassis" / "migrations"
+    source.mkdir(parents=True)
+    files = sorted(CHASSIS.glob("*.sql"))
+    for file in files[:6]:
+        (source / file.name).write_bytes(file.read_bytes())
+    await migrate(empty_database, "accounts", [source], role=role)
+    connection = await asyncpg.connect(empty_database)
+    for state in ("pending", "handled", "parked", "resolved"):
+        await connection.execute(
+            "INSERT INTO accounts.inbox (event_id, topic, partition, record_offset, type, key, lane, event_at, digest, received_at,"
+            " state, next_attempt_at, handled_at) VALUES (gen_random_uuid(), 't', 0, 0, 'x', 'k', 1, now(), 'd', '2026-11-01', $1,"
+            " now(), CASE WHEN $1 = 'handled' THEN '2026-11-02'::timestamptz END)",
+            state,
+        )
+    for file in files[6:7]:
+        (source / file.name).write_bytes(file.read_bytes())
+    ids = await connection.fetch("SELECT event_id, digest FROM accounts.inbox ORDER BY event_id")
+    assert await migrate(empty_database, "accounts", [source], role=role) == 1
+    left = await connection.fetch("SELECT state FROM accounts.inbox ORDER BY inbox_id")
+    assert [row["state"] for row in left] == ["pending", "parked", "resolved"]
+    assert await connection.fetch("SELECT event_id, digest FROM accounts.seen ORDER BY event_id") == ids
+    days = await connection.fetch("SELECT extract(day FROM received_at)::int AS day FROM accounts.seen ORDER BY 1")
+    assert [row["day"] for row in days] == [1, 1, 1, 2]
+    await connection.close()
+
+
 async def test_two_at_once(empty_database: str, role: str, files: Path) -> None:
     """Of two runs at the same time one applies everything and the other nothing; neither fails."""
     runs = [migrate(empty_database, "accounts", [files], role=role) for _ in range(2)]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -16,6 +17,12 @@ from tests.support.delivery import CONSUMER, NOON, PROTECTOR, Broker, Delivery, 
 PARTITIONS = """
     SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
      WHERE i.inhparent = 'erasure_executor.outbox'::regclass ORDER BY c.relname
+"""
+ADD_SEEN = "INSERT INTO erasure_executor.seen (event_id, digest, received_at) VALUES ($1, '', $2) RETURNING 1"
+ADD_MESSAGE = """
+    INSERT INTO erasure_executor.inbox (event_id, topic, partition, record_offset, type, key, lane, event_at, digest, received_at,
+                                        next_attempt_at, state, handled_at)
+    VALUES ($1, 't', 0, 0, 'x', '', 0, $2, '', $2, $2, $3, $2) RETURNING 1
 """
 
 
@@ -175,20 +182,38 @@ async def test_the_service_may_do_no_more_than_that(delivery: Delivery) -> None:
         await connection.close()
 
 
-async def test_handled_messages_are_dropped_after_three_weeks(delivery: Delivery) -> None:
-    """The inbox remembers ids longer than the outbox keeps rows; what is pending or parked is kept for ever."""
+async def test_ids_are_forgotten_after_three_weeks(delivery: Delivery) -> None:
+    """Ids are remembered longer than the outbox keeps rows; those of messages that still lie in the inbox for ever."""
+    kept = {}
     for state in ("handled", "resolved", "pending", "parked"):
-        await delivery.look(
-            "INSERT INTO erasure_executor.inbox (event_id, topic, partition, record_offset, type, key, lane, event_at,"
-            " digest, received_at, next_attempt_at, state, handled_at)"
-            " VALUES ($1, 't', 0, 0, 'x', '', 0, $2, '', $2, $2, $3, $2) RETURNING 1",
-            new_id(),
-            NOON,
-            state,
-        )
+        kept[state] = new_id()
+        await delivery.look(ADD_SEEN, kept[state], NOON)
+        if state != "handled":
+            await delivery.look(ADD_MESSAGE, kept[state], NOON, state)
     delivery.clock.advance(timedelta(days=20, hours=23))
     await keep_house(delivery)
-    assert len(await delivery.states()) == 4
+    assert await seen(delivery) == set(kept.values())
+    assert len(await delivery.look("TABLE erasure_executor.inbox")) == 3
     delivery.clock.advance(timedelta(hours=2))
     await keep_house(delivery)
-    assert [state for state, *_ in await delivery.states()] == ["pending", "parked"]
+    assert await seen(delivery) == {kept["pending"], kept["parked"]}
+    assert {state for state, *_ in await delivery.states()} == {"pending", "parked"}
+
+
+async def test_messages_that_stay_hide_no_old_ids(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are forgotten in small pieces until none is too old, also behind more parked messages than a piece has."""
+    monkeypatch.setattr("habeas.chassis.service._DROP_ROWS_MAX", 3)
+    parked = [new_id() for _ in range(10)]
+    for number, event_id in enumerate(parked):
+        await delivery.look(ADD_SEEN, event_id, NOON + timedelta(seconds=number))
+        await delivery.look(ADD_MESSAGE, event_id, NOON, "parked")
+    for number in range(20):
+        await delivery.look(ADD_SEEN, new_id(), NOON + timedelta(minutes=1, seconds=number))
+    delivery.clock.advance(timedelta(days=22))
+    await keep_house(delivery)
+    assert await seen(delivery) == set(parked)
+
+
+async def seen(delivery: Delivery) -> set[UUID]:
+    """The ids that are remembered."""
+    return {row["event_id"] for row in await delivery.look("TABLE erasure_executor.seen")}

@@ -74,7 +74,7 @@ def test_reasons_are_the_contracts() -> None:
     """The words that the command offers are those of the contract, and each can stand in the audit log."""
     assert tuple(decisions._BECAUSE) == tuple(ResolveReason)
     assert set(ResolveReason) <= set(AuditOutcome)
-    assert set(decisions._WHY_NOT) >= {"pending", "handled", "resolved"}
+    assert set(decisions._WHY_NOT) >= {"pending", "resolved"}
 
 
 async def test_retried_message_goes_before_what_waits_behind_it(run: Run, owner: Owner, delivery: Delivery) -> None:

@@ -61,7 +61,7 @@ _HISTORY_S: Final = 1.0
 _DROP_ROWS_MAX: Final = 10_000
 _KAFKA_TROUBLE: Final = (kafka.KafkaError, OSError, TimeoutError)
 _OUTBOX_KEPT: Final = timedelta(days=14)  # longer than any topic keeps records, so that a lost Kafka can be refilled
-_INBOX_KEPT: Final = timedelta(days=21)  # longer than the outbox, so that no replay finds its copies forgotten
+_SEEN_KEPT: Final = timedelta(days=21)  # longer than the outbox, so that no replay finds its copies forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,9 +384,15 @@ class Service:
         async def keep(tx: Transaction) -> None:
             await tx.execute(store.MAKE_PARTITIONS, tx.now.date(), _PARTITION_DAYS_AHEAD)
             await tx.execute(store.DROP_PARTITIONS, (tx.now - _OUTBOX_KEPT).date())
-            await tx.execute(store.DROP_HANDLED, tx.now - _INBOX_KEPT, _DROP_ROWS_MAX)
+            await tx.execute(store.DROP_RESOLVED, tx.now - _SEEN_KEPT, _DROP_ROWS_MAX)
+
+        async def forget(tx: Transaction) -> bool:
+            rows = await tx.fetch(store.FORGET_SEEN, tx.now - _SEEN_KEPT, _DROP_ROWS_MAX)
+            return len(rows) >= _DROP_ROWS_MAX
 
         await database.run("housekeeping", keep)
+        while await database.run("seen-forget", forget) and not self.stopping.is_set():
+            pass
 
     async def _gauge(self, running: _Running) -> None:
         await gauges.show(running.database, running.lanes, running.worker, running.consumer, self._sweeps)

@@ -58,17 +58,23 @@ FIND_UNPUBLISHED_FACTS: Final = """
 
 MARK_FACTS_PUBLISHED: Final = "UPDATE audit_outbox SET published_at = $1 WHERE seq = ANY($2::bigint[])"
 
-# The positions travel with the rows: in one statement, so that they cost no round trip, and at one moment, so that they never lie.
+# One statement, so that ids, rows and positions are of one moment and cost one round trip. The filter is made so that it becomes a hashed
+# subplan, whatever the planner guesses: as a join it would compare every record with every other. Rows keep the order of the records.
 STORE_RECORDS: Final = """
     WITH moved AS (
         INSERT INTO positions (topic, partition, next_offset) SELECT * FROM unnest($16::text[], $17::integer[], $18::bigint[])
-        ON CONFLICT (topic, partition) DO UPDATE SET next_offset = greatest(positions.next_offset, EXCLUDED.next_offset))
+        ON CONFLICT (topic, partition) DO UPDATE SET next_offset = greatest(positions.next_offset, EXCLUDED.next_offset)),
+    fresh AS (
+        INSERT INTO seen (event_id, digest, received_at) SELECT n.event_id, n.digest, $1 FROM unnest($2::uuid[], $12::bytea[])
+               AS n (event_id, digest)
+        ON CONFLICT (event_id) DO NOTHING
+        RETURNING event_id)
     INSERT INTO inbox (received_at, next_attempt_at, event_id, topic, partition, record_offset, type, key, lane, event_at,
                        traceparent, value, digest, state, reason, field)
     SELECT $1::timestamptz, $1, n.*
       FROM unnest($2::uuid[], $3::text[], $4::integer[], $5::bigint[], $6::text[], $7::bytea[], $8::smallint[], $9::timestamptz[],
-                  $10::text[], $11::bytea[], $12::bytea[], $13::text[], $14::text[], $15::text[]) AS n
-    ON CONFLICT (event_id) DO NOTHING
+                  $10::text[], $11::bytea[], $12::bytea[], $13::text[], $14::text[], $15::text[]) AS n (event_id)
+     WHERE (n.event_id IN (SELECT event_id FROM fresh)) IS TRUE
     RETURNING event_id
 """
 
@@ -94,7 +100,7 @@ SET_POSITION: Final = """
     ON CONFLICT (topic, partition) DO UPDATE SET next_offset = EXCLUDED.next_offset
 """
 
-FIND_DIGESTS: Final = "SELECT event_id, digest FROM inbox WHERE event_id = ANY($1::uuid[])"
+FIND_DIGESTS: Final = "SELECT event_id, digest FROM seen WHERE event_id = ANY($1::uuid[])"
 
 # A row of a held lane is due when its time has come and no earlier message of its key stands in the way. The share lock on the
 # lanes is the fence: whoever wants to take a lane over waits until this transaction ends, and a changed token finds no lane here.
@@ -115,10 +121,7 @@ CLAIM: Final = """
      LIMIT $5
 """
 
-MARK_HANDLED: Final = """
-    UPDATE inbox SET state = 'handled', handled_at = $1, value = NULL, blocks = false, reason = NULL, field = NULL
-     WHERE inbox_id = ANY($2::bigint[])
-"""
+DROP_HANDLED: Final = "DELETE FROM inbox WHERE inbox_id = ANY($1::bigint[])"
 
 MARK_PARKED: Final = """
     UPDATE inbox AS i
@@ -134,9 +137,18 @@ MARK_WAITING: Final = """
      WHERE i.inbox_id = n.inbox_id
 """
 
-DROP_HANDLED: Final = """
+DROP_RESOLVED: Final = """
     DELETE FROM inbox WHERE inbox_id IN (
-        SELECT inbox_id FROM inbox WHERE state IN ('handled', 'resolved') AND handled_at < $1 ORDER BY handled_at LIMIT $2)
+        SELECT inbox_id FROM inbox WHERE state = 'resolved' AND handled_at < $1 ORDER BY handled_at LIMIT $2)
+"""
+
+# An id is remembered for as long as its message lies in the inbox, however old it is. As many are looked at as could be kept for that,
+# and some more: old messages that stay never hide the ids behind them.
+FORGET_SEEN: Final = """
+    WITH old AS (
+        SELECT event_id FROM seen WHERE received_at < $1 ORDER BY received_at LIMIT $2 + (SELECT count(*) FROM inbox))
+    DELETE FROM seen AS s USING (SELECT event_id FROM old EXCEPT SELECT event_id FROM inbox) AS n WHERE s.event_id = n.event_id
+    RETURNING s.event_id
 """
 
 COUNT_INBOX: Final = """

@@ -226,7 +226,7 @@ class Worker:
     ) -> tuple[Mapping[int, Defect], Mapping[int, str]]:
         """Write down what became of each message; gives what was parked and what waits."""
         if done:
-            await tx.execute_exactly(len(done), store.MARK_HANDLED, tx.now, done)
+            await tx.execute_exactly(len(done), store.DROP_HANDLED, done)
         by_id = {row["inbox_id"]: row for row in rows}
         exhausted = {key: why for key, why in later.items() if self._is_exhausted(by_id[key], tx.now)}
         parked = {**poison, **{key: Defect(ParkReason.EXHAUSTED, why) for key, why in exhausted.items()}}

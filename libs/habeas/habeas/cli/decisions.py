@@ -18,12 +18,11 @@ _BECAUSE: Final = {
 }  # a test compares it with the contract's; help must not import it
 _WHY_NOT: Final = {
     "pending": "it is not parked: it waits to be handled",
-    "handled": "it is not parked: it was handled",
     "resolved": "it is not parked: it was resolved",
     "unreadable": "nothing in it can be read, however often it is tried: resolve it",
     "id_conflict": "another message came first with its id, and stands: resolve it",
 }
-_GONE: Final = "there is no such message"
+_GONE: Final = "there is no such message: it was handled, or there never was one"
 _LIMIT: Final = 1_000
 
 _Verdicts = Mapping[str, Mapping[int, str]]

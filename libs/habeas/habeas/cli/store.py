@@ -105,13 +105,18 @@ _FIND_REQUEST: Final = """
       FROM request_intake.requests WHERE request_id = $1
 """
 
+# What was handled has left the inbox: that it came is known by its id, and what it was by whoever told it.
 _FIND_TAKEN: Final = """
-    SELECT type, topic, state, reason, attempts, received_at AS at, handled_at - received_at AS took
-      FROM {schema}.inbox WHERE key = convert_to($1::uuid::text, 'UTF8')
+    SELECT i.type, i.state, i.reason, i.received_at AS at
+      FROM {schema}.inbox AS i WHERE i.key = convert_to($1::uuid::text, 'UTF8')
+    UNION ALL
+    SELECT t.type, 'handled', NULL, s.received_at
+      FROM unnest($2::uuid[], $3::text[]) AS t (event_id, type) JOIN {schema}.seen AS s USING (event_id)
+     WHERE NOT EXISTS (SELECT FROM {schema}.inbox AS i WHERE i.event_id = s.event_id)
 """
 
 _FIND_TOLD: Final = """
-    SELECT type, topic, created_at AS at, published_at - created_at AS took
+    SELECT event_id, type, topic, created_at AS at, published_at - created_at AS took
       FROM {schema}.outbox WHERE subject = $1::uuid::text
 """
 
@@ -281,9 +286,11 @@ async def find_request(conn: Querying, request_id: UUID) -> asyncpg.Record | Non
     return await conn.fetchrow(_FIND_REQUEST, request_id)
 
 
-async def find_taken(conn: Querying, service: str, request_id: UUID) -> Sequence[asyncpg.Record]:
-    """Give the messages about a request that a service took; reads the whole inbox."""
-    return await conn.fetch(_FIND_TAKEN.format(schema=schema_of(service)), request_id)
+async def find_taken(
+    conn: Querying, service: str, request_id: UUID, told: Mapping[UUID, str]
+) -> Sequence[asyncpg.Record]:
+    """Give the messages about a request that a service has, and those of the told ones (types by id) that it took."""
+    return await conn.fetch(_FIND_TAKEN.format(schema=schema_of(service)), request_id, list(told), list(told.values()))
 
 
 async def find_told(conn: Querying, service: str, request_id: UUID) -> Sequence[asyncpg.Record]:

@@ -1,6 +1,6 @@
 """`habeas trail REQUEST`: one request's way through all services, as their own tables tell it. Holds nobody's data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that happened; ``took`` is how long until it was settled: handled, published or in the log."""
+    """One thing that happened; ``took`` is how long until it was settled: published, or in the log."""
 
     at: datetime
     service: str
@@ -60,8 +60,10 @@ async def _follow(dsn: str, request_id: UUID) -> tuple[Mapping[str, Any] | None,
     async with connected(dsn) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         request = await store.find_request(conn, request_id)
         lines = [] if request is None else [*_of_request(request)]
+        told = {service: await store.find_told(conn, service, request_id) for service in store.SERVICES}
+        types = {row["event_id"]: row["type"] for rows in told.values() for row in rows}
         for service in store.SERVICES:
-            lines += await _of_service(conn, service, request_id)
+            lines += await _of_service(conn, service, request_id, types, told[service])
         open_work: list[Mapping[str, Any]] = []
         for row in await store.find_states(conn, request_id):
             if row["at"] is None:
@@ -72,14 +74,15 @@ async def _follow(dsn: str, request_id: UUID) -> tuple[Mapping[str, Any] | None,
     return None if request is None else dict(request), open_work, sorted(lines, key=lambda line: line.at)
 
 
-async def _of_service(conn: "Connection", service: str, request_id: UUID) -> list[Line]:
+async def _of_service(
+    conn: "Connection", service: str, request_id: UUID, types: Mapping[UUID, str], told: "Sequence[asyncpg.Record]"
+) -> list[Line]:
     from habeas.cli import store
 
-    taken = await store.find_taken(conn, service, request_id)
-    told = await store.find_told(conn, service, request_id)
+    taken = await store.find_taken(conn, service, request_id, types)
     logged = await store.find_logged(conn, service, request_id)
     return [
-        *(Line(row["at"], service, _message(row), row["took"]) for row in taken),
+        *(Line(row["at"], service, _message(row), None) for row in taken),
         *(Line(row["at"], service, f"tells {row['type']}", row["took"]) for row in told),
         *(Line(row["at"], service, _entry(row), row["took"]) for row in logged),
     ]
