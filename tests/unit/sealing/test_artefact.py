@@ -14,7 +14,7 @@ from habeas.sealing.artefact import ArtefactCipher, keyset_json
 
 KEY = bytes(range(32))
 AAD = b"export/1"
-MIB = 1024 * 1024
+SEGMENT = 64 * 1024
 
 
 def sealed(plaintext: bytes) -> bytes:
@@ -40,7 +40,7 @@ def open_by_the_book(ciphertext: bytes) -> bytes:
     assert ciphertext[0] == 40
     salt, prefix = ciphertext[1:33], ciphertext[33:40]
     cipher = AESGCM(HKDF(hashes.SHA256(), 32, salt=salt, info=AAD).derive(KEY))
-    ends = [*range(MIB, len(ciphertext), MIB), len(ciphertext)]
+    ends = [*range(SEGMENT, len(ciphertext), SEGMENT), len(ciphertext)]
     segments = [ciphertext[start:end] for start, end in zip([40, *ends], ends, strict=False)]
     return b"".join(
         cipher.decrypt(prefix + number.to_bytes(4, "big") + bytes([number == len(segments) - 1]), segment, None)
@@ -48,7 +48,9 @@ def open_by_the_book(ciphertext: bytes) -> bytes:
     )
 
 
-@pytest.mark.parametrize("size", [0, 1, MIB - 57, MIB - 56, MIB - 55, 2 * MIB - 72, 2 * MIB, 3 * MIB + 5])
+@pytest.mark.parametrize(
+    "size", [0, 1, SEGMENT - 57, SEGMENT - 56, SEGMENT - 55, 2 * SEGMENT - 72, 2 * SEGMENT, 3 * SEGMENT + 5]
+)
 def test_format_is_tinks(size: int) -> None:
     """Artefacts around every segment border are what Tink's format description says, and open again."""
     plaintext = os.urandom(size)
@@ -58,27 +60,27 @@ def test_format_is_tinks(size: int) -> None:
 
 
 def test_keyset_is_what_others_need() -> None:
-    """The keyset in Tink's JSON form holds our 32 bytes and the parameters of AES256_GCM_HKDF_1MB."""
+    """The keyset in Tink's JSON form holds our 32 bytes and the parameters of AES256_GCM_HKDF with segments of 64 KiB."""
     keyset = json.loads(keyset_json(KEY))
     (entry,) = keyset["key"]
     assert entry["keyData"]["typeUrl"] == "type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey"
     assert (entry["outputPrefixType"], entry["status"]) == ("RAW", "ENABLED")
     value = b64decode(entry["keyData"]["value"])
     assert value.endswith(KEY)
-    # protobuf: params{segment size 1048576, derived key 32, SHA256}, as in Tink's own template
-    assert bytes.fromhex("0880804010201803") in value
+    # protobuf: params{segment size 65536, derived key 32, SHA256}, in Tink's own form
+    assert bytes.fromhex("0880800410201803") in value
 
 
 def test_small_writes_add_up() -> None:
     """However the plaintext is cut into writes, the reader gets it whole, also piece by piece."""
-    plaintext = os.urandom(MIB + 4321)
+    plaintext = os.urandom(SEGMENT + 4321)
     target = io.BytesIO()
     with ArtefactCipher.encrypting_writer(target, KEY, AAD) as writer:
-        for start in range(0, len(plaintext), 70_001):
-            piece = memoryview(plaintext)[start : start + 70_001]
+        for start in range(0, len(plaintext), 7_001):
+            piece = memoryview(plaintext)[start : start + 7_001]
             assert writer.write(piece) == len(piece)
     reader = ArtefactCipher.decrypting_reader(io.BytesIO(target.getvalue()), KEY, AAD)
-    assert b"".join(iter(lambda: reader.read(33_333), b"")) == plaintext
+    assert b"".join(iter(lambda: reader.read(3_333), b"")) == plaintext
 
 
 def test_any_flipped_bit_is_found() -> None:
@@ -93,13 +95,18 @@ def test_any_flipped_bit_is_found() -> None:
 
 def test_cut_joined_and_swapped_artefacts_are_found() -> None:
     """Cutting at any border, adding bytes, and swapping segments do not open; no error quotes the content."""
-    ciphertext = sealed(bytes(3 * MIB))
-    swapped = ciphertext[:MIB] + ciphertext[2 * MIB : 3 * MIB] + ciphertext[MIB : 2 * MIB] + ciphertext[3 * MIB :]
+    ciphertext = sealed(bytes(3 * SEGMENT))
+    swapped = (
+        ciphertext[:SEGMENT]
+        + ciphertext[2 * SEGMENT : 3 * SEGMENT]
+        + ciphertext[SEGMENT : 2 * SEGMENT]
+        + ciphertext[3 * SEGMENT :]
+    )
     for altered in (
         b"",
         ciphertext[:40],
-        ciphertext[:MIB],
-        ciphertext[: 2 * MIB],
+        ciphertext[:SEGMENT],
+        ciphertext[: 2 * SEGMENT],
         ciphertext[:-1],
         ciphertext + b"\0",
         swapped,
@@ -141,7 +148,7 @@ def test_failed_writing_leaves_nothing_that_opens(tmp_path: Path) -> None:
 
     def fail_at(place: Path | io.BytesIO) -> None:
         with ArtefactCipher.encrypting_writer(place, KEY, AAD) as writer:
-            writer.write(bytes(2 * MIB))
+            writer.write(bytes(2 * SEGMENT))
             raise KeyError
 
     for place in (path, target):

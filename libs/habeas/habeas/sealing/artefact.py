@@ -1,10 +1,10 @@
-"""Encrypt and decrypt artefacts of any size in constant memory: Tink's streaming AEAD, template AES256_GCM_HKDF_1MB.
+"""Encrypt and decrypt artefacts of any size in constant memory: Tink's streaming AEAD, AES256_GCM_HKDF.
 
 Every artefact has 32 random bytes of its own, kept as text sealed under the subject's data key. Anyone who is given
 those bytes can read the artefact with Tink in any language; the keyset is one enabled key, output prefix RAW, of type
 `type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey` with
 
-    key_value = the 32 bytes, derived_key_size = 32, hkdf_hash_type = SHA256, ciphertext_segment_size = 1048576
+    key_value = the 32 bytes, derived_key_size = 32, hkdf_hash_type = SHA256, ciphertext_segment_size = 65536
 
 `keyset_json` writes that keyset in Tink's JSON form, ready for `tinkey`, Go, Java or C++.
 """
@@ -27,7 +27,9 @@ from habeas.sealing.keys import KEY_BYTES
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-SEGMENT_BYTES: Final = 1024 * 1024
+SEGMENT_BYTES: Final = (
+    64 * 1024
+)  # Tink fills buffers of this size for each stream; with a mebibyte a small artefact takes three times as long
 KEY_ID: Final = 1
 TYPE_URL: Final = "type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey"
 

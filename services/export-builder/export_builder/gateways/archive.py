@@ -1,18 +1,18 @@
 """One export as a ZIP: JSON and CSV of every table, an information sheet, a manifest; encrypted as it is written.
 
-Nothing of it is ever on a disk in clear. Rows go into the JSON entry as they come; a ZIP has one open entry at a time, so the CSV form
-waits in memory, and beyond a mebibyte in a scratch file sealed under a key that only this object has.
+Nothing of it is ever on a disk in clear. Rows of a small export wait in memory and become a ZIP when all of them are there. What is
+more than fits goes into the ZIP as it comes; a ZIP has one open entry at a time, so the CSV form of a large table waits in memory, and
+beyond a quarter of a mebibyte in a scratch file sealed under a key that only this object has.
 """
 
 import csv
 import hashlib
 import io
-import json
 import secrets
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 from uuid import UUID
 
 import orjson
@@ -22,25 +22,39 @@ from habeas.contracts.outcomes import ExportedTable
 from habeas.datamap.planner import ExportPlan
 from habeas.sealing.artefact import ArtefactCipher, ArtefactWriter
 
-_IN_MEMORY_BYTES_MAX: Final = 1024 * 1024
+_IN_MEMORY_BYTES_MAX: Final = 256 * 1024
+_HELD_CHARACTERS_MAX: Final = 256 * 1024
 _CHUNK_BYTES: Final = 256 * 1024
-_EARLIEST: Final = (
-    1980,
-    1,
-    1,
-    0,
-    0,
-    0,
-)  # a ZIP knows no earlier time; entries carry none, so that equal content is equal
+_STORED_BYTES_MAX: Final = 512  # setting up a compressor costs more than so few bytes are worth
+_EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
+"""A ZIP knows no earlier time; entries carry none, so that equal content is equal."""
+
+
+class Form:
+    """What the archives of a batch have in common about one source: names, and what stands there when it holds nothing."""
+
+    def __init__(self, store: str, source: ExportPlan) -> None:
+        name = f"tables/{store}.{source.table}"
+        self.store = store
+        self.source = source
+        self.files = (f"{name}.json", f"{name}.csv")
+        self.header = _csv([source.columns])
+        self.empty = (b"[\n]\n", self.header)
+        self.holds_nothing = self.holds(0)
+
+    def holds(self, rows: int) -> ExportedTable:
+        """Say how many rows were written."""
+        return ExportedTable(store=self.store, table=self.source.table, category=self.source.category, rows=rows)
 
 
 class _Sink(io.RawIOBase):
     """Takes the ZIP's bytes on their way into the cipher and remembers their digest."""
 
-    def __init__(self, writer: ArtefactWriter) -> None:
+    def __init__(self, path: Path, secret: bytes, export_id: UUID) -> None:
         super().__init__()
         self.digest = hashlib.sha256()
-        self._writer: ArtefactWriter | None = writer
+        self.writer = ArtefactCipher.encrypting_writer(path, secret, export_id.bytes)
+        self._is_given_up = False
 
     @override
     def writable(self) -> bool:
@@ -50,11 +64,29 @@ class _Sink(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
         self.digest.update(view)
-        return len(view) if self._writer is None else self._writer.write(view)
+        return len(view) if self._is_given_up else self.writer.write(view)
 
     def discard(self) -> None:
         """Take the rest and keep nothing: a ZIP that is given up still writes its end, at the latest when it is collected."""
-        self._writer = None
+        self._is_given_up = True
+        self.writer.abort()
+
+
+class _Zip(zipfile.ZipFile):
+    """A ZIP that is made in memory, or one that is passed on as it grows.
+
+    In memory the sizes of an entry stand before it. In a stream they stand behind it, and a reader that cannot seek finds the end of
+    compressed entries only.
+    """
+
+    def __init__(self, target: "io.BytesIO | _Sink") -> None:
+        super().__init__(cast("IO[bytes]", target), "w", zipfile.ZIP_DEFLATED, compresslevel=3)
+        self._stored_bytes_max = _STORED_BYTES_MAX if target.seekable() else 0
+
+    def put(self, name: str, content: bytes) -> None:
+        """Add a whole entry."""
+        is_stored = len(content) <= self._stored_bytes_max
+        self.writestr(_info(name), content, zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED)
 
 
 class _Spool:
@@ -93,35 +125,54 @@ class _Spool:
             self._path.unlink(missing_ok=True)
 
 
-class _Entry:
-    """The table that is being written."""
+class _Table:
+    """The rows of one table: all of them in memory, or, once there were too many, on their way into the ZIP."""
 
-    def __init__(self, archive: zipfile.ZipFile, store: str, source: ExportPlan, beside: Path) -> None:
-        self.store = store
-        self.source = source
+    def __init__(self, form: Form) -> None:
+        self.form = form
         self.rows = 0
-        self._archive = archive
-        self._name = f"tables/{store}.{source.table}"
-        self._json = archive.open(_info(f"{self._name}.json"), "w", force_zip64=True)
-        self._json.write(b"[")
-        self._spool = _Spool(beside)
-        self._spool.write(_csv([source.columns]))
+        self._lines: list[str] = []
+        self._json: IO[bytes] | None = None
+        self._spool: _Spool | None = None
 
     def add(self, lines: Sequence[str]) -> None:
-        separator = b",\n" if self.rows else b"\n"
-        self._json.write(separator + ",\n".join(lines).encode())
-        self._spool.write(_csv(_cells(orjson.loads(line), self.source.columns) for line in lines))
+        self._lines += lines
         self.rows += len(lines)
 
-    def close(self) -> None:
+    def spill(self, archive: _Zip, beside: Path) -> None:
+        """Write what is in memory; more may come."""
+        if self._json is None or self._spool is None:
+            self._json = archive.open(_info(self.form.files[0]), "w", force_zip64=True)
+            self._json.write(b"[\n")
+            self._spool = _Spool(beside)
+            self._spool.write(self.form.header)
+        elif self._lines:
+            self._json.write(b",\n")
+        lines, self._lines = self._lines, []
+        self._json.write(",\n".join(lines).encode())
+        self._spool.write(self._cells(lines))
+
+    def close(self, archive: _Zip, beside: Path) -> None:
+        """Write the table, or what is left of it."""
+        if self._json is None or self._spool is None:
+            archive.put(self.form.files[0], ("[\n" + ",\n".join(self._lines) + "\n]\n").encode())
+            archive.put(self.form.files[1], self.form.header + self._cells(self._lines))
+            return
+        self.spill(archive, beside)
         self._json.write(b"\n]\n")
         self._json.close()
-        with self._archive.open(_info(f"{self._name}.csv"), "w", force_zip64=True) as target:
+        with archive.open(_info(self.form.files[1]), "w", force_zip64=True) as target:
             self._spool.pour(target)
 
     def drop(self) -> None:
-        self._json.close()
-        self._spool.drop()
+        if self._json is not None and self._spool is not None:
+            self._json.close()
+            self._spool.drop()
+
+    def _cells(self, lines: Sequence[str]) -> bytes:
+        columns = self.form.source.columns
+        rows: list[Mapping[str, Any]] = orjson.loads("[" + ",".join(lines) + "]")
+        return _csv([_cell(row.get(column)) for column in columns] for row in rows)
 
 
 class Archive:
@@ -129,63 +180,88 @@ class Archive:
 
     def __init__(self, path: Path, secret: bytes, export_id: UUID) -> None:
         self._path = path
+        self._secret = secret
         self._export_id = export_id
-        self._writer = ArtefactCipher.encrypting_writer(path, secret, export_id.bytes)
-        self._sink = _Sink(self._writer)
-        self._zip = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_DEFLATED, compresslevel=3)
-        self._expected: dict[tuple[str, str], ExportPlan] = {}
-        self._written: dict[tuple[str, str], int] = {}
-        self._entry: _Entry | None = None
+        self._sink: _Sink | None = None
+        self._zip: _Zip | None = None  # begun when there is more than fits into memory
+        self._forms: list[Form] = []
+        self._written: dict[Form, int] = {}
+        self._tables: list[_Table] = []
+        self._held = 0
 
     @property
     def plain_sha256(self) -> str:
         """Give the digest of the ZIP before encryption; final once the archive is closed."""
-        return self._sink.digest.hexdigest()
+        return self._opened().digest.hexdigest()
 
-    def expect(self, store: str, source: ExportPlan) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits in memory that it should be written out."""
+        return self._held > _HELD_CHARACTERS_MAX
+
+    def expect(self, form: Form) -> None:
         """Name a source: it will be in the archive, with no rows when none come."""
-        self._expected[store, source.table] = source
+        self._forms.append(form)
 
-    def add(self, store: str, source: ExportPlan, lines: Sequence[str]) -> None:
-        """Add rows, each a JSON object; rows of one table come together."""
-        entry = self._entry
-        if entry is None or (entry.store, entry.source.table) != (store, source.table):
-            self._close_entry()
-            entry = self._entry = _Entry(self._zip, store, source, self._path)
-        entry.add(lines)
+    def add(self, form: Form, lines: Sequence[str]) -> None:
+        """Add rows, each a JSON object; rows of one table come together. Keeps them in memory."""
+        if not self._tables or self._tables[-1].form is not form:
+            self._tables.append(_Table(form))
+        self._tables[-1].add(lines)
+        self._held += sum(map(len, lines))
 
-    def close(self, request_id: UUID, sheet: Mapping[str, Any]) -> tuple[ExportedTable, ...]:
+    def write_out(self) -> None:
+        """Write what waits in memory; rows of the last table may still come."""
+        if self._zip is None:
+            self._zip = _Zip(self._opened())
+        *complete, last = self._tables
+        for table in complete:
+            self._close_table(self._zip, table)
+        last.spill(self._zip, self._path)
+        self._held = 0
+
+    def close(self, request_id: UUID, sheet: bytes) -> tuple[ExportedTable, ...]:
         """Write what is left, and put the artefact at its path; gives the tables with their rows."""
-        self._close_entry()
-        for (store, table), source in self._expected.items():
-            if (store, table) not in self._written:
-                self._entry = _Entry(self._zip, store, source, self._path)
-                self._close_entry()
-        tables = tuple(
-            ExportedTable(store=store, table=table, category=source.category, rows=self._written[store, table])
-            for (store, table), source in self._expected.items()
+        if self._zip is not None:
+            self._write_rest(self._zip, request_id, sheet)
+        else:
+            whole = io.BytesIO()
+            self._write_rest(_Zip(whole), request_id, sheet)
+            self._opened().write(whole.getbuffer())
+        self._opened().writer.close()
+        return tuple(
+            form.holds(self._written[form]) if form in self._written else form.holds_nothing for form in self._forms
         )
-        self._zip.writestr(_info("information.json"), _json(sheet))
-        self._zip.writestr(_info("manifest.json"), _json(self._manifest(request_id)))
-        self._zip.close()
-        self._writer.close()
-        return tables
 
     def abort(self) -> None:
-        """Give up: nothing appears at the path, the scratch file goes; after closing it changes nothing."""
-        self._sink.discard()
-        if self._entry is not None:
-            self._entry.drop()
-            self._entry = None
-        self._zip.close()
-        self._writer.abort()
+        """Give up: nothing appears at the path, scratch files go; after closing it changes nothing."""
+        if self._sink is not None:
+            self._sink.discard()
+        for table in self._tables:
+            table.drop()
+        if self._zip is not None:
+            self._zip.close()
 
-    def _close_entry(self) -> None:
-        entry = self._entry
-        if entry is not None:
-            entry.close()
-            self._entry = None  # not before: what fails half-way has a scratch file to drop
-            self._written[entry.store, entry.source.table] = entry.rows
+    def _write_rest(self, archive: _Zip, request_id: UUID, sheet: bytes) -> None:
+        for table in list(self._tables):
+            self._close_table(archive, table)
+        for form in self._forms:
+            if form not in self._written:
+                for name, content in zip(form.files, form.empty, strict=True):
+                    archive.put(name, content)
+        archive.put("information.json", sheet)
+        archive.put("manifest.json", json_of(self._manifest(request_id)))
+        archive.close()
+
+    def _close_table(self, archive: _Zip, table: _Table) -> None:
+        table.close(archive, self._path)
+        self._tables.remove(table)  # not before: what fails half-way has a scratch file to drop
+        self._written[table.form] = table.rows
+
+    def _opened(self) -> _Sink:
+        if self._sink is None:
+            self._sink = _Sink(self._path, self._secret, self._export_id)
+        return self._sink
 
     def _manifest(self, request_id: UUID) -> Mapping[str, Any]:
         return {
@@ -194,15 +270,15 @@ class Archive:
             "request_id": str(request_id),
             "tables": [
                 {
-                    "store": store,
-                    "table": table,
-                    "category": source.category,
-                    "rows": self._written[store, table],
-                    "files": [f"tables/{store}.{table}.json", f"tables/{store}.{table}.csv"],
-                    "columns": list(source.columns),
-                    "held_but_not_shown": list(source.named),
+                    "store": form.store,
+                    "table": form.source.table,
+                    "category": form.source.category,
+                    "rows": self._written.get(form, 0),
+                    "files": form.files,
+                    "columns": form.source.columns,
+                    "held_but_not_shown": form.source.named,
                 }
-                for (store, table), source in self._expected.items()
+                for form in self._forms
             ],
         }
 
@@ -214,24 +290,21 @@ def _info(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False, default=str).encode() + b"\n"
+def json_of(value: Mapping[str, Any]) -> bytes:
+    """Render a document that people read, too: indented, keys in their order, UTF-8."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(value, default=str, option=options)
 
 
-def _csv(rows: Iterable[Sequence[str]]) -> bytes:
+def _csv(rows: Iterable[Iterable[str | int | None]]) -> bytes:
     """Render rows as RFC 4180 has it: comma, double quotes, CRLF."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
 
 
-def _cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    return [_cell(row.get(column)) for column in columns]
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
+def _cell(value: object) -> str | int | None:
+    """Give text and whole numbers as they are, nothing for null, and everything else as JSON spells it."""
+    if value is None or type(value) is str or type(value) is int:
         return value
     return orjson.dumps(value).decode()

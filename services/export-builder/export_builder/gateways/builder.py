@@ -2,14 +2,18 @@
 
 import asyncio
 import hashlib
+import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 from uuid import UUID
 
-from export_builder.gateways.archive import Archive
+from typing_extensions import override
+
+from export_builder.gateways.archive import Archive, Form, json_of
 from habeas.chassis import crash
 from habeas.chassis.crash import Point
 from habeas.contracts.outcomes import ExportedTable
@@ -19,7 +23,6 @@ from habeas.datamap.sheet import information_sheet
 from habeas.sealing.artefact import ArtefactCipher
 
 _CHUNK_BYTES: Final = 1024 * 1024
-_INLINE_BYTES_MAX: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,14 @@ class Vault:
         """Delete the artefact of an export, with what attempts that died have left; nothing there is no error."""
         await asyncio.to_thread(self._delete, [self._path(export_id, attempt + 1) for attempt in range(attempts)])
 
+    def settle(self) -> None:
+        """Make the names of all files last that were put there before: a file is synced, its place in the directory is not."""
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
     def _path(self, export_id: UUID, attempt: int) -> Path:
         return self._directory / f"{export_id}.{attempt}.zip.tink"
 
@@ -78,7 +89,7 @@ class Builder:
     def __init__(self, stores: Sequence[PostgresStore], vault: Vault, policy: Policy) -> None:
         self._stores = stores
         self._vault = vault
-        self._sheet = information_sheet(policy)
+        self._sheet = json_of(information_sheet(policy))
 
     async def build(self, orders: Sequence[Order], *, portable_only: bool) -> dict[UUID, Built]:
         """Build all artefacts of a batch: one statement per table for all of them. Raises ``StoreError``.
@@ -110,43 +121,60 @@ class Builder:
         *,
         portable_only: bool,
     ) -> None:
-        """Write one store's rows; every source is named in every archive, also where it holds nothing of a person."""
-        for source in await store.sources(portable_only=portable_only):
-            for archive in archives:
-                archive.expect(store.name, source)
+        """Take one store's rows; every source is named in every archive, also where it holds nothing of a person."""
+        forms = {source.table: Form(store.name, source) for source in await store.sources(portable_only=portable_only)}
+        for archive in archives:
+            for form in forms.values():
+                archive.expect(form)
         async with aclosing(store.export(list(by_account), portable_only=portable_only)) as pieces:
             async for piece in pieces:
                 for archive in by_account[piece.account_id]:
-                    if sum(map(len, piece.lines)) > _INLINE_BYTES_MAX:
-                        await asyncio.to_thread(archive.add, store.name, piece.source, piece.lines)
-                    else:
-                        archive.add(store.name, piece.source, piece.lines)
+                    archive.add(forms[piece.source.table], piece.lines)
+                    if archive.is_full:
+                        await asyncio.to_thread(archive.write_out)
 
     def _finish(
         self, orders: Sequence[Order], archives: Mapping[UUID, Archive], secrets: Mapping[UUID, bytes]
     ) -> dict[UUID, Built]:
-        """Close every archive, then read each back: it must open with its key and hold what was written."""
+        """Close every archive and read each back: it must open with its key and hold what was written."""
         built = {}
         for order in orders:
             archive = archives[order.export_id]
             tables = archive.close(order.request_id, self._sheet)
-            path, secret = self._vault.path(order), secrets[order.export_id]
-            _read_back(path, secret, order.export_id, archive.plain_sha256)
-            built[order.export_id] = Built(secret, path.stat().st_size, _sha256(path), tables)
+            secret = secrets[order.export_id]
+            size, sha256 = _read_back(self._vault.path(order), secret, order.export_id, archive.plain_sha256)
+            built[order.export_id] = Built(secret, size, sha256, tables)
             crash.at(Point.ARTEFACT_WRITTEN)
+        self._vault.settle()
         return built
 
 
-def _read_back(path: Path, secret: bytes, export_id: UUID, plain_sha256: str) -> None:
-    digest = hashlib.sha256()
-    with ArtefactCipher.decrypting_reader(path, secret, export_id.bytes) as reader:
-        while chunk := reader.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != plain_sha256:
+class _Hashing(io.RawIOBase):
+    """Reads a file once for both: the cipher gets the bytes, and they are counted and hashed on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self._file = file
+
+    @override
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        self.digest.update(data)
+        self.size += len(data)
+        return data
+
+
+def _read_back(path: Path, secret: bytes, export_id: UUID, plain_sha256: str) -> tuple[int, str]:
+    """Open what was written as whoever gets it will; gives size and SHA-256 of the ciphertext."""
+    plain = hashlib.sha256()
+    with path.open("rb") as file:
+        hashing = _Hashing(file)
+        with ArtefactCipher.decrypting_reader(cast("BinaryIO", hashing), secret, export_id.bytes) as reader:
+            while chunk := reader.read(_CHUNK_BYTES):
+                plain.update(chunk)
+    if plain.hexdigest() != plain_sha256:
         message = "an artefact does not hold what was written into it"
         raise OSError(message)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashing.size, hashing.digest.hexdigest()
