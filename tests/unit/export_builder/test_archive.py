@@ -60,6 +60,17 @@ def test_every_row_is_there_in_both_forms(tmp_path: Path, width: int) -> None:
     assert opened.read("tables/platform.logs.csv") == b"at\r\n2026-11-24\r\n"
 
 
+def test_numbers_keep_their_last_digit(tmp_path: Path) -> None:
+    """What a parser would round stands in the CSV as the database spelled it, also inside of other values and beside escaped text."""
+    line = (
+        '{"id":12345678901234567890123, "title":"a\\"},: b","notes":{"x": [0.1234567890123456789, "}"]} ,"done":1.00}'
+    )
+    opened, _ = made(tmp_path / "export", [(TASKS, [line, '{"id":1,"title":null,"notes":[],"done":true}'])])
+    cells = list(csv.reader(io.StringIO(opened.read("tables/platform.tasks.csv").decode(), newline="")))
+    assert cells[1] == ["12345678901234567890123", 'a"},: b', '{"x": [0.1234567890123456789, "}"]}', "1.00"]
+    assert cells[2] == ["1", "", "[]", "true"]
+
+
 def test_a_table_without_rows_is_there_and_named(tmp_path: Path) -> None:
     """Who has nothing somewhere gets an empty list, a CSV of the heading alone, and the table in the manifest."""
     opened, tables = made(tmp_path / "export", [])

@@ -8,6 +8,7 @@ beyond a quarter of a mebibyte in a scratch file sealed under a key that only th
 import csv
 import hashlib
 import io
+import json
 import secrets
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ _IN_MEMORY_BYTES_MAX: Final = 256 * 1024
 _HELD_CHARACTERS_MAX: Final = 256 * 1024
 _CHUNK_BYTES: Final = 256 * 1024
 _STORED_BYTES_MAX: Final = 512  # setting up a compressor costs more than so few bytes are worth
+_DECODER: Final = json.JSONDecoder()
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 """A ZIP knows no earlier time; entries carry none, so that equal content is equal."""
 
@@ -172,7 +174,10 @@ class _Table:
     def _cells(self, lines: Sequence[str]) -> bytes:
         columns = self.form.source.columns
         rows: list[Mapping[str, Any]] = orjson.loads("[" + ",".join(lines) + "]")
-        return _csv([_cell(row.get(column)) for column in columns] for row in rows)
+        return _csv(
+            _cells(line, [row.get(column) for column in columns], columns)
+            for line, row in zip(lines, rows, strict=True)
+        )
 
 
 class Archive:
@@ -296,15 +301,39 @@ def json_of(value: Mapping[str, Any]) -> bytes:
     return orjson.dumps(value, default=str, option=options)
 
 
-def _csv(rows: Iterable[Iterable[str | int | None]]) -> bytes:
+def _csv(rows: Iterable[Iterable[object]]) -> bytes:
     """Render rows as RFC 4180 has it: comma, double quotes, CRLF."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
 
 
-def _cell(value: object) -> str | int | None:
-    """Give text and whole numbers as they are, nothing for null, and everything else as JSON spells it."""
-    if value is None or type(value) is str or type(value) is int:
-        return value
-    return orjson.dumps(value).decode()
+def _cells(line: str, values: Sequence[object], columns: Sequence[str]) -> Sequence[object]:
+    """Give text and whole numbers as they are, nothing for null, and everything else as the database spelled it, to the last digit."""
+    if all(value is None or type(value) is str or type(value) is int for value in values):
+        return values
+    spelled = _spelled(line)
+    return [
+        value if value is None or type(value) is str else spelled[column]
+        for column, value in zip(columns, values, strict=True)
+    ]
+
+
+def _spelled(line: str) -> Mapping[str, str]:
+    """Give the members of a JSON object as they are written in it; a parser would round long numbers."""
+    members: dict[str, str] = {}
+    at = _after(line, 1)
+    while line[at] != "}":
+        name, at = _DECODER.raw_decode(line, at)
+        start = _after(line, at)
+        _, end = _DECODER.raw_decode(line, start)
+        members[name] = line[start:end]
+        at = _after(line, end)
+    return members
+
+
+def _after(line: str, at: int) -> int:
+    """Skip what stands between names and values of a JSON object."""
+    while line[at] in " \t\r\n:,":
+        at += 1
+    return at
