@@ -177,9 +177,9 @@ class _Connection:
         self._inner = inner
         self._stage = stage
 
-    def transaction(self) -> "_Transaction":
+    def transaction(self, **options: object) -> "_Transaction":
         """Give a transaction for a block."""
-        return _Transaction(self._inner.transaction(), self._stage)
+        return _Transaction(self._inner.transaction(**options), self._stage)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever asyncpg has there
         inner = getattr(self._inner, name)

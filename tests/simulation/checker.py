@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from habeas.contracts.topics import AUDIT_ENTRIES
-from tests.simulation.toys import FIRST, SECOND
+from tests.simulation.toys import FIRST, Toys
 from tests.simulation.world import World
 
 _LINK: Final = re.compile(
@@ -17,7 +17,6 @@ _LINK: Final = re.compile(
 _OUTBOX: Final = "SELECT event_id, key, topic, value FROM {schema}.outbox ORDER BY outbox_id"
 _EFFECTS: Final = "SELECT key, number FROM {schema}.effects ORDER BY position"
 _LANES: Final = "SELECT lane, holder, expires_at FROM {schema}.lanes ORDER BY lane"
-_SERVICES: Final = (FIRST, SECOND)
 
 
 async def check_running(world: World) -> list[str]:
@@ -28,24 +27,37 @@ async def check_running(world: World) -> list[str]:
         for partition, offset in world.broker.group(service).committed.items():
             for record in world.broker.logs[partition][:offset]:
                 header = dict(record.headers).get("ce_id")
-                if header is not None and _is_heard(service, record.headers) and UUID(header.decode()) not in stored:
+                if header is not None and _is_heard(world, service, record.headers) and UUID(header.decode()) not in stored:
                     found.append(f"{service}: {partition} is committed up to {offset}, {record.offset} is not stored")
     return found
 
 
-def _is_heard(service: str, headers: Iterable[tuple[str, bytes]]) -> bool:
-    return dict(headers)["ce_type"] == (b"erasure.stuck" if service == FIRST else b"request.extended")
+def _is_heard(world: World, service: str, headers: Iterable[tuple[str, bytes]]) -> bool:
+    return dict(headers).get("ce_type", b"").decode() in world.handled[service]
 
 
 async def check(world: World) -> list[str]:
-    """Look after the drain; gives every violation found, nothing when all is well."""
-    found = []
-    for service in _SERVICES:
+    """Look after the drain of the toys; gives every violation found, nothing when all is well."""
+    found = await check_delivery(world)
+    for service in world.cast.hears:
         found += await _effects(world, service)
+        found += _changes(world, service)
+    return found
+
+
+async def check_delivery(world: World) -> list[str]:
+    """What holds whoever plays: everything published, in order, one history of the log, all lanes with the living."""
+    found = []
+    for service in world.cast.hears:
         found += await _published(world, service)
-        found += await _audit(world, service)
+        found += _log(world, service)
         found += await _lanes(world, service)
     return found
+
+
+def _toys(world: World) -> Toys:
+    assert isinstance(world.cast, Toys)
+    return world.cast
 
 
 async def _effects(world: World, service: str) -> list[str]:
@@ -55,7 +67,7 @@ async def _effects(world: World, service: str) -> list[str]:
     for row in await world.ground.admin.fetch(_EFFECTS.format(schema=schema)):
         seen[row["key"]].append(row["number"])
     found = []
-    for key, count in world.submitted.items():
+    for key, count in _toys(world).submitted.items():
         numbers = seen.pop(key, [])
         if numbers != list(range(1, count + 1)):
             found.append(f"{service}: {count} events of a key took effect as {numbers}")
@@ -97,8 +109,31 @@ async def _published(world: World, service: str) -> list[str]:
     return found
 
 
-async def _audit(world: World, service: str) -> list[str]:
-    """The log has one history without gaps, and one entry for each change (I3, I9)."""
+def _changes(world: World, service: str) -> list[str]:
+    """The log has one entry for each change (I3)."""
+    actions = Counter(match[4] for line in entries(world, service).values() if (match := _LINK.match(line)))
+    changes = {b"erasure.stuck": sum(_toys(world).submitted.values())}
+    if service == FIRST:
+        changes[b"request.accepted"] = sum(_toys(world).submitted.values())
+    return [
+        f"{service}: {actions[action]} entries of {action.decode()} for {count} changes"
+        for action, count in changes.items()
+        if actions[action] != count
+    ]
+
+
+def entries(world: World, service: str) -> dict[int, bytes]:
+    """Give a service's entries in the log by their number."""
+    lines: dict[int, bytes] = {}
+    for record in world.broker.of(AUDIT_ENTRIES.name):
+        match = _LINK.match(record.value or b"")
+        if match is not None and match[1] == service.encode():
+            lines.setdefault(int(match[2]), record.value or b"")
+    return lines
+
+
+def _log(world: World, service: str) -> list[str]:
+    """The log has one history without gaps (I9)."""
     found = []
     lines: dict[int, bytes] = {}
     for record in world.broker.of(AUDIT_ENTRIES.name):
@@ -111,22 +146,12 @@ async def _audit(world: World, service: str) -> list[str]:
         if number > 1 and number - 1 not in lines:
             found.append(f"{service}: entry {number} came before its predecessor")
     link = b"0" * 64
-    actions: Counter[bytes] = Counter()
     for number in range(1, len(lines) + 1):
         match = _LINK.match(lines.get(number, b""))
         if match is None or match[3] != link:
             found.append(f"{service}: entry {number} does not follow the one before")
             break
-        actions[match[4]] += 1
         link = hashlib.sha256(lines[number]).hexdigest().encode()
-    changes = {b"erasure.stuck": sum(world.submitted.values())}
-    if service == FIRST:
-        changes[b"request.accepted"] = sum(world.submitted.values())
-    found += [
-        f"{service}: {actions[action]} entries of {action.decode()} for {count} changes"
-        for action, count in changes.items()
-        if actions[action] != count
-    ]
     return found
 
 

@@ -5,8 +5,7 @@ from typing import Any, Final, cast
 
 from tests.simulation.fate import CALM
 from tests.simulation.schedule import TURNS
-from tests.simulation.toys import FIRST, SECOND
-from tests.simulation.world import HEARS, LEASE_S, SETTINGS, Broken, Replica, World
+from tests.simulation.world import LEASE_S, SETTINGS, Broken, Replica, World
 
 LEFT: Final = """
     SELECT (SELECT count(*) FROM {schema}.inbox WHERE state = 'pending') AS pending,
@@ -16,7 +15,6 @@ LEFT: Final = """
            (SELECT count(*) FROM {schema}.lanes WHERE holder IS NULL OR NOT holder = ANY($2) OR expires_at < $3) AS adrift,
            {wanted} AS wanted
 """
-WANTED: Final = {FIRST: "(SELECT count(*) FROM request_intake.toys WHERE number < wanted)", SECOND: "0"}
 RETRY_PARKED: Final = """
     SELECT {schema}.supervise_retry(array_agg(inbox_id), array_agg(gen_random_uuid())) FROM {schema}.inbox
      WHERE state = 'parked' AND reason = ANY($1)
@@ -49,9 +47,10 @@ async def drain(world: World) -> None:
             await world.start(*place)
     left: dict[str, dict[str, int]] = {}
     for number in range(_ROUNDS_MAX):
-        for service in (FIRST, SECOND, FIRST):
+        services = list(world.cast.hears)
+        for service in (*services, services[0]):
             await _work_off(world, service, number)
-        left = {service: await _left(world, service) for service in (FIRST, SECOND)}
+        left = {service: await _left(world, service) for service in services}
         if not any(sum(each.values()) for each in left.values()):
             return
     raise Broken(f"not drained after {_ROUNDS_MAX} rounds: {left}")
@@ -74,7 +73,7 @@ async def _lay_ghosts(world: World) -> None:
     if world.ghosts:
         await world.move_clock(LEASE_S + 1)
     for replica in world.ghosts:
-        for kind in TURNS:
+        for kind in dict.fromkeys((*TURNS, *replica.sweeps)):
             if kind in replica.actors:
                 await world.turn(replica, kind)
         await replica.consumer.broker.stop()
@@ -87,14 +86,15 @@ async def _work_off(world: World, service: str, number: int) -> None:
     mine = [replica for replica in world.replicas.values() if replica.service == service]
     if left["parked"]:
         await world.ground.admin.execute(RETRY_PARKED.format(schema=world.ground.schemas[service]), _MENDABLE)
-    if number and (left["adrift"] or left["pending"]):  # leases of the dead run out, retries come due
-        await world.move_clock(LEASE_S + 1 if left["adrift"] else SETTINGS.retry_max_s + 1)
+    waits = left["wanted"] and world.cast.calm_s
+    if number and (left["adrift"] or left["pending"] or waits):  # leases of the dead run out, retries come due
+        await world.move_clock(max(LEASE_S + 1 if left["adrift"] else SETTINGS.retry_max_s + 1, waits and world.cast.calm_s))
     for replica in world.replicas.values():
         if (left["adrift"] and replica in mine) or not replica.lanes._fresh():
             await world.turn(replica, "lanes")
     for replica in mine:
-        if left["wanted"] and "sweep" in replica.actors:
-            await world.turn(replica, "sweep")
+        for sweep in replica.sweeps if left["wanted"] else ():
+            await world.turn(replica, sweep)
         for _ in range(3):
             if unread(world, service):
                 await world.turn(replica, "consumer")
@@ -109,7 +109,7 @@ async def _work_off(world: World, service: str, number: int) -> None:
 async def _left(world: World, service: str) -> dict[str, int]:
     """Count what a service has left to do."""
     holders = [replica.lanes.holder for replica in world.replicas.values() if replica.service == service]
-    sql = LEFT.format(schema=world.ground.schemas[service], wanted=WANTED[service])
+    sql = LEFT.format(schema=world.ground.schemas[service], wanted=world.cast.wanted[service])
     row = await world.ground.admin.fetchrow(sql, _MENDABLE, holders, world.now)
     return {**dict(row or {}), "unread": unread(world, service)}
 
@@ -117,5 +117,6 @@ async def _left(world: World, service: str) -> dict[str, int]:
 def unread(world: World, service: str) -> int:
     """Count records beyond the group's committed offsets."""
     committed = world.broker.group(service).committed
-    logs = [(part, log) for part, log in world.broker.logs.items() if part.topic == HEARS[service].name]
+    heard = {topic.name for topic in world.cast.hears[service]}
+    logs = [(part, log) for part, log in world.broker.logs.items() if part.topic in heard]
     return sum(len(log) - committed.get(part, 0) for part, log in logs)

@@ -1,6 +1,6 @@
-"""The databases' side of a simulation: the false clock of the server, the toys' tables, and a clean field for each schedule."""
+"""The databases' side of a simulation: the false clock of the server, what the cast needs there, and a clean field for each schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -24,6 +24,7 @@ _MAKE_CLOCK: Final = """
     CREATE FUNCTION {schema}.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT moment FROM {schema}.sim_clock';
     GRANT EXECUTE ON FUNCTION {schema}.now() TO {schema};
 """
+MAKE_SAVED: Final = "CREATE SCHEMA simulated"
 
 # A constraint trigger looks when the transaction commits: whoever writes then must still hold the lane it wrote under.
 _MAKE_EFFECTS: Final = """
@@ -58,9 +59,29 @@ _TABLES: Final = """
     SELECT n.nspname AS schema, c.relname AS name
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-       AND c.relname !~ '^(sim_|_?yoyo|schema_|migrations)'
+       AND c.relname !~ '^(sim_|saved_|_?yoyo|schema_|migrations)'
      ORDER BY n.nspname, c.relname
 """
+
+
+async def lay_toys(access: Access) -> None:
+    """Make the toys' tables."""
+    owner = await asyncpg.connect(access.owner_dsn)
+    try:
+        for service in (FIRST, SECOND):
+            await owner.execute(_MAKE_EFFECTS.format(schema=service.replace("-", "_")))
+        await owner.execute(MAKE_TOYS)
+    finally:
+        await owner.close()
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What a cast needs of a database: its services, its tables, and which schemas beyond the services' are emptied."""
+
+    services: Sequence[str] = (FIRST, SECOND)
+    lay: Callable[[Access], Awaitable[None]] = lay_toys
+    schemas: Sequence[str] = ()
 
 
 @dataclass
@@ -75,18 +96,20 @@ class Field:
     _uses: int = field(default=0)
 
     @classmethod
-    async def lay(cls, access: Access, services: Sequence[str] = (FIRST, SECOND)) -> "Field":
+    async def lay(cls, access: Access, plot: Plot | None = None) -> "Field":
         """Make clocks and tables in a migrated database of our own, and open the pools."""
-        schemas = {service: service.replace("-", "_") for service in services}
+        plot = plot or Plot()
+        schemas = {service: service.replace("-", "_") for service in plot.services}
         owner = await asyncpg.connect(access.owner_dsn)
         try:
             for schema in schemas.values():
-                await owner.execute(_MAKE_CLOCK.format(schema=schema) + _MAKE_EFFECTS.format(schema=schema))
-            await owner.execute(MAKE_TOYS)
+                await owner.execute(_MAKE_CLOCK.format(schema=schema))
         finally:
             await owner.close()
         admin = await asyncpg.connect(access.admin_dsn, server_settings={"lock_timeout": str(LOCK_TIMEOUT_MS)})
-        wipe, empty = await _cleaning(admin, list(schemas.values()))
+        await admin.execute(MAKE_SAVED)
+        await plot.lay(access)
+        wipe, empty = await _cleaning(admin, schemas.values(), plot.schemas)
         pools = {}
         for service, schema in schemas.items():
             chosen = settings(
@@ -115,16 +138,22 @@ class Field:
         await self.admin.close()
 
 
-async def _cleaning(admin: "asyncpg.Connection[asyncpg.Record]", schemas: Sequence[str]) -> tuple[str, str]:
+async def _cleaning(
+    admin: "asyncpg.Connection[asyncpg.Record]", schemas: Iterable[str], others: Sequence[str]
+) -> tuple[str, str]:
     """Give the statements that clear all tables, and those that do it by truncating; rows of the beginning come back."""
     wipe, tables, again = [], [], []
-    for row in await admin.fetch(_TABLES, list(schemas)):
+    for row in await admin.fetch(_TABLES, [*schemas, *others]):
         table = f"{row['schema']}.{row['name']}"
         wipe.append(f"DELETE FROM {table}")
         tables.append(table)
         if await admin.fetchval(f"SELECT count(*) FROM {table}"):
-            saved = f"{row['schema']}.sim_{row['name']}"
+            saved = f"simulated.saved_{row['schema']}_{row['name']}"
             await admin.execute(f"CREATE TABLE {saved} AS TABLE {table}")
             again.append(f"INSERT INTO {table} SELECT * FROM {saved}")
     clock = [f"UPDATE {schema}.sim_clock SET moment = '2026-11-24T12:00:00Z'" for schema in schemas]
-    return "; ".join([*wipe, *again, *clock]), "; ".join([f"TRUNCATE {', '.join(tables)}", *again, *clock])
+    quiet = "SET LOCAL session_replication_role = replica"  # no trigger fires, no reference is checked
+    return (
+        "; ".join([quiet, *wipe, *again, *clock]),
+        "; ".join([quiet, f"TRUNCATE {', '.join(tables)}", *again, *clock]),
+    )

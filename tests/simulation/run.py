@@ -8,10 +8,11 @@ import argparse
 import asyncio
 import contextlib
 import json
+import random
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from unittest.mock import patch
@@ -23,13 +24,29 @@ from habeas.chassis import consumer, crash, database, log
 from habeas_embedded.provision import apply_roles, clone_database, drop_database, open_access
 from tests.simulation import broker, checker
 from tests.simulation.actors import Hangs
+from tests.simulation.cast import Cast
 from tests.simulation.drain import drain
-from tests.simulation.field import Field
+from tests.simulation.field import Field, Plot
 from tests.simulation.schedule import Schedule, shrink
+from tests.simulation.toys import Toys
 from tests.simulation.world import Broken, Variants, World
 
 _SILENT: Final = 9  # more severe than anything
 _SAID: Final = {" is dead": "deaths", " is held at ": "pauses", " loses ": "losses", " has trouble": "troubles"}
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is simulated: who plays on which ground, what a seed stands for, and who judges in the end."""
+
+    name: str
+    casting: Callable[[Schedule, random.Random], Cast]
+    plot: Plot
+    schedule: Callable[[int], Schedule]
+    judge: Callable[[World], Awaitable[list[str]]]
+
+
+TOYS: Final = Play("toys", Toys, Plot(), Schedule.of, checker.check)
 
 
 @dataclass(frozen=True)
@@ -78,10 +95,10 @@ async def _no_wait(first: asyncio.Event, second: asyncio.Event, limit_s: float) 
     return first.is_set() or second.is_set()
 
 
-async def run(schedule: Schedule, ground: Field, variants: Variants | None = None) -> Outcome:
+async def run(schedule: Schedule, ground: Field, variants: Variants | None = None, play: Play = TOYS) -> Outcome:
     """Run one schedule on a clean field and check it."""
     await ground.clean()
-    world = World(schedule, ground, variants or Variants())
+    world = World(schedule, ground, variants or Variants(), play.casting)
     crash.arm(world.stage.at)
     violations: list[str] = []
     try:
@@ -89,7 +106,7 @@ async def run(schedule: Schedule, ground: Field, variants: Variants | None = Non
             await world.run(step)
         violations += await checker.check_running(world)
         await drain(world)
-        violations += await checker.check(world)
+        violations += await play.judge(world)
     except (Broken, Hangs) as error:
         violations.append(f"{type(error).__name__}: {error}")
     finally:
@@ -104,22 +121,23 @@ async def find(
     ground: Field,
     seeds: Sequence[int],
     variants: Variants | None = None,
+    play: Play = TOYS,
     *,
     tries: int = 200,
     counts: Counter[str] | None = None,
 ) -> tuple[int, Outcome | None]:
     """Run schedules until one goes wrong, and make that one small in so many tries; gives how many were run."""
     for count, seed in enumerate(seeds, 1):
-        outcome = await run(Schedule.of(seed), ground, variants)
+        outcome = await run(play.schedule(seed), ground, variants, play)
         if counts is not None:
             counts.update(outcome.counts())
         if outcome.is_good:
             continue
 
         async def still_fails(fewer: Schedule) -> bool:
-            return not (await run(fewer, ground, variants)).is_good
+            return not (await run(fewer, ground, variants, play)).is_good
 
-        small = await run(await shrink(outcome.schedule, still_fails, tries), ground, variants)
+        small = await run(await shrink(outcome.schedule, still_fails, tries), ground, variants, play)
         return count, outcome if small.is_good else small
     return len(seeds), None
 

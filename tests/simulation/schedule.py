@@ -45,7 +45,7 @@ class Schedule:
     """A whole run: how many replicas and keys, which weather, which faults of handlers, which steps."""
 
     seed: int
-    replicas: tuple[int, int]
+    replicas: tuple[int, ...]
     keys: int
     weather: int
     faults: int
@@ -74,7 +74,7 @@ class Schedule:
     def from_json(cls, text: str) -> "Schedule":
         """Read what ``to_json`` rendered."""
         seed, replicas, keys, weather, faults, steps = json.loads(text)
-        return cls(seed, (replicas[0], replicas[1]), keys, weather, faults, tuple(Step(*step) for step in steps))
+        return cls(seed, tuple(replicas), keys, weather, faults, tuple(Step(*step) for step in steps))
 
 
 async def shrink(

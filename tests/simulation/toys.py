@@ -4,24 +4,33 @@
 says so; ``request-intake`` writes that down. Handlers can be told to fail on single messages.
 """
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+
+from asyncpg import LockNotAvailableError
 
 from habeas.chassis.batch import Batch
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.errors import Poison, Retry
 from habeas.chassis.outbox import lane_of
 from habeas.chassis.worker import Handler
+from habeas.contracts import topics
 from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.erasure_executor import ErasureStuck
 from habeas.contracts.model import Event
 from habeas.contracts.request_intake import RequestExtended
 from habeas.contracts.vocabulary import ParkReason, StuckReason
-from tests.support.delivery import NOON, extended, number_of
+from tests.simulation.cast import Part, Role
+from tests.support.delivery import NOON, PROTECTOR, extended, number_of
+
+if TYPE_CHECKING:
+    from tests.simulation.schedule import Schedule
+    from tests.simulation.world import World
 
 FIRST: Final = "request-intake"
 SECOND: Final = "erasure-executor"
@@ -30,6 +39,10 @@ MAKE_TOYS: Final = """
     CREATE TABLE request_intake.toys (
         toy_id uuid PRIMARY KEY, number integer NOT NULL DEFAULT 0, wanted integer NOT NULL DEFAULT 0);
     GRANT ALL ON request_intake.toys TO request_intake;
+"""
+
+ADD_TOY: Final = """
+    INSERT INTO request_intake.toys (toy_id, wanted) VALUES ($1, 1) ON CONFLICT (toy_id) DO UPDATE SET wanted = toys.wanted + 1
 """
 
 COUNT_UP: Final = """
@@ -112,3 +125,49 @@ def _fail(fault: Fault | None) -> None:
         raise Poison(ParkReason.WRONG_VALUE, "number")
     if fault is Fault.ERROR:
         raise RuntimeError("a handler that breaks")
+
+
+class Toys:
+    """The cast of the toys: what is wanted of them, and on which messages they fail."""
+
+    hears: Final = {FIRST: (topics.ERASURES,), SECOND: (topics.REQUESTS,)}
+    topics: Final = (topics.REQUESTS, topics.ERASURES)
+    flow: Final = (
+        ("sweep", FIRST),
+        ("relay", FIRST),
+        ("consumer", SECOND),
+        ("consumer", SECOND),
+        ("worker", SECOND),
+        ("relay", SECOND),
+        ("consumer", FIRST),
+        ("consumer", FIRST),
+        ("worker", FIRST),
+        ("relay", FIRST),
+    )
+    protection: Final = PROTECTOR
+    trouble: Final = ()
+    calm_s: Final = 0.0
+    wanted: Final = {FIRST: "(SELECT count(*) FROM request_intake.toys WHERE number < wanted)", SECOND: "0"}
+
+    def __init__(self, schedule: "Schedule", rng: random.Random) -> None:
+        self.keys = [UUID(int=rng.getrandbits(128), version=4) for _ in range(schedule.keys)]
+        self.submitted = dict.fromkeys(self.keys, 0)
+        self.plan = Plan()
+        for _ in range(schedule.faults):
+            place = (rng.choice((FIRST, SECOND)), rng.choice(self.keys), rng.randint(1, 3))
+            self.plan.faults.setdefault(place, []).append(rng.choice(list(Fault)))
+
+    def play(self, part: Part) -> Role:
+        """Give a toy's handlers, and the first one its sweep."""
+        by_event = handlers(part.service, part.holder, self.plan)
+        sweeps = {"sweep": lambda: count_toys(part.database)} if part.service == FIRST else {}
+        return Role({event.type: handler for event, handler in by_event.items()}, sweeps)
+
+    async def submit(self, world: "World", rng: random.Random) -> None:
+        """Want one more of a toy."""
+        key = rng.choice(self.keys)
+        try:
+            await world.ground.admin.execute(ADD_TOY, key)
+        except LockNotAvailableError:  # whoever counts it up stands still; nobody submitted anything
+            return
+        self.submitted[key] += 1

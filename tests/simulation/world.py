@@ -1,4 +1,4 @@
-"""The world of one schedule: a broker, two services of some replicas, a clock, and the steps that move them."""
+"""The world of one schedule: a broker, a cast of services of some replicas each, a clock, and the steps that move them."""
 
 import asyncio
 import random
@@ -6,10 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
-from uuid import UUID
 
 from aiokafka.errors import KafkaError
-from asyncpg import LockNotAvailableError
 
 from habeas.chassis.consumer import Consumer
 from habeas.chassis.database import TRANSIENT, Database
@@ -20,17 +18,16 @@ from habeas.chassis.relay import Relay
 from habeas.chassis.service import Service
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.worker import Worker
-from habeas.contracts import topics
 from habeas.contracts.topics import Topic
-from tests.simulation import toys
 from tests.simulation.actors import Actor, Crashed, Pool, Stage
 from tests.simulation.broker import Broker, FastStreamBroker, Producer
+from tests.simulation.cast import Cast, Part
 from tests.simulation.fate import CALM, KINDS, Fate
 from tests.simulation.field import Field
 from tests.simulation.garbage import GARBAGE
 from tests.simulation.schedule import TURNS, Schedule, Step
-from tests.simulation.toys import FIRST, SECOND
-from tests.support.delivery import NOON, PROTECTOR, settings
+from tests.simulation.toys import Toys
+from tests.support.delivery import NOON, settings
 
 LEASE_S: Final = 15.0
 SETTINGS: Final = settings(
@@ -43,26 +40,9 @@ SETTINGS: Final = settings(
     poll_interval_s=0.01,
 )
 
-HEARS: Final[dict[str, Topic]] = {FIRST: topics.ERASURES, SECOND: topics.REQUESTS}
 TROUBLE: Final = (*TRANSIENT, PublishFailed, KafkaError)
 _TICK: Final = timedelta(seconds=0.05)
-FLOW: Final = (
-    ("sweep", FIRST),
-    ("relay", FIRST),
-    ("consumer", SECOND),
-    ("consumer", SECOND),
-    ("worker", SECOND),
-    ("relay", SECOND),
-    ("consumer", FIRST),
-    ("consumer", FIRST),
-    ("worker", FIRST),
-    ("relay", FIRST),
-)
 JUMPS_S: Final = (-3600, -90, -5, 5, 90, 280, 86_400, 40 * 86_400)
-
-ADD_TOY: Final = """
-    INSERT INTO request_intake.toys (toy_id, wanted) VALUES ($1, 1) ON CONFLICT (toy_id) DO UPDATE SET wanted = toys.wanted + 1
-"""
 
 
 class Broken(AssertionError):
@@ -110,6 +90,7 @@ class Replica:
     relay: Relay
     consumer: Consumer
     actors: dict[str, Actor]
+    sweeps: tuple[str, ...]
     clock: Clock
     is_dead: bool = False
     is_frozen: bool = False
@@ -122,11 +103,13 @@ class World:
     schedule: Schedule
     ground: Field
     variants: Variants = field(default_factory=Variants)
+    casting: Callable[[Schedule, random.Random], Cast] = Toys
     now: datetime = NOON
     latest: datetime = NOON  # that any clock ever told: messages may bear it
     trace: list[str] = field(default_factory=list)
     replicas: dict[tuple[str, int], Replica] = field(default_factory=dict)
     ghosts: list[Replica] = field(default_factory=list)  # replaced while they stood still
+    handled: dict[str, frozenset[str]] = field(default_factory=dict)  # types of events, of each service that was started
 
     def __post_init__(self) -> None:
         rng = random.Random(self.schedule.seed)  # noqa: S311 -- a schedule must repeat
@@ -134,19 +117,14 @@ class World:
         self.stage = Stage(rng, CALM, self.trace.append)
         self.weather = KINDS[self.schedule.weather]
         self.broker = Broker(lambda: int(self.now.timestamp() * 1000))
-        for service, topic in HEARS.items():
-            self.broker.group(service, [topic.name])
-        self.keys = [UUID(int=rng.getrandbits(128), version=4) for _ in range(self.schedule.keys)]
-        self.submitted = dict.fromkeys(self.keys, 0)
-        self.plan = toys.Plan()
-        for _ in range(self.schedule.faults):
-            place = (rng.choice((FIRST, SECOND)), rng.choice(self.keys), rng.randint(1, 3))
-            self.plan.faults.setdefault(place, []).append(rng.choice(list(toys.Fault)))
+        self.cast = self.casting(self.schedule, rng)
+        for service, heard in self.cast.hears.items():
+            self.broker.group(service, [topic.name for topic in heard])
 
     @property
     def places(self) -> list[tuple[str, int]]:
         """Every service's replicas, by ordinal."""
-        counts = zip((FIRST, SECOND), self.schedule.replicas, strict=True)
+        counts = zip(self.cast.hears, self.schedule.replicas, strict=True)
         return [(service, number) for service, count in counts for number in range(count)]
 
     async def start(self, service: str, instance: int) -> Replica:
@@ -159,9 +137,11 @@ class World:
         lanes = self.variants.lanes(database, uuid7(clock), instance, LEASE_S)
         producer = cast("Any", Producer(self.broker, self.stage.gate))
         relay = self.variants.relay(service, database, lanes, producer, chosen)
-        handlers = {event.type: handler for event, handler in toys.handlers(service, lanes.holder, self.plan).items()}
-        heard = {HEARS[service].name: HEARS[service]}
-        worker = self.variants.worker(database, lanes, handlers, heard, PROTECTOR, chosen)
+        role = self.cast.play(Part(self, service, instance, database, lanes.holder, clock))
+        handlers = dict(role.handlers)
+        self.handled[service] = frozenset(handlers)
+        heard = {topic.name: topic for topic in self.cast.hears[service]}
+        worker = self.variants.worker(database, lanes, handlers, heard, self.cast.protection, chosen)
         consumer = self._consumer(service, heard, frozenset(handlers), database, chosen)
         database.on_commit(relay.note)
         units: dict[str, Callable[[], Awaitable[object]]] = {
@@ -171,10 +151,9 @@ class World:
             "consumer": lambda: _consume(consumer),
             "house": lambda: Service._keep_house(cast("Any", None), database),
         }
-        if service == FIRST:
-            units["sweep"] = lambda: toys.count_toys(database)
+        units.update(role.sweeps)
         actors = {kind: Actor(f"{name} {kind}", unit) for kind, unit in units.items()}
-        replica = Replica(name, service, instance, lanes, relay, consumer, actors, clock)
+        replica = Replica(name, service, instance, lanes, relay, consumer, actors, tuple(role.sweeps), clock)
         self.replicas[service, instance] = replica
         await self.turn(replica, "lanes")
         return replica
@@ -183,7 +162,7 @@ class World:
         self, service: str, heard: dict[str, Topic], wanted: frozenset[str], database: Database, chosen: ChassisSettings
     ) -> Consumer:
         FastStreamBroker.opened = (self.broker, self._fetching)
-        return self.variants.consumer(service, heard, wanted, database, PROTECTOR, chosen, lambda: None)
+        return self.variants.consumer(service, heard, wanted, database, self.cast.protection, chosen, lambda: None)
 
     async def _fetching(self, point: str) -> Fate:
         """A turn of a consumer begins where it fetches."""
@@ -203,7 +182,7 @@ class World:
             self.stage.weather = CALM
         elif step.kind == "flow":
             self.stage.weather = self.weather
-            for kind, service in FLOW:
+            for kind, service in self.cast.flow:
                 await self._take_turn(kind, rng, service)
             self.stage.weather = CALM
         else:
@@ -211,8 +190,8 @@ class World:
 
     async def _take_turn(self, kind: str, rng: random.Random, service: str | None = None) -> None:
         """One loop of one replica goes on; one that is not there is started, a frozen one thaws now and then."""
-        if kind == "sweep":
-            service = FIRST
+        if kind == "sweep" and service is None:
+            service, kind = self._a_sweep(rng)
         places = [place for place in self.places if service in (None, place[0])]
         chosen = rng.randrange(len(places) + len(self.ghosts))
         replica = self.replicas.get(places[chosen]) if chosen < len(places) else self.ghosts[chosen - len(places)]
@@ -228,15 +207,20 @@ class World:
             replica.relay.look()  # its poll interval is over
         await self.turn(replica, kind)
 
+    def _a_sweep(self, rng: random.Random) -> tuple[str, str]:
+        """Choose a sweep and the service whose it is, of those that a flow passes."""
+        sweeps = [(service, kind) for kind, service in self.cast.flow if kind not in TURNS[:3]]
+        return sweeps[0] if len(sweeps) == 1 else rng.choice(sweeps)
+
     async def turn(self, replica: Replica, kind: str) -> None:
         """Let one loop of a replica go on; raises ``Broken`` for an error that its process would not survive."""
         if replica.is_dead:
             return
         actor = replica.actors[kind]
         error = await self.stage.go_on(actor)
-        if isinstance(error, Crashed):
+        if is_crash(error):
             await self.die(replica)
-        elif isinstance(error, TROUBLE):
+        elif isinstance(error, (*TROUBLE, *self.cast.trouble)):
             self.trace.append(f"{actor.name} has trouble: {type(error).__name__}")
             if kind == "relay":
                 replica.relay.look()
@@ -255,12 +239,7 @@ class World:
         return [replica for replica in self.replicas.values() if not replica.is_dead]
 
     async def _submit(self, rng: random.Random) -> None:
-        key = rng.choice(self.keys)
-        try:
-            await self.ground.admin.execute(ADD_TOY, key)
-        except LockNotAvailableError:  # whoever counts it up stands still; nobody submitted anything
-            return
-        self.submitted[key] += 1
+        await self.cast.submit(self, rng)
 
     async def _crash(self, rng: random.Random) -> None:
         living = self.living()
@@ -311,12 +290,12 @@ class World:
             rng.choice(list(self.replicas.values())).clock.skew = timedelta(seconds=rng.choice(JUMPS_S))
 
     async def _rebalance(self, rng: random.Random) -> None:
-        for service in (FIRST, SECOND):
+        for service in self.cast.hears:
             self.broker.group(service).rebalance(rng.randrange(3))
 
     async def _rewind(self, rng: random.Random) -> None:
         """The group's offsets are lost, or set back."""
-        service = rng.choice((FIRST, SECOND))
+        service = rng.choice(list(self.cast.hears))
         group = self.broker.group(service)
         group.committed = {partition: rng.randint(0, offset) for partition, offset in group.committed.items()}
         group.rebalance()
@@ -325,15 +304,22 @@ class World:
         self.broker.land()
 
     async def _garbage(self, rng: random.Random) -> None:
-        topic = rng.choice((topics.REQUESTS, topics.ERASURES))
+        topic = rng.choice(self.cast.topics)
         self.broker.append(rng.choice(GARBAGE)(topic, rng, self.broker))
 
     async def _copy(self, rng: random.Random) -> None:
         """A record that was sent before is sent again."""
-        kept = self.broker.of(rng.choice((topics.REQUESTS, topics.ERASURES)).name)
+        kept = self.broker.of(rng.choice(self.cast.topics).name)
         if kept:
             again = rng.choice(kept)
             self.broker.append(Record(again.topic, again.key, again.value, again.headers, again.partition))
+
+
+def is_crash(error: BaseException | None) -> bool:
+    """Whether a process died of it; tasks that it was divided into tell it in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_crash(each) for each in error.exceptions)
+    return isinstance(error, Crashed)
 
 
 async def _consume(consumer: Consumer) -> None:
