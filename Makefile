@@ -96,8 +96,8 @@ test-e2e: install ## whole journeys over real Kafka, PostgreSQL and SMTP
 	$(BIN)/python -m pytest -m e2e $(ARGS)
 
 .PHONY: test-sim
-test-sim: install ## 10,000 schedules of faults over the delivery core, false clock, broker in memory (ARGS="--schedules=… --seed=…")
-	$(BIN)/python -m pytest tests/simulation -o faulthandler_timeout=0 --schedules=10000 $(ARGS)
+test-sim: install ## 10,000 schedules of faults over the delivery core, 300 over whole lives; false clock (ARGS="--schedules=… --lives=… --seed=…")
+	$(BIN)/python -m pytest tests/simulation -o faulthandler_timeout=0 --schedules=10000 --lives=300 $(ARGS)
 
 .PHONY: test-kill
 test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)

@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of `make test-sim`."""
     simulation = parser.getgroup("simulation")
     simulation.addoption("--schedules", type=int, default=40, help="how many schedules the simulation runs")
+    simulation.addoption("--lives", type=int, default=6, help="how many schedules of whole lives the simulation runs")
     simulation.addoption("--seed", type=int, default=1, help="the seed of the first one; the others follow by one")
 
 

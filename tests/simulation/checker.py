@@ -27,7 +27,11 @@ async def check_running(world: World) -> list[str]:
         for partition, offset in world.broker.group(service).committed.items():
             for record in world.broker.logs[partition][:offset]:
                 header = dict(record.headers).get("ce_id")
-                if header is not None and _is_heard(world, service, record.headers) and UUID(header.decode()) not in stored:
+                if (
+                    header is not None
+                    and _is_heard(world, service, record.headers)
+                    and UUID(header.decode()) not in stored
+                ):
                     found.append(f"{service}: {partition} is committed up to {offset}, {record.offset} is not stored")
     return found
 

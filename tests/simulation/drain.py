@@ -88,7 +88,9 @@ async def _work_off(world: World, service: str, number: int) -> None:
         await world.ground.admin.execute(RETRY_PARKED.format(schema=world.ground.schemas[service]), _MENDABLE)
     waits = left["wanted"] and world.cast.calm_s
     if number and (left["adrift"] or left["pending"] or waits):  # leases of the dead run out, retries come due
-        await world.move_clock(max(LEASE_S + 1 if left["adrift"] else SETTINGS.retry_max_s + 1, waits and world.cast.calm_s))
+        await world.move_clock(
+            max(LEASE_S + 1 if left["adrift"] else SETTINGS.retry_max_s + 1, waits and world.cast.calm_s)
+        )
     for replica in world.replicas.values():
         if (left["adrift"] and replica in mine) or not replica.lanes._fresh():
             await world.turn(replica, "lanes")

@@ -82,6 +82,7 @@ class Plot:
     services: Sequence[str] = (FIRST, SECOND)
     lay: Callable[[Access], Awaitable[None]] = lay_toys
     schemas: Sequence[str] = ()
+    open_store: "Callable[[str], Awaitable[asyncpg.Pool[asyncpg.Record]]] | None" = None
 
 
 @dataclass
@@ -91,6 +92,7 @@ class Field:
     admin: "asyncpg.Connection[asyncpg.Record]"
     pools: dict[str, "asyncpg.Pool[asyncpg.Record]"]
     schemas: dict[str, str]
+    stores: "dict[str, asyncpg.Pool[asyncpg.Record]]"  # the platform's, as each service
     _wipe: str
     _empty: str
     _uses: int = field(default=0)
@@ -110,14 +112,16 @@ class Field:
         await admin.execute(MAKE_SAVED)
         await plot.lay(access)
         wipe, empty = await _cleaning(admin, schemas.values(), plot.schemas)
-        pools = {}
+        pools, stores = {}, {}
         for service, schema in schemas.items():
             chosen = settings(
                 access.dsn(service), pool_connections_max=CONNECTIONS_MAX, lock_timeout_ms=LOCK_TIMEOUT_MS
             )
             opened = await Database.open(chosen, f"{schema}, pg_catalog", FakeClock(NOON))
             pools[service] = opened.pool
-        return cls(admin, pools, schemas, wipe, empty)
+            if plot.open_store is not None:
+                stores[service] = await plot.open_store(access.dsn(service))
+        return cls(admin, pools, schemas, stores, wipe, empty)
 
     async def clean(self) -> None:
         """Make everything as it was in the beginning."""
@@ -133,7 +137,7 @@ class Field:
 
     async def close(self) -> None:
         """Close every connection."""
-        for pool in self.pools.values():
+        for pool in (*self.pools.values(), *self.stores.values()):
             pool.terminate()
         await self.admin.close()
 

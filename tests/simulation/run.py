@@ -7,6 +7,7 @@ JSON at the end.
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import random
 import secrets
@@ -20,10 +21,11 @@ from unittest.mock import patch
 import uvloop
 from typing_extensions import override
 
-from habeas.chassis import consumer, crash, database, log
+from habeas.chassis import consumer, crash, database, lease, log
 from habeas_embedded.provision import apply_roles, clone_database, drop_database, open_access
 from tests.simulation import broker, checker
 from tests.simulation.actors import Hangs
+from tests.simulation.campaign import OPTIONS
 from tests.simulation.cast import Cast
 from tests.simulation.drain import drain
 from tests.simulation.field import Field, Plot
@@ -53,6 +55,7 @@ TOYS: Final = Play("toys", Toys, Plot(), Schedule.of, checker.check)
 class Outcome:
     """What came of one schedule."""
 
+    play: Play
     schedule: Schedule
     violations: list[str]
     trace: list[str]
@@ -72,7 +75,7 @@ class Outcome:
         lines = [f"seed {self.schedule.seed}: {len(self.schedule.steps)} steps"]
         lines += [f"  ! {violation}" for violation in self.violations]
         lines += [f"    {line}" for line in self.trace]
-        lines += [f"  again: make test-sim ARGS='--seed={self.schedule.seed} --schedules=1'"]
+        lines += [f"  again: make test-sim ARGS='--seed={self.schedule.seed} {OPTIONS[self.play.name]}=1'"]
         return "\n".join([*lines, f"  as a case: {self.schedule.to_json()}"])
 
 
@@ -85,6 +88,8 @@ def simulated() -> Iterator[None]:
             patch.object(consumer, "KafkaBroker", broker.FastStreamBroker),
             patch.object(consumer, "wait_any", _no_wait),
             patch.object(database, "_BACKOFF_FIRST_S", 0.0),
+            patch.object(lease, "wait_any", _until_done),
+            patch.object(asyncio, "to_thread", _at_once),
         ):
             yield
     finally:
@@ -93,6 +98,17 @@ def simulated() -> Iterator[None]:
 
 async def _no_wait(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> bool:
     return first.is_set() or second.is_set()
+
+
+async def _until_done(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> bool:
+    """Renew no lease: an attempt that stands still loses it when the time has passed."""
+    await first.wait()
+    return True
+
+
+async def _at_once(work: Callable[..., object], *args: object) -> object:
+    """Do in the one thread that there is what would be done in another."""
+    return work(*args)
 
 
 async def run(schedule: Schedule, ground: Field, variants: Variants | None = None, play: Play = TOYS) -> Outcome:
@@ -114,7 +130,7 @@ async def run(schedule: Schedule, ground: Field, variants: Variants | None = Non
         for replica in (*world.replicas.values(), *world.ghosts):
             for actor in replica.actors.values():
                 await world.stage.kill(actor)
-    return Outcome(schedule, violations, world.trace)
+    return Outcome(play, schedule, violations, world.trace)
 
 
 async def find(
@@ -142,16 +158,16 @@ async def find(
     return len(seeds), None
 
 
-async def campaign(admin_dsn: str, template: str, first: int, count: int) -> dict[str, object]:
+async def campaign(play: Play, admin_dsn: str, template: str, first: int, count: int) -> dict[str, object]:
     """Run ``count`` schedules from seed ``first`` on in a database of their own."""
     access = open_access(admin_dsn, f"habeas_sim_{secrets.token_hex(6)}")
     await clone_database(admin_dsn, template, access.database)
     await apply_roles(access, set_passwords=False)
-    ground = await Field.lay(access)
+    ground = await Field.lay(access, play.plot)
     counts: Counter[str] = Counter()
     try:
         with simulated():
-            done, bad = await find(ground, range(first, first + count), counts=counts)
+            done, bad = await find(ground, range(first, first + count), play=play, counts=counts)
     finally:
         await ground.close()
         await drop_database(admin_dsn, access.database)
@@ -161,11 +177,13 @@ async def campaign(admin_dsn: str, template: str, first: int, count: int) -> dic
 def main() -> None:
     """Run a share of a campaign."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--play", required=True, choices=OPTIONS)
     parser.add_argument("--template", required=True, help="a migrated database to copy")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--schedules", type=int, required=True)
     chosen = parser.parse_args()
-    report = uvloop.run(campaign(sys.stdin.read(), chosen.template, chosen.seed, chosen.schedules))
+    play = importlib.import_module("tests.simulation.life.play").LIVES if chosen.play == "lives" else TOYS
+    report = uvloop.run(campaign(play, sys.stdin.read(), chosen.template, chosen.seed, chosen.schedules))
     sys.stdout.write(json.dumps(report) + "\n")
 
 

@@ -109,7 +109,9 @@ class World:
     trace: list[str] = field(default_factory=list)
     replicas: dict[tuple[str, int], Replica] = field(default_factory=dict)
     ghosts: list[Replica] = field(default_factory=list)  # replaced while they stood still
-    handled: dict[str, frozenset[str]] = field(default_factory=dict)  # types of events, of each service that was started
+    handled: dict[str, frozenset[str]] = field(
+        default_factory=dict
+    )  # types of events, of each service that was started
 
     def __post_init__(self) -> None:
         rng = random.Random(self.schedule.seed)  # noqa: S311 -- a schedule must repeat

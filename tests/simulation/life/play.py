@@ -1,0 +1,47 @@
+"""The play of the services: what a seed stands for."""
+
+import random
+from typing import Final
+
+from tests.simulation.field import Plot
+from tests.simulation.life.cast import Lives, open_pool
+from tests.simulation.life.checker import check
+from tests.simulation.life.steps import lay
+from tests.simulation.run import Play
+from tests.simulation.schedule import Schedule, Step
+
+_KINDS: Final = {
+    "submit": 10,
+    "flow": 24,
+    "consumer": 5,
+    "worker": 5,
+    "relay": 4,
+    "sweep": 6,
+    "lanes": 3,
+    "house": 1,
+    "crash": 3,
+    "stop": 2,
+    "replace": 3,
+    "freeze": 2,
+    "pass time": 5,
+    "pass a lease": 4,
+    "jump": 2,
+    "rebalance": 2,
+    "rewind": 2,
+    "late": 2,
+    "copy": 2,
+}
+
+
+def schedule(seed: int) -> Schedule:
+    """Make the schedule of a seed."""
+    rng = random.Random(f"life {seed}")  # noqa: S311 -- a schedule must repeat
+    count = rng.choice((3, 4, 5, 6, 8))
+    kinds = rng.choices(list(_KINDS), list(_KINDS.values()), k=count)
+    steps = tuple(Step(kind, rng.randrange(1 << 32)) for kind in ("submit", "submit", *kinds))
+    replicas = tuple(rng.choice((1, 1, 1, 1, 2)) for _ in Lives.hears)
+    return Schedule(seed, replicas, rng.choice((1, 2, 3)), rng.randrange(5), 0, steps)
+
+
+PLOT: Final = Plot(tuple(Lives.hears), lay, ("shop", "simulated", "sealing"), open_pool)
+LIVES: Final = Play("lives", Lives, PLOT, schedule, check)
