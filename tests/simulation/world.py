@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
+from uuid import UUID
 
 from aiokafka.errors import KafkaError
 
@@ -192,6 +193,10 @@ class World:
 
     async def _take_turn(self, kind: str, rng: random.Random, service: str | None = None) -> None:
         """One loop of one replica goes on; one that is not there is started, a frozen one thaws now and then."""
+        if kind == "submit":  # in the middle of everything, now and then
+            if rng.randrange(4) == 0:
+                await self._submit(rng)
+            return
         if kind == "sweep" and service is None:
             service, kind = self._a_sweep(rng)
         places = [place for place in self.places if service in (None, place[0])]
@@ -211,7 +216,7 @@ class World:
 
     def _a_sweep(self, rng: random.Random) -> tuple[str, str]:
         """Choose a sweep and the service whose it is, of those that a flow passes."""
-        sweeps = [(service, kind) for kind, service in self.cast.flow if kind not in TURNS[:3]]
+        sweeps = [(service, kind) for kind, service in self.cast.flow if kind not in (*TURNS[:3], "submit")]
         return sweeps[0] if len(sweeps) == 1 else rng.choice(sweeps)
 
     async def turn(self, replica: Replica, kind: str) -> None:
@@ -315,6 +320,14 @@ class World:
         if kept:
             again = rng.choice(kept)
             self.broker.append(Record(again.topic, again.key, again.value, again.headers, again.partition))
+
+    async def _retell(self, rng: random.Random) -> None:
+        """Somebody tells again, as something new, what was told before."""
+        kept = [record for topic in self.cast.topics for record in self.broker.of(topic.name)]
+        for again in rng.sample(kept, min(3, len(kept))):
+            renamed = {"ce_id": str(UUID(int=rng.getrandbits(128), version=4)).encode(), "ce_source": b"echo"}
+            headers = [(name, renamed.get(name, value)) for name, value in again.headers]
+            self.broker.append(Record(again.topic, again.key, again.value, headers, again.partition))
 
 
 def is_crash(error: BaseException | None) -> bool:

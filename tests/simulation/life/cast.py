@@ -95,7 +95,9 @@ class Lives:
         ("open_received", INTAKE),
         ("relay", INTAKE),
         *[(kind, service) for kind in ("consumer", "consumer", "worker") for service in (EXECUTOR, EXPORTER, MAILER)],
+        ("submit", INTAKE),
         ("erase_due", EXECUTOR),
+        ("submit", INTAKE),
         ("build_due", EXPORTER),
         ("send_request_mails", MAILER),
         *[("relay", service) for service in (EXECUTOR, EXPORTER, MAILER)],
@@ -120,7 +122,6 @@ class Lives:
     def __init__(self, schedule: Schedule, rng: random.Random) -> None:
         self.accounts = (*shop.ACCOUNTS[: schedule.keys], shop.UNKNOWN)
         self.wishes: dict[UUID, Wish] = {}
-        self.clashes: list[UUID] = []  # submitted again with other content
         self.late_tasks = dict.fromkeys(shop.ACCOUNTS, 0)
         self.mail = Server()
         self.documents = shop.documents()
@@ -175,8 +176,6 @@ class Lives:
             before = rng.choice(known)
             # Of the same account, so that it comes after the first: what comes first is believed.
             wish = self._wish(world, rng, before.request_id, before.account)
-            if wish.value != before.value:
-                self.clashes.append(wish.request_id)
         self._send(world, wish, rng)
 
     def _wish(self, world: World, rng: random.Random, request_id: UUID, account: str) -> Wish:

@@ -30,6 +30,7 @@ _KINDS: Final = {
     "rewind": 2,
     "late": 2,
     "copy": 2,
+    "retell": 5,
 }
 
 
