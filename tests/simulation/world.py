@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
@@ -21,7 +21,7 @@ from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.worker import Worker
 from habeas.contracts.topics import Topic
 from tests.simulation.actors import Actor, Crashed, Pool, Stage
-from tests.simulation.broker import Broker, FastStreamBroker, Producer
+from tests.simulation.broker import Broker, FastStreamBroker, Kept, Producer
 from tests.simulation.cast import Cast, Part
 from tests.simulation.fate import CALM, KINDS, Fate
 from tests.simulation.field import Field
@@ -324,7 +324,11 @@ class World:
     async def _retell(self, rng: random.Random) -> None:
         """Somebody tells again, as something new, what was told before."""
         kept = [record for topic in self.cast.topics for record in self.broker.of(topic.name)]
-        for again in rng.sample(kept, min(3, len(kept))):
+        self.retell(rng.sample(kept, min(3, len(kept))), rng)
+
+    def retell(self, records: Sequence[Kept], rng: random.Random) -> None:
+        """Send records again, each with an id of its own."""
+        for again in records:
             renamed = {"ce_id": str(UUID(int=rng.getrandbits(128), version=4)).encode(), "ce_source": b"echo"}
             headers = [(name, renamed.get(name, value)) for name, value in again.headers]
             self.broker.append(Record(again.topic, again.key, again.value, headers, again.partition))
