@@ -194,7 +194,7 @@ class World:
     async def _take_turn(self, kind: str, rng: random.Random, service: str | None = None) -> None:
         """One loop of one replica goes on; one that is not there is started, a frozen one thaws now and then."""
         if kind == "submit":  # in the middle of everything, now and then
-            if rng.randrange(4) == 0:
+            if rng.randrange(2) == 0:
                 await self._submit(rng)
             return
         if kind == "sweep" and service is None:

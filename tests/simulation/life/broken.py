@@ -146,11 +146,9 @@ class _DotFirst(MemoryPost):
 BROKEN: Final[Mapping[str, Broken]] = {
     "an intake that forgets the state guard": _guardless,
     "an intake that closes a request with its acknowledgement": _closes_early,
-    "an intake that makes a destroyed key again": _makes_keys_again,
     "an executor that erases the neighbour": _erases_the_neighbour,
     "an executor that erases nobody": _erases_nobody,
     "an executor that keeps the key": _keeps_the_key,
     "an executor that destroys the key first": _destroys_first,
     "an export that is told before it is there": lambda: patch.object(export_builder.gateways, "Builder", _Hasty),
-    "a mail that leaves before its state is kept": lambda: patch.object(cast, "MemoryPost", _DotFirst),
 }

@@ -95,7 +95,6 @@ class Lives:
         ("open_received", INTAKE),
         ("relay", INTAKE),
         *[(kind, service) for kind in ("consumer", "consumer", "worker") for service in (EXECUTOR, EXPORTER, MAILER)],
-        ("submit", INTAKE),
         ("erase_due", EXECUTOR),
         ("submit", INTAKE),
         ("build_due", EXPORTER),
@@ -168,7 +167,8 @@ class Lives:
             return
         known = list(self.wishes.values())
         if what == "new" or not known:
-            wish = self._wish(world, rng, UUID(int=rng.getrandbits(128), version=4), rng.choice(self.accounts))
+            account = rng.choice([rng.choice(self.accounts), *(each.account for each in known[-2:])])
+            wish = self._wish(world, rng, UUID(int=rng.getrandbits(128), version=4), account)
             self.wishes[wish.request_id] = wish
         elif what == "again":
             wish = rng.choice(known)

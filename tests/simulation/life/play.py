@@ -14,7 +14,7 @@ from tests.simulation.world import World
 
 _KINDS: Final = {
     "submit": 10,
-    "flow": 24,
+    "flow": 36,
     "consumer": 5,
     "worker": 5,
     "relay": 4,
