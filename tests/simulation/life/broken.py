@@ -28,7 +28,7 @@ from notification_mailer.gateways.letters import Letter
 from notification_mailer.gateways.post import BeforeDot
 from notification_mailer.lifecycle.mails import Report, Result
 from request_intake.lifecycle import Decision, Request, State
-from tests.simulation.life import cast, shop
+from tests.simulation.life import shop
 from tests.simulation.life.mail import MemoryPost
 
 Broken = Callable[[], AbstractContextManager[object]]
