@@ -72,7 +72,7 @@ async def test_pause_resume_and_log_level_while_running(toys: Toys) -> None:
     await toys.want(2)
 
     async def stored() -> bool:
-        return bool(await toys.connection.fetchval("SELECT count(*) = 80 FROM erasure_executor.inbox"))
+        return bool(await toys.connection.fetchval("SELECT count(*) = 80 FROM erasure_executor.seen"))
 
     assert await until(stored, WAIT_S)
     await command(toys, "log-level", SERVICE, "info")
