@@ -26,7 +26,15 @@ OUTWARD: Final = frozenset(
         *("unlink", "rename", "replace", "write_text", "write_bytes", "hardlink_to", "symlink_to", "rmtree"),  # files
         *("encrypting_writer", "write_tiles", "write_checkpoint", "drop_partial_tiles"),
         *("execute_command", "mail", "rcpt", "sendmail", "send_message", "write"),  # SMTP, and any other stream
-        *("transaction", "execute", "executemany", "fetch", "fetchrow", "fetchval"),  # SQL outside of our transactions
+        *(
+            "change",
+            "transaction",
+            "execute",
+            "executemany",
+            "fetch",
+            "fetchrow",
+            "fetchval",
+        ),  # SQL outside of our transactions
         *("copy_records_to_table", "copy_to_table", "copy_from_query"),
     }
 )
@@ -41,7 +49,9 @@ STEPS: Final = frozenset(
         ("chassis/lanes.py", "_balance", "tx.fetch(store.TAKE_LANES)"),
         ("chassis/producer.py", "publish", "producer.send_batch"),
         ("chassis/relay.py", "_publish_events", "self._producer.publish"),
+        ("chassis/relay.py", "_publish_events", "self._database.change"),
         ("chassis/relay.py", "_publish_facts", "self._facts_producer.publish"),
+        ("chassis/relay.py", "_publish_facts", "self._database.change"),
         ("chassis/trim.py", "step", "self.producer.publish"),
         ("chassis/trim.py", "step", "kafka.trim"),
         ("chassis/worker.py", "_handle", "self._claim"),
@@ -74,6 +84,7 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
         "connection.transaction",
     ): "the transaction of the chassis: its points stand around its commit",
     ("chassis/database.py", "self.transaction"): "the same, under the name that it is given",
+    ("chassis/database.py", "connection.execute"): _BY_CALLER,
     ("chassis/database.py", "connection.fetch"): _READS,
     ("chassis/database.py", "connection.fetchrow"): _READS,
     ("chassis/database.py", "connection.fetchval"): _READS,

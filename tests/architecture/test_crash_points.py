@@ -50,15 +50,27 @@ def test_a_point_that_is_taken_away_is_missed(module: str, name: str) -> None:
         ),
         (
             "chassis/relay.py",
-            '        await self._database.run("relay-sequence", self._sequence)\n',
+            "        await self._facts_producer.publish(records, _PUBLISH_TIMEOUT_S)\n",
             "        await self._producer.send(b'')\n",
             "self._producer.send in _publish_facts is neither a step nor known to be harmless",
         ),
         (
             "chassis/relay.py",
-            '"relay-mark-facts"',
-            '"relay-mark"',
-            "transaction relay-mark is opened at 2 places",
+            "        crash.at(Point.RELAY_FACTS_MARKED)\n",
+            "",
+            "no crash point follows the step self._database.change in _publish_facts",
+        ),
+        (
+            "chassis/relay.py",
+            'self._database.run("relay-sequence"',
+            'self._database.run("inbox-batch"',
+            "transaction inbox-batch is opened at 2 places",
+        ),
+        (
+            "chassis/positions.py",
+            'database.run("positions-forget", lambda tx: _forget(tx, anew))',
+            'database.change("positions-forget", store.FORGET_POSITIONS)',
+            "database.change in settle is neither a step nor known to be harmless",
         ),
         (
             "export_builder/gateways/builder.py",

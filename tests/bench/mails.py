@@ -52,7 +52,8 @@ _OPEN_ACCOUNTS: Final = """
 """
 _COUNT_UNPUBLISHED: Final = """
     SELECT (SELECT count(*) FROM notification_mailer.outbox WHERE published_at IS NULL)
-         + (SELECT count(*) FROM notification_mailer.audit_outbox WHERE published_at IS NULL)
+         + (SELECT count(*) FROM notification_mailer.audit_outbox)
+         + (SELECT seq - published_seq FROM notification_mailer.audit_head)
 """
 
 

@@ -29,6 +29,7 @@ from habeas_embedded.topics import create_topics
 from habeas_embedded.waiting import until
 from tests.bench import cpu
 from tests.bench.report import Figure
+from tests.support.journal import UNLOGGED
 
 _LOAD_S: Final = 60.0
 _TIMES: Final = 3
@@ -43,7 +44,7 @@ _SCHEMAS: Final = tuple(service.replace("-", "_") for service in SERVICES)
 _WAITING: Final = " UNION ALL ".join(
     f"SELECT '{schema}' AS schema, (SELECT count(*) FROM {schema}.inbox WHERE state = 'pending') AS inbox,"
     f" (SELECT count(*) FROM {schema}.outbox WHERE published_at IS NULL)"
-    f" + (SELECT count(*) FROM {schema}.audit_outbox WHERE published_at IS NULL) AS outbox"
+    f" + ({UNLOGGED.format(schema=schema)}) AS outbox"
     for schema in _SCHEMAS
 )
 _OPEN: Final = "SELECT count(*) FROM request_intake.requests WHERE state <> 'completed'"

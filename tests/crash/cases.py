@@ -10,7 +10,8 @@ from habeas_embedded.provision import SERVICES
 from tests.architecture.crash_points import BY_TRANSACTION, Reading, Site, read, sources
 
 IDLE: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("inbox-batch", "inbox-set-aside", "relay-sequence"), 1),
+    **dict.fromkeys(("inbox-batch", "inbox-set-aside"), 1),
+    "relay-sequence": 2,
     **dict.fromkeys(("erasures-finish", "exports-finish", "ticks-finish", "sweep-finish", "mails-journal"), 0),
     **dict.fromkeys(("open-log", "log-mark", "log-anew", "read-entries", "read-tiles", "tell-checkpoint"), 0),
     "sign-checkpoint": 2,

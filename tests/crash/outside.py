@@ -15,6 +15,7 @@ from habeas.contracts.envelope import decode_headers
 from habeas_demo.ledger import check_audit_log
 from habeas_embedded.provision import SERVICES
 from tests.crash.play import Played
+from tests.support.journal import UNLOGGED
 from tests.support.stage import Stage
 
 SCHEMAS: Final = tuple(service.replace("-", "_") for service in SERVICES)
@@ -39,7 +40,7 @@ UNDER_WAY: Final = """
 _UNTOLD: Final = " + ".join(
     (
         "(SELECT -count(*) FROM audit_ledger.leaves)",
-        *(f"(SELECT count(*) FROM {each}.audit_outbox)" for each in SCHEMAS),
+        *(f"(SELECT count(*) FROM {each}.{table})" for each in SCHEMAS for table in ("audit_outbox", "audit_lines")),
     )
 )
 
@@ -172,12 +173,12 @@ async def _audited(stage: Stage) -> list[str]:
     written = 0
     for schema in SCHEMAS:
         row = await stage.habeas.fetchrow(
-            "SELECT count(*) AS rows, count(DISTINCT seq) AS numbers, coalesce(max(seq), 0) AS last,"
-            f" count(*) FILTER (WHERE published_at IS NULL) AS waiting FROM {schema}.audit_outbox"
+            "SELECT count(*) AS rows, coalesce(min(seq), 1) AS first, coalesce(max(seq), 0) AS last,"
+            f" (SELECT seq FROM {schema}.audit_head) AS head, ({UNLOGGED.format(schema=schema)}) AS waiting FROM {schema}.audit_lines"
         )
         assert row is not None
         written += row["rows"]
-        if not row["rows"] == row["numbers"] == row["last"] or row["waiting"]:
+        if not row["rows"] == row["last"] == row["head"] or row["first"] != 1 or row["waiting"]:
             found.append(f"{schema}: {dict(row)}")
     leaves = await stage.habeas.fetchval("SELECT count(*) FROM audit_ledger.leaves")
     return found if leaves == written else [*found, f"{leaves} leaves of {written} entries"]

@@ -27,6 +27,7 @@ from tests.kill.client import Client, Sending
 from tests.kill.ground import Ground
 from tests.kill.history import Asked, Fact, History, Lane, Left, Mail, PublishedLog, Record, Request, Slice, Taken
 from tests.kill.orders import ABSENT
+from tests.support.journal import UNLOGGED
 
 _INBOX: Final = """
     SELECT event_id, topic, partition, record_offset, type, key, state, reason, xid FROM {schema}.taken
@@ -35,7 +36,10 @@ _SEEN: Final = "SELECT event_id FROM {schema}.seen"
 _OUTBOX: Final = """
     SELECT outbox_id, event_id, topic, key, type, subject, value, published_at IS NOT NULL AS is_published FROM {schema}.outbox
 """
-_FACTS: Final = "SELECT seq, line, published_at IS NOT NULL AS is_published FROM {schema}.audit_outbox"
+_FACTS: Final = """
+    SELECT seq, line, seq <= (SELECT published_seq FROM {schema}.audit_head) AS is_published FROM {schema}.audit_lines
+    UNION ALL SELECT NULL, NULL, false FROM {schema}.audit_outbox
+"""
 _LANES: Final = """
     SELECT lane, holder IS NOT NULL AS is_held, expires_at <= clock_timestamp() AS is_expired,
            EXISTS (SELECT FROM {schema}.replicas AS r WHERE r.holder = l.holder AND r.expires_at > clock_timestamp()) AS is_known
@@ -52,10 +56,7 @@ WAITING: Final[Mapping[str, str]] = {
         f"{service} outbox": f"SELECT count(*) FROM {service.replace('-', '_')}.outbox WHERE published_at IS NULL"
         for service in SERVICES
     },
-    **{
-        f"{service} audit outbox": f"SELECT count(*) FROM {service.replace('-', '_')}.audit_outbox WHERE published_at IS NULL"
-        for service in SERVICES
-    },
+    **{f"{service} audit outbox": UNLOGGED.format(schema=service.replace("-", "_")) for service in SERVICES},
     "requests received": "SELECT count(*) FROM request_intake.requests WHERE state IN ('received', 'in_progress')",
     "requests answering": "SELECT count(*) FROM request_intake.requests WHERE state = 'answering' AND stuck_reason IS NULL",
     "erasures": "SELECT count(*) FROM erasure_executor.erasures WHERE state <> 'completed'",
@@ -68,6 +69,9 @@ WAITING: Final[Mapping[str, str]] = {
         SELECT (SELECT count(*) FROM request_intake.audit_outbox) + (SELECT count(*) FROM erasure_executor.audit_outbox)
              + (SELECT count(*) FROM export_builder.audit_outbox) + (SELECT count(*) FROM retention_sweeper.audit_outbox)
              + (SELECT count(*) FROM notification_mailer.audit_outbox) + (SELECT count(*) FROM audit_ledger.audit_outbox)
+             + (SELECT count(*) FROM request_intake.audit_lines) + (SELECT count(*) FROM erasure_executor.audit_lines)
+             + (SELECT count(*) FROM export_builder.audit_lines) + (SELECT count(*) FROM retention_sweeper.audit_lines)
+             + (SELECT count(*) FROM notification_mailer.audit_lines) + (SELECT count(*) FROM audit_ledger.audit_lines)
              - (SELECT size FROM audit_ledger.publication)
     """,
 }

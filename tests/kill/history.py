@@ -50,7 +50,7 @@ class Left(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """One row of an audit outbox."""
+    """One audit fact; `line` is what was made of it once it was numbered."""
 
     seq: int | None
     line: bytes | None

@@ -165,11 +165,11 @@ SEEDED = [
         f" WHERE outbox.key = a.key AND outbox.type IN ('request.accepted', 'request.completed')"
         f"   AND a.key = (SELECT key FROM {INTAKE}.outbox WHERE type = 'request.completed' LIMIT 1)",
     ),
-    Seeded("a missing audit entry", Fault.AUDIT, _delete(f"{INTAKE}.audit_outbox", "seq = 7")),
+    Seeded("a missing audit entry", Fault.AUDIT, _delete(f"{INTAKE}.audit_lines", "seq = 7")),
     Seeded(
         "an altered audit entry",
         Fault.AUDIT,
-        f"UPDATE {INTAKE}.audit_outbox SET line = line || ' '::bytea WHERE seq = 7",
+        f"UPDATE {INTAKE}.audit_lines SET line = line || ' '::bytea WHERE seq = 7",
     ),
     Seeded(
         "a state change without its entry",

@@ -16,6 +16,7 @@ from habeas_embedded.postgres import PostgresServer
 from habeas_embedded.processes import end_of_log
 from habeas_embedded.servers import Servers
 from habeas_embedded.waiting import until
+from tests.support.journal import UNLOGGED
 from tests.support.program import run_habeas
 from tests.support.stage import Stage, raised
 from tests.support.standby import keep_copy, put_back, standing_by
@@ -134,7 +135,7 @@ async def later(stage: Stage) -> None:
             "         AND NOT EXISTS (SELECT FROM request_intake.inbox AS b WHERE b.blocks AND b.key = i.key))"
             " + (SELECT count(*) FROM notification_mailer.inbox WHERE state = 'pending')"
             " + (SELECT count(*) FROM notification_mailer.messages WHERE state IN ('queued', 'sending', 'dot'))"
-            " + (SELECT count(*) FROM notification_mailer.audit_outbox WHERE published_at IS NULL)"
+            f" + ({UNLOGGED.format(schema='notification_mailer')})"
         )
         return bool(waiting == 0)
 
@@ -146,7 +147,7 @@ async def later(stage: Stage) -> None:
 async def log_holds(stage: Stage, earlier: Path) -> None:
     """The log goes on from what was signed before the restore, halts nobody, and says that the database was restored."""
     told = await stage.habeas.fetchval(
-        "SELECT count(*) FROM notification_mailer.audit_outbox WHERE tail LIKE '%action=database.restored%'"
+        "SELECT count(*) FROM notification_mailer.audit_lines WHERE convert_from(line, 'UTF8') LIKE '%action=database.restored%'"
     )
     assert told == 1
 

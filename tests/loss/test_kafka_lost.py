@@ -19,8 +19,10 @@ WAIT_S: Final = 90.0
 
 TWICE = """
     SELECT count(*) FROM (
-        SELECT substring(tail FROM 'action=[^ ]+ request=[^ ]+ subject=[^ ]+ outcome=[^ ]+') AS what FROM {schema}.audit_outbox
-         WHERE tail NOT LIKE '%request=- %' GROUP BY 1 HAVING count(*) > 1) AS twice
+        SELECT substring(e.entry FROM 'action=[^ ]+ request=[^ ]+ subject=[^ ]+ outcome=[^ ]+') AS what
+          FROM (SELECT tail AS entry FROM {schema}.audit_outbox
+                UNION ALL SELECT convert_from(line, 'UTF8') FROM {schema}.audit_lines) AS e
+         WHERE e.entry NOT LIKE '%request=- %' GROUP BY 1 HAVING count(*) > 1) AS twice
 """
 SCHEMAS = ("request_intake", "erasure_executor", "export_builder", "notification_mailer")
 
@@ -89,7 +91,9 @@ def all_mailed(stage: Stage, addresses: list[str]) -> bool:
 async def log_holds(stage: Stage, earlier: Path) -> None:
     """Wait until all entries are in the log; it has to verify, go on from what was signed before, and halt nobody."""
     unlogged = " + ".join(
-        f"(SELECT count(*) FROM {schema}.audit_outbox)" for schema in (*SCHEMAS, "retention_sweeper", "audit_ledger")
+        f"(SELECT count(*) FROM {schema}.{table})"
+        for schema in (*SCHEMAS, "retention_sweeper", "audit_ledger")
+        for table in ("audit_outbox", "audit_lines")
     )
 
     async def all_logged() -> bool:

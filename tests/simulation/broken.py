@@ -94,6 +94,16 @@ class ForgetfulRelay(Relay):
         self._producer = cast("Any", _Forgetful(self._producer))
 
 
+class AmnesicRelay(Relay):
+    """Publishes the audit lines that it has just made, and forgets those that are left from before."""
+
+    @override
+    async def _sequence(self, tx: Transaction) -> Any:
+        made = await tx.fetchval("SELECT count(*) FROM audit_outbox")
+        run = await super()._sequence(tx)
+        return run._replace(lines=run.lines[-made:] if made else [])
+
+
 class HastyConsumer(Consumer):
     """Commits offsets before it stored what they stand for."""
 
@@ -129,6 +139,7 @@ BROKEN: Final[Mapping[str, Variants]] = {
     "a relay that marks before the acknowledgement": Variants(relay=BelievingRelay),
     "a relay that publishes backwards": Variants(relay=BackwardsRelay),
     "a relay that makes new ids": Variants(relay=ForgetfulRelay),
+    "a relay that forgets audit lines of before": Variants(relay=AmnesicRelay),
     "a consumer that commits before it stored": Variants(consumer=HastyConsumer),
     "an inbox without the unique id": Variants(consumer=ForgetfulConsumer),
     "a consumer that skips": Variants(consumer=SkippingConsumer),

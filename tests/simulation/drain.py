@@ -11,7 +11,8 @@ LEFT: Final = """
     SELECT (SELECT count(*) FROM {schema}.inbox WHERE state = 'pending') AS pending,
            (SELECT count(*) FROM {schema}.inbox WHERE state = 'parked' AND reason = ANY($1)) AS parked,
            (SELECT count(*) FROM {schema}.outbox WHERE published_at IS NULL)
-         + (SELECT count(*) FROM {schema}.audit_outbox WHERE published_at IS NULL) AS unpublished,
+         + (SELECT count(*) FROM {schema}.audit_outbox)
+         + (SELECT seq - published_seq FROM {schema}.audit_head) AS unpublished,
            (SELECT count(*) FROM {schema}.lanes WHERE holder IS NULL OR NOT holder = ANY($2) OR expires_at < $3) AS adrift,
            {wanted} AS wanted
 """

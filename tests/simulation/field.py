@@ -48,6 +48,7 @@ TABLES: Final = (
     "seen",
     "outbox",
     "audit_outbox",
+    "audit_lines",
     "audit_head",
     "lanes",
     "replicas",

@@ -9,6 +9,11 @@ from typing import Final
 
 import asyncpg
 
+UNLOGGED: Final = """
+    SELECT (SELECT count(*) FROM {schema}.audit_outbox) + (SELECT seq - published_seq FROM {schema}.audit_head)
+"""
+"""How many audit facts of a schema are not numbered, or not published."""
+
 _COLUMNS: Final = """
     inbox_id, event_id, topic, partition, record_offset, type, key, lane, event_at, traceparent, value, digest, received_at, state, blocks,
     attempts, next_attempt_at, reason, field, handled_at

@@ -34,7 +34,7 @@ from habeas_embedded.provision import SERVICES, Access, prepare_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
 from tests.support.heard import Heard
-from tests.support.journal import keep_journal
+from tests.support.journal import UNLOGGED, keep_journal
 
 SMALL: Final = Size(accounts=60, logs_each=4, tasks_each=2)
 """Enough people for a few journeys."""
@@ -178,7 +178,7 @@ class Stage:
         waiting = " + ".join(
             f"(SELECT count(*) FROM {schema}.inbox WHERE state = 'pending')"
             f" + (SELECT count(*) FROM {schema}.outbox WHERE published_at IS NULL)"
-            f" + (SELECT count(*) FROM {schema}.audit_outbox WHERE published_at IS NULL)"
+            f" + ({UNLOGGED.format(schema=schema)})"
             for schema in _INBOXES
         )
         mails = "(SELECT count(*) FROM notification_mailer.messages WHERE state IN ('queued', 'sending', 'dot'))"

@@ -16,6 +16,9 @@ _COUNT: Final = """
     SELECT (SELECT count(*) FROM request_intake.audit_outbox) + (SELECT count(*) FROM erasure_executor.audit_outbox)
          + (SELECT count(*) FROM export_builder.audit_outbox) + (SELECT count(*) FROM retention_sweeper.audit_outbox)
          + (SELECT count(*) FROM notification_mailer.audit_outbox) + (SELECT count(*) FROM audit_ledger.audit_outbox)
+         + (SELECT count(*) FROM request_intake.audit_lines) + (SELECT count(*) FROM erasure_executor.audit_lines)
+         + (SELECT count(*) FROM export_builder.audit_lines) + (SELECT count(*) FROM retention_sweeper.audit_lines)
+         + (SELECT count(*) FROM notification_mailer.audit_lines) + (SELECT count(*) FROM audit_ledger.audit_lines)
 """
 
 

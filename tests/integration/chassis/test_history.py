@@ -73,7 +73,7 @@ async def test_a_database_that_has_all_that_was_told_is_trusted(delivery: Delive
 async def test_a_database_that_went_back_is_refused(delivery: Delivery, topic: list[bytes]) -> None:
     """An entry beyond the head was told by a later state of this database; then nothing may begin."""
     topic += await tell(delivery, 3)
-    await delivery.look("UPDATE erasure_executor.audit_head SET seq = 1, hash = repeat('a', 64)")
+    await delivery.look("UPDATE erasure_executor.audit_head SET seq = 1, published_seq = 1, hash = repeat('a', 64)")
     with pytest.raises(DatabaseRestored) as refused:
         await verify(delivery)
     assert refused.value.unknown == 2
@@ -83,7 +83,7 @@ async def test_a_database_that_went_back_is_refused(delivery: Delivery, topic: l
 async def test_a_database_that_went_back_and_on_is_refused(delivery: Delivery, topic: list[bytes]) -> None:
     """Other bytes at the place of an entry are another history, however far it has come."""
     topic += await tell(delivery, 3)
-    await delivery.look("UPDATE erasure_executor.audit_outbox SET line = 'other' WHERE seq = 3")
+    await delivery.look("UPDATE erasure_executor.audit_lines SET line = 'other' WHERE seq = 3")
     with pytest.raises(DatabaseRestored):
         await verify(delivery)
 

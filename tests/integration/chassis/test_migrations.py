@@ -24,7 +24,7 @@ async def role(empty_database: str) -> AsyncIterator[str]:
     connection = await asyncpg.connect(empty_database)
     await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
     with contextlib.suppress(asyncpg.DuplicateObjectError):
-        await connection.execute("CREATE ROLE habeas_owner")
+        await connection.execute("CREATE ROLE habeas_owner LOGIN")
     yield name
     await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
     await connection.close()
@@ -87,6 +87,34 @@ async def test_what_was_handled_leaves_the_inbox_and_is_known(empty_database: st
     assert await connection.fetch("SELECT event_id, digest FROM accounts.seen ORDER BY event_id") == ids
     days = await connection.fetch("SELECT extract(day FROM received_at)::int AS day FROM accounts.seen ORDER BY 1")
     assert [row["day"] for row in days] == [1, 1, 1, 2]
+    await connection.close()
+
+
+async def test_audit_lines_leave_the_queue_of_facts(empty_database: str, role: str, tmp_path: Path) -> None:
+    """Numbered facts become lines, others go on waiting; published is all before the first line that was not."""
+    source = tmp_path / "chassis" / "migrations"
+    source.mkdir(parents=True)
+    files = sorted(CHASSIS.glob("*.sql"))
+    for file in files[:7]:
+        (source / file.name).write_bytes(file.read_bytes())
+    await migrate(empty_database, "accounts", [source], role=role)
+    connection = await asyncpg.connect(empty_database)
+    await connection.execute(
+        "INSERT INTO accounts.audit_outbox (event_id, tail, created_at, seq, line, published_at)"
+        " SELECT gen_random_uuid(), 'fact ' || n, now(), CASE WHEN n < 5 THEN n END, CASE WHEN n < 5 THEN n::text::bytea END,"
+        "        CASE WHEN n IN (1, 2, 4) THEN now() END FROM generate_series(1, 6) AS n;"
+        "UPDATE accounts.audit_head SET seq = 4"
+    )
+    ids = await connection.fetch("SELECT event_id FROM accounts.audit_outbox ORDER BY audit_id")
+    for file in files[7:8]:
+        (source / file.name).write_bytes(file.read_bytes())
+    assert await migrate(empty_database, "accounts", [source], role=role) == 1
+    lines = await connection.fetch("SELECT seq, line, event_id FROM accounts.audit_lines ORDER BY seq")
+    assert [(row["seq"], row["line"]) for row in lines] == [(n, str(n).encode()) for n in range(1, 5)]
+    waiting = await connection.fetch("SELECT tail, event_id FROM accounts.audit_outbox ORDER BY audit_id")
+    assert [row["tail"] for row in waiting] == ["fact 5", "fact 6"]
+    assert [row["event_id"] for row in (*lines, *waiting)] == [row["event_id"] for row in ids]
+    assert await connection.fetchval("SELECT published_seq FROM accounts.audit_head") == 2
     await connection.close()
 
 

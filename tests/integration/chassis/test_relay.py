@@ -10,6 +10,8 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
+from habeas.chassis import relay as relay_module
+from habeas.chassis import store
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.producer import PublishFailed
 from habeas.chassis.relay import Relay
@@ -302,4 +304,32 @@ async def test_statements_do_not_grow_with_rows(delivery: Delivery) -> None:
     for facts in (1, 50):
         await emit(delivery.database, new_id(), range(0), facts=facts)
         await delivery.database.run("relay-sequence", number)
-    assert counts == [4, 4]
+        relay.look()
+        assert await relay.step() == facts
+    assert counts == [3, 3]
+
+    await emit(delivery.database, new_id(), range(0), facts=1)
+    for _ in range(2):  # once more for what was numbered and not published
+        await delivery.database.run("relay-sequence", number)
+    assert counts[2:] == [3, 3]
+
+
+async def test_a_mark_that_comes_late_moves_nothing_back(delivery: Delivery) -> None:
+    """A relay that was paused between acknowledgement and mark says nothing about lines after its own, nor about a Kafka filled anew."""
+    relay = Broker().relay(delivery, await delivery.lanes())
+    runs = []
+    for _ in range(2):
+        await emit(delivery.database, new_id(), range(0), facts=4)
+        runs.append(await delivery.database.run("relay-sequence", relay._sequence))
+    assert [[line.seq for line in run.lines] for run in runs] == [[1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8]]
+
+    async def mark(run: relay_module._Run) -> int:
+        await delivery.database.change("mark", store.MARK_LINES_PUBLISHED, run.epoch, run.replays, run.lines[-1].seq)
+        (head,) = await delivery.look("SELECT published_seq FROM erasure_executor.audit_head")
+        return int(head["published_seq"])
+
+    assert [await mark(runs[0]), await mark(runs[1]), await mark(runs[0])] == [4, 8, 8]
+    await delivery.look("UPDATE erasure_executor.audit_head SET published_seq = 0, replays = replays + 1 RETURNING 1")
+    assert await mark(runs[1]) == 0
+    broker = Broker()
+    assert await publish_all(broker.relay(delivery, relay._lanes)) == 8

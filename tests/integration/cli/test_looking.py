@@ -75,8 +75,8 @@ async def _add_told(
 async def _add_logged(owner: Owner, service: str, action: str, outcome: str, seq: int, created_at: datetime) -> None:
     tail = f"time=x action={action} request={REQUEST.hex} subject=- outcome={outcome} count=- commitments=-"
     await owner.execute(
-        f"INSERT INTO {service}.audit_outbox (event_id, tail, created_at, seq) VALUES ($1, $2, $3, $4)",
-        EVENT, tail, created_at, seq,
+        f"INSERT INTO {service}.audit_lines (event_id, line, created_at, seq) VALUES ($1, $2, $3, $4)",
+        EVENT, f"habeas-audit/1 producer=x epoch=1 seq={seq} prev=x {tail}".encode(), created_at, seq,
     )  # fmt: skip
 
 

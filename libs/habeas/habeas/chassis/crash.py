@@ -24,8 +24,10 @@ class Point(StrEnum):
 
     RELAY_FOUND = "relay-found"
     RELAY_ACKED = "relay-acked"  # not marked as published
+    RELAY_MARKED = "relay-marked"
     RELAY_FACTS_FOUND = "relay-facts-found"
     RELAY_FACTS_ACKED = "relay-facts-acked"
+    RELAY_FACTS_MARKED = "relay-facts-marked"
     PRODUCER_SENT = "producer-sent"  # with the client, perhaps in part on the wire
 
     CONSUMER_FETCHED = "consumer-fetched"

@@ -257,15 +257,35 @@ class Database:
 
     async def run(self, name: str, unit: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run a whole unit of work, again after a serialisation failure, a deadlock or a lost connection, a few times at most."""
-        for attempt in range(_ATTEMPTS_MAX):
+
+        async def attempt() -> T:
+            async with self.transaction(name) as tx:
+                return await unit(tx)
+
+        return await self._repeated(name, attempt)
+
+    async def change(self, name: str, sql: str, *args: object) -> None:
+        """Run one statement that is a whole unit of work by itself and commits with it, again after trouble as ``run`` does.
+
+        For what leaves neither events nor facts. It may have been done when it raises, and it may be done twice: it must be idempotent.
+        """
+
+        async def attempt() -> None:
+            async with self.pool.acquire(timeout=self._acquire_timeout_s) as connection:
+                await connection.execute(f"/* {name} */ {sql}", *args)
+            metrics.TRANSACTION_STATEMENTS.add(1, transaction=_label(name))
+
+        await self._repeated(name, attempt)
+
+    async def _repeated(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        for number in range(_ATTEMPTS_MAX):
             try:
-                async with self.transaction(name) as tx:
-                    return await unit(tx)
+                return await attempt()
             except TRANSIENT:
                 metrics.TRANSACTION_REPEATED_TRANSACTIONS.add(transaction=_label(name))
-                if attempt == _ATTEMPTS_MAX - 1:
+                if number == _ATTEMPTS_MAX - 1:
                     raise
-                await asyncio.sleep(random.uniform(0, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311 -- jitter
+                await asyncio.sleep(random.uniform(0, _BACKOFF_FIRST_S * 2**number))  # noqa: S311 -- jitter
         message = "the loop above returns or raises"
         raise Invariant(message)
 

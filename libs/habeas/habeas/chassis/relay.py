@@ -6,7 +6,10 @@ A crash between the acknowledgement and the mark sends rows twice; consumers dro
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from datetime import datetime
+from operator import itemgetter
+from typing import Final, NamedTuple
+from uuid import UUID
 
 from habeas.chassis import crash, log, metrics, store, tracing
 from habeas.chassis.crash import Point
@@ -141,11 +144,10 @@ class Relay:
         crash.at(Point.RELAY_ACKED)
         _end(hops)
 
-        async def mark(tx: Transaction) -> None:
-            days = [row["created_on"] for row in rows]
-            await tx.execute(store.MARK_PUBLISHED, tx.now, days, [row["outbox_id"] for row in rows])
-
-        await self._database.run("relay-mark", mark)
+        days, ids = [row["created_on"] for row in rows], [row["outbox_id"] for row in rows]
+        now = self._database.clock.now()
+        await self._database.change("relay-mark", store.MARK_PUBLISHED, now, days, ids)
+        crash.at(Point.RELAY_MARKED)
         metrics.RELAY_PUBLISHED_MESSAGES.add(len(rows))
         metrics.RELAY_BATCH_MESSAGES.observe(len(rows))
         waited = self._database.clock.now() - rows[0]["created_at"]
@@ -159,53 +161,72 @@ class Relay:
         return Record(row["topic"], row["key"].encode(), row["value"], encode_headers(envelope), partition)
 
     async def _publish_facts(self) -> int:
-        """Sequence facts, then publish lines. A line is made once and kept: after any crash the same bytes go out again."""
+        """Number facts, then publish lines. A line is made once and kept: after any crash the same bytes go out again."""
         if not self._lanes.has_audit():
             return 0
-        await self._database.run("relay-sequence", self._sequence)
-
-        rows = await self._database.read(
-            "relay-find", store.FIND_UNPUBLISHED_FACTS, self._settings.relay_batch_rows_max
-        )
-        if not rows:
+        run = await self._database.run("relay-sequence", self._sequence)
+        if not run.lines:
             return 0
         crash.at(Point.RELAY_FACTS_FOUND)
         topic = topics.AUDIT_ENTRIES.name
-        hops = [tracing.start_hop(topic, row["traceparent"], row["created_at"]) for row in rows]
+        hops = [tracing.start_hop(topic, line.traceparent, line.created_at) for line in run.lines]
         records = []
-        for row, hop in zip(rows, hops, strict=True):
-            trace = row["traceparent"] if hop is None else hop.traceparent
-            envelope = Envelope(row["event_id"], _AUDIT_TYPE, self._service, row["created_at"], self._service, trace)
-            key = f"{self._service}/{row['seq']}".encode()
-            records.append(Record(topic, key, row["line"], encode_headers(envelope), partition=0))
+        for line, hop in zip(run.lines, hops, strict=True):
+            trace = line.traceparent if hop is None else hop.traceparent
+            envelope = Envelope(line.event_id, _AUDIT_TYPE, self._service, line.created_at, self._service, trace)
+            key = f"{self._service}/{line.seq}".encode()
+            records.append(Record(topic, key, line.line, encode_headers(envelope), partition=0))
         await self._facts_producer.publish(records, _PUBLISH_TIMEOUT_S)
         crash.at(Point.RELAY_FACTS_ACKED)
         _end(hops)
+        reached = run.lines[-1].seq
+        await self._database.change("relay-mark-facts", store.MARK_LINES_PUBLISHED, run.epoch, run.replays, reached)
+        crash.at(Point.RELAY_FACTS_MARKED)
+        return len(run.lines)
 
-        async def mark(tx: Transaction) -> None:
-            await tx.execute(store.MARK_FACTS_PUBLISHED, tx.now, [row["seq"] for row in rows])
+    async def _sequence(self, tx: Transaction) -> "_Run":
+        """Give every waiting fact its number and link; gives the first lines that are not published.
 
-        await self._database.run("relay-mark-facts", mark)
-        return len(rows)
-
-    async def _sequence(self, tx: Transaction) -> None:
-        """Give every waiting fact its number and link. The head row's lock makes sequences gapless whatever commits late."""
+        The head row's lock makes sequences gapless whatever commits late. When nothing older is left, these are the lines just made,
+        and nothing has to be read; else (after trouble, a start, a replay) they are read.
+        """
         head = await tx.fetchrow(store.LOCK_AUDIT_HEAD)
         if head is None:
             message = "the audit head is gone; the log cannot be continued"
             raise Invariant(message)
-        # Read under the lock: another relay may be numbering facts at the same time.
-        facts = await tx.fetch(store.FIND_UNSEQUENCED, self._settings.relay_batch_rows_max)
+        # Taken under the lock: another relay may be numbering facts at the same time.
+        facts = await tx.fetch(store.TAKE_FACTS, self._settings.relay_batch_rows_max)
         seq, link = head["seq"], head["hash"]
-        numbered: list[tuple[int, int, bytes]] = []
-        for fact in facts:
+        lines: list[_AuditLine] = []
+        for fact in sorted(facts, key=itemgetter("audit_id")):
             seq += 1
             line = audit.encode_entry(self._producer_name, head["epoch"], seq, link, fact["tail"])
             link = audit.entry_hash(line)
-            numbered.append((fact["audit_id"], seq, line))
-        if numbered:
-            await tx.execute_exactly(len(numbered), store.SEQUENCE_FACTS, *map(list, zip(*numbered, strict=True)))
-            await tx.execute_exactly(1, store.MOVE_AUDIT_HEAD, head["epoch"], seq, link)
+            lines.append(_AuditLine(seq, fact["event_id"], line, fact["created_at"], fact["traceparent"]))
+        if lines:
+            await tx.execute_exactly(len(lines), store.ADD_LINES, head["epoch"], seq, link, *zip(*lines, strict=True))
+        if head["published_seq"] < head["seq"]:
+            limit = self._settings.relay_batch_rows_max
+            lines = [_AuditLine(*row) for row in await tx.fetch(store.FIND_LINES, head["published_seq"], limit)]
+        return _Run(head["epoch"], head["replays"], lines)
+
+
+class _AuditLine(NamedTuple):
+    """A numbered entry, in the order of ``store.ADD_LINES``."""
+
+    seq: int
+    event_id: UUID
+    line: bytes
+    created_at: datetime
+    traceparent: str | None
+
+
+class _Run(NamedTuple):
+    """Lines to be published in this order, each right after the one before, and all before them are published."""
+
+    epoch: int
+    replays: int
+    lines: list[_AuditLine]
 
 
 def _end(hops: Sequence[tracing.Hop | None]) -> None:

@@ -36,27 +36,30 @@ MARK_PUBLISHED: Final = """
      WHERE o.created_on = n.created_on AND o.outbox_id = n.outbox_id
 """
 
-LOCK_AUDIT_HEAD: Final = "SELECT epoch, seq, hash FROM audit_head ORDER BY epoch DESC LIMIT 1 FOR UPDATE"
-
-FIND_UNSEQUENCED: Final = """
-    SELECT audit_id, tail FROM audit_outbox WHERE seq IS NULL ORDER BY audit_id LIMIT $1
+LOCK_AUDIT_HEAD: Final = """
+    SELECT epoch, seq, hash, published_seq, replays FROM audit_head ORDER BY epoch DESC LIMIT 1 FOR UPDATE
 """
 
-SEQUENCE_FACTS: Final = """
-    UPDATE audit_outbox AS a
-       SET seq = n.seq, line = n.line
-      FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS n (audit_id, seq, line)
+TAKE_FACTS: Final = """
+    DELETE FROM audit_outbox AS a USING (SELECT audit_id FROM audit_outbox ORDER BY audit_id LIMIT $1) AS n
      WHERE a.audit_id = n.audit_id
+    RETURNING a.audit_id, a.event_id, a.tail, a.created_at, a.traceparent
 """
 
-MOVE_AUDIT_HEAD: Final = "UPDATE audit_head SET seq = $2, hash = $3 WHERE epoch = $1"
-
-FIND_UNPUBLISHED_FACTS: Final = """
-    SELECT seq, event_id, line, created_at, traceparent FROM audit_outbox
-     WHERE published_at IS NULL AND seq IS NOT NULL ORDER BY seq LIMIT $1
+ADD_LINES: Final = """
+    WITH moved AS (UPDATE audit_head SET seq = $2, hash = $3 WHERE epoch = $1)
+    INSERT INTO audit_lines (seq, event_id, line, created_at, traceparent)
+    SELECT * FROM unnest($4::bigint[], $5::uuid[], $6::bytea[], $7::timestamptz[], $8::text[])
 """
 
-MARK_FACTS_PUBLISHED: Final = "UPDATE audit_outbox SET published_at = $1 WHERE seq = ANY($2::bigint[])"
+FIND_LINES: Final = """
+    SELECT seq, event_id, line, created_at, traceparent FROM audit_lines WHERE seq > $1 ORDER BY seq LIMIT $2
+"""
+
+# Whoever comes late moves nothing back, and says nothing about a Kafka that was filled anew or a database that was restored meanwhile.
+MARK_LINES_PUBLISHED: Final = """
+    UPDATE audit_head SET published_seq = $3 WHERE epoch = $1 AND replays = $2 AND published_seq < $3 AND seq >= $3
+"""
 
 # One statement, so that ids, rows and positions are of one moment and cost one round trip. The filter is made so that it becomes a hashed
 # subplan, whatever the planner guesses: as a join it would compare every record with every other. Rows keep the order of the records.
@@ -84,7 +87,7 @@ FIND_POSITION: Final = "SELECT next_offset FROM positions WHERE topic = $1 AND p
 
 FIND_AUDIT_HEAD: Final = "SELECT epoch, seq, hash FROM audit_head ORDER BY epoch DESC LIMIT 1"
 
-FIND_AUDIT_LINE: Final = "SELECT line FROM audit_outbox WHERE seq = $1"
+FIND_AUDIT_LINE: Final = "SELECT line FROM audit_lines WHERE seq = $1"
 
 FIND_SERVER: Final = """
     SELECT pg_postmaster_start_time() AS started_at, (SELECT system_identifier FROM pg_control_system()) AS system_id
@@ -158,9 +161,11 @@ COUNT_INBOX: Final = """
 """
 
 COUNT_OUTBOX: Final = """
-    SELECT e.rows + a.rows AS unpublished, LEAST(e.oldest_at, a.oldest_at) AS oldest_unpublished_at
+    SELECT e.rows + f.rows + h.seq - h.published_seq AS unpublished,
+           LEAST(e.oldest_at, f.oldest_at, (SELECT created_at FROM audit_lines WHERE seq = h.published_seq + 1)) AS oldest_unpublished_at
       FROM (SELECT count(*) AS rows, min(created_at) AS oldest_at FROM outbox WHERE published_at IS NULL) AS e,
-           (SELECT count(*) AS rows, min(created_at) AS oldest_at FROM audit_outbox WHERE published_at IS NULL) AS a
+           (SELECT count(*) AS rows, min(created_at) AS oldest_at FROM audit_outbox) AS f,
+           (SELECT seq, published_seq FROM audit_head ORDER BY epoch DESC LIMIT 1) AS h
 """
 
 FIND_CONTROL: Final = """

@@ -195,7 +195,7 @@ async def _recover(settings: "ChassisSettings", found: Sequence[Found]) -> dict[
 
 async def _adopt(tx: "Transaction", found: Found) -> None:
     """Take a service's entries back into its outbox and move its head; then the next entry says that this was done."""
-    from habeas.chassis.store import MOVE_AUDIT_HEAD, SET_POSITION
+    from habeas.chassis.store import SET_POSITION
     from habeas.cli import store
     from habeas.contracts.audit import Action, AuditFact, entry_hash
     from habeas.contracts.envelope import decode_headers
@@ -206,11 +206,10 @@ async def _adopt(tx: "Transaction", found: Found) -> None:
         rows = []
         for entry in found.entries:
             envelope = decode_headers(entry.record.headers)
-            tail = entry.record.value.decode("ascii").split(" ", 5)[5]
-            rows.append((envelope.event_id, tail, envelope.at, entry.seq, entry.record.value))
-        await tx.execute(store.ADOPT_ENTRIES, tx.now, *map(list, zip(*rows, strict=True)))
+            rows.append((envelope.event_id, envelope.at, entry.seq, entry.record.value))
+        await tx.execute_exactly(len(rows), store.ADOPT_ENTRIES, *map(list, zip(*rows, strict=True)))
         last = found.entries[-1]
-        await tx.execute_exactly(1, MOVE_AUDIT_HEAD, last.epoch, last.seq, entry_hash(last.record.value))
+        await tx.execute_exactly(1, store.ADOPT_HEAD, last.epoch, last.seq, entry_hash(last.record.value))
     if found.entries or found.gone:
         tx.record(AuditFact(Action.DATABASE_RESTORED, count=len(found.entries)))
 

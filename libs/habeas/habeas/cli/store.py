@@ -67,13 +67,16 @@ _COUNT_WORK: Final = """
 """
 
 _COUNT_DELIVERY: Final = """
-    SELECT i.waiting, i.parked, i.oldest_waiting_at, o.unpublished, a.unlogged, least(o.oldest_at, a.oldest_at) AS oldest_unpublished_at,
+    SELECT i.waiting, i.parked, i.oldest_waiting_at, o.unpublished, a.unlogged + h.seq - h.published_seq AS unlogged,
+           least(o.oldest_at, a.oldest_at,
+                 (SELECT created_at FROM {schema}.audit_lines WHERE seq = h.published_seq + 1)) AS oldest_unpublished_at,
            c.paused_at, c.log_level, l.paused_lanes, l.free_lanes
       FROM (SELECT count(*) FILTER (WHERE state = 'pending') AS waiting, count(*) FILTER (WHERE state = 'parked') AS parked,
                    min(received_at) FILTER (WHERE state = 'pending') AS oldest_waiting_at
               FROM {schema}.inbox WHERE state IN ('pending', 'parked')) AS i,
            (SELECT count(*) AS unpublished, min(created_at) AS oldest_at FROM {schema}.outbox WHERE published_at IS NULL) AS o,
-           (SELECT count(*) AS unlogged, min(created_at) AS oldest_at FROM {schema}.audit_outbox WHERE published_at IS NULL) AS a,
+           (SELECT count(*) AS unlogged, min(created_at) AS oldest_at FROM {schema}.audit_outbox) AS a,
+           (SELECT seq, published_seq FROM {schema}.audit_head ORDER BY epoch DESC LIMIT 1) AS h,
            (SELECT paused_at, log_level FROM {schema}.control) AS c,
            (SELECT coalesce(array_agg(lane ORDER BY lane) FILTER (WHERE paused_at IS NOT NULL), ARRAY[]::smallint[]) AS paused_lanes,
                    count(*) FILTER (WHERE holder IS NULL OR expires_at < now()) AS free_lanes FROM {schema}.lanes) AS l
@@ -121,8 +124,10 @@ _FIND_TOLD: Final = """
 """
 
 _FIND_LOGGED: Final = """
-    SELECT seq, tail, created_at AS at, published_at - created_at AS took
-      FROM {schema}.audit_outbox WHERE tail LIKE '% request=' || replace($1::uuid::text, '-', '') || ' %'
+    SELECT e.seq, e.entry, e.created_at AS at
+      FROM (SELECT seq, convert_from(line, 'UTF8') AS entry, created_at FROM {schema}.audit_lines
+            UNION ALL SELECT NULL, tail, created_at FROM {schema}.audit_outbox) AS e
+     WHERE e.entry LIKE '% request=' || replace($1::uuid::text, '-', '') || ' %'
 """
 
 _FIND_STATES: Final = """
@@ -162,10 +167,12 @@ _RESOLVE_PARKED: Final = """
 _FIND_PARKED_VALUE: Final = "SELECT value FROM {schema}.inbox WHERE inbox_id = $1 AND state = 'parked'"
 
 _COUNT_KEPT: Final = """
-    SELECT e.events, a.entries, least(e.oldest_at, a.oldest_at) AS oldest_at
+    SELECT e.events, h.entries, least(e.oldest_at, h.oldest_at) AS oldest_at
       FROM (SELECT count(*) AS events, min(created_at) AS oldest_at FROM {schema}.outbox
              WHERE published_at IS NOT NULL AND created_at >= coalesce($1::timestamptz, '-infinity')) AS e,
-           (SELECT count(*) AS entries, min(created_at) AS oldest_at FROM {schema}.audit_outbox WHERE published_at IS NOT NULL) AS a
+           (SELECT published_seq AS entries,
+                   (SELECT created_at FROM {schema}.audit_lines WHERE seq = 1 AND seq <= published_seq) AS oldest_at
+              FROM {schema}.audit_head ORDER BY epoch DESC LIMIT 1) AS h
 """
 
 _UNPUBLISH_EVENTS: Final = """
@@ -182,24 +189,22 @@ _UNPUBLISH_EVENTS: Final = """
 """
 
 _UNPUBLISH_ENTRIES: Final = """
-    WITH next AS (
-        SELECT audit_id FROM {schema}.audit_outbox WHERE audit_id > $1 AND published_at IS NOT NULL ORDER BY audit_id LIMIT $2),
-    marked AS (
-        UPDATE {schema}.audit_outbox AS a SET published_at = NULL FROM next AS n WHERE a.audit_id = n.audit_id
-        RETURNING a.audit_id)
-    SELECT audit_id, count(*) OVER () AS rows FROM marked ORDER BY audit_id DESC LIMIT 1
+    WITH head AS (SELECT epoch, published_seq FROM {schema}.audit_head ORDER BY epoch DESC LIMIT 1 FOR UPDATE)
+    UPDATE {schema}.audit_head AS h SET published_seq = 0, replays = h.replays + 1 FROM head WHERE h.epoch = head.epoch
+    RETURNING head.published_seq
 """
 
 _FORGET_HISTORY: Final = "DELETE FROM {schema}.positions WHERE topic = $1"
 
 _COUNT_UNPUBLISHED: Final = """
     SELECT (SELECT count(*) FROM {schema}.outbox WHERE published_at IS NULL)
-         + (SELECT count(*) FROM {schema}.audit_outbox WHERE published_at IS NULL) AS rows
+         + (SELECT count(*) FROM {schema}.audit_outbox)
+         + (SELECT seq - published_seq FROM {schema}.audit_head ORDER BY epoch DESC LIMIT 1) AS rows
 """
 
 _FIND_PUBLISHED_TOPIC: Final = "SELECT 1 FROM {schema}.outbox WHERE published_at IS NOT NULL AND topic = $1 LIMIT 1"
 
-_FIND_PUBLISHED_ENTRY: Final = "SELECT 1 FROM {schema}.audit_outbox WHERE published_at IS NOT NULL LIMIT 1"
+_FIND_PUBLISHED_ENTRY: Final = "SELECT 1 FROM {schema}.audit_head WHERE published_seq > 0 LIMIT 1"
 
 FIND_ALL_POSITIONS: Final = "SELECT topic, partition, next_offset FROM positions"
 
@@ -212,16 +217,16 @@ FIND_UNKNOWN_REQUESTS: Final = """
 # A fact that was waiting at the restored moment got its number afterwards: it is that entry, and not one more.
 ADOPT_ENTRIES: Final = """
     WITH told AS (
-        SELECT * FROM unnest($2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bytea[])
-                   AS n (event_id, tail, created_at, seq, line)),
+        SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::bytea[]) AS n (event_id, created_at, seq, line)),
     known AS (
-        UPDATE audit_outbox AS a SET seq = t.seq, line = t.line, published_at = $1
-          FROM told AS t WHERE a.event_id = t.event_id
-        RETURNING a.event_id)
-    INSERT INTO audit_outbox (event_id, tail, created_at, seq, line, published_at)
-    SELECT t.event_id, t.tail, t.created_at, t.seq, t.line, $1
-      FROM told AS t WHERE t.event_id NOT IN (SELECT event_id FROM known)
-     ORDER BY t.seq
+        DELETE FROM audit_outbox WHERE (event_id IN (SELECT event_id FROM told)) IS TRUE)
+    INSERT INTO audit_lines (seq, event_id, created_at, line) SELECT seq, event_id, created_at, line FROM told ORDER BY seq
+"""
+
+# Lines that were not published at the restored moment are published again, and those that were told with them: copies, known by their
+# numbers.
+ADOPT_HEAD: Final = """
+    UPDATE audit_head SET seq = $2, hash = $3, published_seq = CASE published_seq WHEN seq THEN $2 ELSE published_seq END WHERE epoch = $1
 """
 
 TELL_MAILS: Final = """
@@ -379,10 +384,8 @@ async def unpublish(conn: Querying, service: str, since: datetime | None) -> int
     while row := await conn.fetchrow(_UNPUBLISH_EVENTS.format(schema=schema), *last_event, since, _BATCH_ROWS):
         last_event = (row["created_on"], row["outbox_id"])
         rows += row["rows"]
-    last_entry = 0
-    while row := await conn.fetchrow(_UNPUBLISH_ENTRIES.format(schema=schema), last_entry, _BATCH_ROWS):
-        last_entry = row["audit_id"]
-        rows += row["rows"]
+    entries = await conn.fetchrow(_UNPUBLISH_ENTRIES.format(schema=schema))
+    rows += 0 if entries is None else entries["published_seq"]
     await conn.fetch(_FORGET_HISTORY.format(schema=schema), AUDIT_ENTRIES.name)
     return rows
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that happened; ``took`` is how long until it was settled: published, or in the log."""
+    """One thing that happened; ``took`` is how long until it was published, of what a service told."""
 
     at: datetime
     service: str
@@ -84,7 +84,7 @@ async def _of_service(
     return [
         *(Line(row["at"], service, _message(row), None) for row in taken),
         *(Line(row["at"], service, f"tells {row['type']}", row["took"]) for row in told),
-        *(Line(row["at"], service, _entry(row), row["took"]) for row in logged),
+        *(Line(row["at"], service, _entry(row), None) for row in logged),
     ]
 
 
@@ -101,7 +101,7 @@ def _of_request(request: "asyncpg.Record") -> Iterator[Line]:
 
 def _entry(row: "asyncpg.Record") -> str:
     """Say an audit entry in short: its action and outcome, with its number where it has one."""
-    parts = dict(part.partition("=")[::2] for part in row["tail"].split(" "))
+    parts = dict(part.partition("=")[::2] for part in row["entry"].split(" "))
     outcome = f" ({parts['outcome']})" if parts.get("outcome", "-") != "-" else ""
     number = "" if row["seq"] is None else f" as entry {row['seq']}"
     return f"logs {parts.get('action', 'an entry')}{outcome}{number}"
