@@ -26,6 +26,14 @@ async def test_a_round_that_found_several_is_followed_by_a_rest(several: int, fo
     assert (slept >= 0.05) is rests
 
 
+async def test_rounds_are_longer_while_many_messages_come() -> None:
+    """However few a round finds by itself, after a hundred within a second the next one waits for more to take."""
+    pace = Pace(SystemClock())
+    assert await rested_s(pace, 100) < 0.05
+    assert await rested_s(pace, 1) >= 0.2
+    assert await rested_s(pace, 0) < 0.05
+
+
 async def test_a_stop_ends_the_rest() -> None:
     """Nobody waits for a pace when the process is to end."""
     stopping = asyncio.Event()
