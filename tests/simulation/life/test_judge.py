@@ -14,6 +14,7 @@ LIVES_MIN: Final = 100
 """Whoever plays fewer is in a hurry: each broken service takes some seconds."""
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BROKEN)
 async def test_a_broken_service_is_found(name: str, ground: Field, pytestconfig: pytest.Config) -> None:
     """Each broken service breaks a promise within few schedules, and a smaller schedule still shows it."""
