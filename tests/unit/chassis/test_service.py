@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from asyncpg import CannotConnectNowError
 
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.outbox import Pending
@@ -95,6 +96,38 @@ async def test_a_kafka_that_stays_away_ends_the_start() -> None:
     async with asyncio.timeout(30):
         assert not await made._subscribed(made._assemble(cast("Any", NoDatabase())))
     gc.collect()
+
+
+async def test_the_database_may_go_away_while_the_service_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has to be done before the work begins is tried again while the database is away, and all of it is done then."""
+    made = service()
+    done: list[str] = []
+
+    async def trouble(name: str) -> None:
+        done.append(name)
+        if done.count(name) == 1:
+            raise CannotConnectNowError
+
+    made.prepare(lambda _: trouble("prepare"))
+    assert await made._prepared(cast("Any", NoDatabase()))
+    running = made._assemble(cast("Any", NoDatabase()))
+    monkeypatch.setattr(running.control, "look", lambda: trouble("look"))
+    monkeypatch.setattr(running.lanes, "balance", lambda: trouble("balance"))
+    monkeypatch.setattr(made, "_keep_house", lambda _: trouble("house"))
+    assert await made._settled(running)
+    assert done == [
+        "prepare",
+        "prepare",
+        "look",
+        "look",
+        "balance",
+        "look",
+        "balance",
+        "house",
+        "look",
+        "balance",
+        "house",
+    ]
 
 
 class StuckProducer:

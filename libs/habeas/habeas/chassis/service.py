@@ -138,7 +138,7 @@ class Service:
         self._measures.append(look)
 
     def prepare(self, check: Callable[[Database], Awaitable[None]]) -> None:
-        """Run before anything is consumed; an error ends the start."""
+        """Run before anything is consumed, again while the database is away; any other error ends the start."""
         self._preparations.append(check)
 
     def close(self, closer: Callable[[], Awaitable[None]]) -> None:
@@ -181,13 +181,16 @@ class Service:
                 return _EXIT_FAILED if not self.stopping.is_set() else 0
             if not await self._history_holds(health, database):
                 return _EXIT_PAST_UNKNOWN if not self.stopping.is_set() else 0
-            for check in self._preparations:
-                await check(database)
+            if not await self._prepared(database):
+                return _EXIT_FAILED if not self.stopping.is_set() else 0
             running = self._assemble(database)
             self._register(health, running)
             if not await self._subscribed(running):
                 return _EXIT_FAILED if not self.stopping.is_set() else 0
-            tasks = await self._start(running)
+            if not await self._settled(running):
+                await self._stop(running, [])
+                return _EXIT_FAILED if not self.stopping.is_set() else 0
+            tasks = self._start(running)
             self._is_started = True
             log.event("service.started", seconds=round(self.clock.monotonic() - started, 3))
             await self.stopping.wait()
@@ -246,6 +249,27 @@ class Service:
             await self._await("history", holds, (DatabaseRestored, *_KAFKA_TROUBLE, *TRANSIENT), pause_s=_HISTORY_S)
         )
 
+    async def _prepared(self, database: Database) -> bool:
+        """Do what comes before everything else; the database may have gone away again since it was asked."""
+
+        async def checked() -> bool:
+            for check in self._preparations:
+                await check(database)
+            return True
+
+        return bool(await self._await("database", checked, TRANSIENT))
+
+    async def _settled(self, running: _Running) -> bool:
+        """Know what supervisors want, take lanes and put the house in order, for which the database has to be there as well."""
+
+        async def settled() -> bool:
+            await running.control.look()
+            await running.lanes.balance()
+            await self._keep_house(running.database)
+            return True
+
+        return bool(await self._await("database", settled, TRANSIENT))
+
     async def _subscribed(self, running: _Running) -> bool:
         """Join the consumer group; Kafka may have gone away again since it was asked."""
         return running.consumer is None or bool(await self._await("kafka", running.consumer.start, _KAFKA_TROUBLE))
@@ -301,12 +325,9 @@ class Service:
             if sweep is not by:
                 sweep.wake.set()
 
-    async def _start(self, running: _Running) -> list["asyncio.Task[None]"]:
+    def _start(self, running: _Running) -> list["asyncio.Task[None]"]:
         settings = self.settings
         paused = running.control.is_paused
-        await running.control.look()
-        await running.lanes.balance()
-        await self._keep_house(running.database)
         jobs: list[Coroutine[Any, Any, None]] = [
             running.lanes.keep(self.stopping),
             running.relay.run(self.stopping),
@@ -362,7 +383,7 @@ class Service:
     async def _stop(self, running: _Running, tasks: list["asyncio.Task[None]"]) -> None:
         """Stop in the order in which work flows; every step is bounded."""
         part_s = self.settings.stop_timeout_s / 4
-        _, late = await asyncio.wait(tasks, timeout=part_s)
+        _, late = await asyncio.wait(tasks, timeout=part_s) if tasks else (set(), set())
         for task in late:
             task.cancel()
         if late:
