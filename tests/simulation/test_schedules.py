@@ -11,7 +11,7 @@ from tests.simulation.run import run
 from tests.simulation.schedule import Schedule, Step, shrink
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 async def test_promises_hold_under_every_schedule(
     pytestconfig: pytest.Config, postgres_server: Servers, postgres_template: Access
 ) -> None:

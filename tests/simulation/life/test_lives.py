@@ -11,7 +11,7 @@ from tests.simulation.life.play import LIVES, schedule
 from tests.simulation.run import run
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 async def test_every_request_comes_to_its_lawful_end(
     pytestconfig: pytest.Config, postgres_server: Servers, postgres_template: Access
 ) -> None:
