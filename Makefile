@@ -79,8 +79,12 @@ fmt: install ## put code into its form and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: servers
+servers: install ## fetch Kafka and make what its later starts need, once (tests have time limits, a first fetch has none)
+	@$(BIN)/python -m habeas_embedded.servers --prepare
+
 .PHONY: test
-test: install ## every test: unit, contracts, architecture, integration, simulation, e2e (starts its own servers)
+test: servers ## every test: unit, contracts, architecture, integration, simulation, e2e (starts its own servers)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-unit
@@ -92,7 +96,7 @@ test-integration: install ## tests that need PostgreSQL: integration, simulation
 	$(BIN)/python -m pytest -m "integration or simulation" $(ARGS)
 
 .PHONY: test-e2e
-test-e2e: install ## whole journeys over real Kafka, PostgreSQL and SMTP
+test-e2e: servers ## whole journeys over real Kafka, PostgreSQL and SMTP
 	$(BIN)/python -m pytest -m e2e $(ARGS)
 
 .PHONY: test-sim
@@ -100,26 +104,26 @@ test-sim: install ## 10,000 schedules of faults over the delivery core, 300 over
 	$(BIN)/python -m pytest tests/simulation -o faulthandler_timeout=0 --schedules=10000 --lives=300 $(ARGS)
 
 .PHONY: test-kill
-test-kill: install ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)
+test-kill: servers ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)
 	$(BIN)/python -m pytest tests/kill -s -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
 .PHONY: test-crash
-test-crash: install ## every service dies at every crash point, over real servers (some three minutes)
+test-crash: servers ## every service dies at every crash point, over real servers (some three minutes)
 	$(BIN)/python -m pytest tests/crash -o faulthandler_timeout=0 $(ARGS)
 
 .PHONY: test-loss
-test-loss: install ## Kafka's data deleted, PostgreSQL restarted and failed over to a replica, under load (about five minutes)
+test-loss: servers ## Kafka's data deleted, PostgreSQL restarted and failed over to a replica, under load (about five minutes)
 	$(BIN)/python -m pytest tests/loss -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
 .PHONY: bench
-bench: install ## every benchmark: tables, JSON and charts
+bench: servers ## every benchmark: tables, JSON and charts
 	$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: bench-pipeline
-bench-pipeline: install ## one benchmark: events and erasures through the fleet (also: bench-history, bench-mails, …)
+bench-pipeline: servers ## one benchmark: events and erasures through the fleet (also: bench-history, bench-mails, …)
 	$(BIN)/python -m tests.bench pipeline $(ARGS)
 
-bench-%: install
+bench-%: servers
 	$(BIN)/python -m tests.bench $* $(ARGS)
 
 .PHONY: lock

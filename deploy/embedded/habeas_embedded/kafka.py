@@ -8,7 +8,9 @@ import secrets
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -17,14 +19,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from habeas_embedded.errors import ServerFailed
-from habeas_embedded.jars import KAFKA_VERSION, ensure_jars, jars_key
+from habeas_embedded.jars import KAFKA_VERSION, ensure_jars, jars_key, missing_jars
 from habeas_embedded.java import Java, find_java
 from habeas_embedded.ports import LOOPBACK, answers, free_port
 from habeas_embedded.processes import Child, end_of_log
 from habeas_embedded.runs import Run
 from habeas_embedded.waiting import until
 
-__all__ = ["KafkaServer", "kafka_answers", "kafka_cache"]
+__all__ = ["KafkaServer", "kafka_answers", "kafka_cache", "kafka_prepared"]
 
 _START_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 15.0
@@ -75,6 +77,15 @@ def kafka_cache(cache: Path) -> Path:
     directory = cache / f"kafka-{KAFKA_VERSION}"
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+def kafka_prepared(cache: Path) -> bool:
+    """Say whether the cache holds all that makes a start quick; raises JavaMissing."""
+    directory = kafka_cache(cache)
+    if missing_jars(directory / "jars"):
+        return False
+    java, jars = find_java(directory), ensure_jars(directory / "jars")
+    return _template(directory).is_dir() and _classes(directory, java, jars).is_file()
 
 
 class KafkaServer:
@@ -176,7 +187,7 @@ class KafkaServer:
         """Give the node a formatted storage directory, from the cache, unless it kept one from an earlier run."""
         if (self.data_directory / "meta.properties").is_file():
             return
-        template = self._cache / f"storage-{hashlib.sha256(_PROPERTIES.encode()).hexdigest()[:12]}"
+        template = _template(self._cache)
         if not template.is_dir():
             _format(java, jars, template)
         self.directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
@@ -203,7 +214,7 @@ class KafkaServer:
     def _make_child(self, java: Java, jars: tuple[Path, ...], base: Path | None) -> Child:
         temporary = self.directory / "tmp"
         temporary.mkdir(exist_ok=True)
-        archive = self._cache / f"classes-{java.key}-{jars_key(jars)}.jsa"
+        archive = _classes(self._cache, java, jars)
         if archive.is_file():
             self._archive = None
             sharing = [f"-XX:SharedArchiveFile={archive if base is None else f'{base}{os.pathsep}{archive}'}"]
@@ -237,6 +248,14 @@ def _class_path(jars: tuple[Path, ...]) -> str:
     return os.pathsep.join(str(jar) for jar in jars)
 
 
+def _template(cache: Path) -> Path:
+    return cache / f"storage-{hashlib.sha256(_PROPERTIES.encode()).hexdigest()[:12]}"
+
+
+def _classes(cache: Path, java: Java, jars: tuple[Path, ...]) -> Path:
+    return cache / f"classes-{java.key}-{jars_key(jars)}.jsa"
+
+
 def _kafka_id() -> str:
     """Give a random id in Kafka's form: 16 bytes in URL-safe base64 that does not begin like an option."""
     while (made := secrets.token_urlsafe(16)).startswith("-"):
@@ -250,7 +269,7 @@ def _base_archive(java: Java, cache: Path) -> Path | None:
         return None
     archive = cache / f"jdk-{java.key}.jsa"
     if not archive.is_file():
-        part = archive.with_suffix(f".{os.getpid()}")
+        part = archive.with_suffix(f".{secrets.token_hex(4)}")
         dump = [str(java.path), "-Xshare:dump", f"-XX:SharedArchiveFile={part}"]
         subprocess.run(dump, capture_output=True, timeout=_TOOL_LIMIT_S, check=False)
         if not part.is_file():
@@ -260,22 +279,21 @@ def _base_archive(java: Java, cache: Path) -> Path | None:
 
 
 def _format(java: Java, jars: tuple[Path, ...], template: Path) -> None:
-    """Format a storage directory with Kafka's own tool, once for the cache; raises ServerFailed."""
-    part = template.with_name(f"{template.name}.{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    properties = part.with_suffix(".properties")
-    properties.write_text(
-        _PROPERTIES.format(host=LOOPBACK, port=9092, controller_port=9093, data=part, behind="", advertised="")
-    )
-    tool = [str(java.path), "-cp", _class_path(jars), "kafka.tools.StorageTool", "format"]
-    tool += ["--cluster-id", _kafka_id(), "--config", str(properties)]
-    try:
-        subprocess.run(tool, capture_output=True, text=True, timeout=_TOOL_LIMIT_S, check=True)
-    except subprocess.CalledProcessError as error:
-        raise ServerFailed(f"kafka.tools.StorageTool failed:\n{error.stdout}{error.stderr}") from error
-    finally:
-        properties.unlink()
-    try:
-        part.replace(template)
-    except OSError:  # another process was first
-        shutil.rmtree(part, ignore_errors=True)
+    """Format a storage directory with Kafka's own tool, once for the cache; raises ServerFailed.
+
+    Several threads and processes may do so at once: each writes a directory of its own, the first that ends is kept.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{template.name}.", dir=template.parent) as own:
+        part = Path(own) / "data"
+        properties = Path(own) / "server.properties"
+        properties.write_text(
+            _PROPERTIES.format(host=LOOPBACK, port=9092, controller_port=9093, data=part, behind="", advertised="")
+        )
+        tool = [str(java.path), "-cp", _class_path(jars), "kafka.tools.StorageTool", "format"]
+        tool += ["--cluster-id", _kafka_id(), "--config", str(properties)]
+        try:
+            subprocess.run(tool, capture_output=True, text=True, timeout=_TOOL_LIMIT_S, check=True)
+        except subprocess.CalledProcessError as error:
+            raise ServerFailed(f"kafka.tools.StorageTool failed:\n{error.stdout}{error.stderr}") from error
+        with suppress(OSError):  # another was first
+            part.replace(template)

@@ -17,7 +17,7 @@ from typing import Final, Protocol, Self
 
 from habeas_embedded.containers import ContainerServer, KafkaContainer, PostgresContainer, containers_wanted
 from habeas_embedded.errors import EmbeddedError
-from habeas_embedded.kafka import KafkaServer
+from habeas_embedded.kafka import KafkaServer, kafka_prepared
 from habeas_embedded.mailbox import Mailbox
 from habeas_embedded.places import cache_directory
 from habeas_embedded.postgres import PostgresServer
@@ -251,6 +251,14 @@ async def _until_told(servers: Servers) -> None:
         await ended.wait()
 
 
+async def _prepare(servers: Servers) -> None:
+    """Fetch and make what later starts take from the cache; does nothing where that is done, or where Kafka is given."""
+    if os.environ.get(_GIVEN["kafka"]) or kafka_prepared(cache_directory()):
+        return
+    async with servers:
+        pass
+
+
 def main() -> int:
     """Run the servers until SIGTERM; gives the exit code."""
     parser = argparse.ArgumentParser(description="Kafka, PostgreSQL and an SMTP sink on loopback, until SIGTERM")
@@ -259,10 +267,13 @@ def main() -> int:
     )
     parser.add_argument("--only", nargs="+", choices=ALL_SERVERS, default=ALL_SERVERS)
     parser.add_argument("--keep-data", action="store_true", help="go on with what the last run of this name left")
+    parser.add_argument("--prepare", action="store_true", help="only fetch and make what later starts need, once")
     given = parser.parse_args()
-    servers = Servers(given.name, only=given.only, keep_data=given.keep_data, say=_tell)
     try:
-        asyncio.run(_until_told(servers))
+        if given.prepare:
+            asyncio.run(_prepare(Servers(f"prepare-{os.getpid()}", ephemeral=True, say=_tell)))
+        else:
+            asyncio.run(_until_told(Servers(given.name, only=given.only, keep_data=given.keep_data, say=_tell)))
     except EmbeddedError as error:
         _tell(str(error))
         return 1

@@ -31,8 +31,9 @@ async def delivery(database: Access) -> AsyncIterator[Delivery]:
     await delivery.close()
 
 
-async def test_own_types_are_asked_for_once_in_a_process(database: Access) -> None:
+async def test_own_types_are_asked_for_once_in_a_process(database: Access, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second connection knows PostgreSQL's array types without asking; a type made in a database is asked for each time."""
+    monkeypatch.setattr("habeas.chassis.connection._KNOWN", {})  # other tests of this process have asked already
     asked = []
 
     async def use() -> None:
