@@ -68,7 +68,7 @@ def test_statement_over_three_hops(plan: StorePlan) -> None:
     (contents,) = [table for table in plan.tables if table.table == "contents"]
     assert contents.erase == (
         'WITH gone AS ( DELETE FROM "public"."contents" AS t0 USING "public"."steps" AS t1, "public"."tasks" AS t2'
-        ' WHERE "t0"."step_id" = "t1"."id" AND "t1"."task_id" = "t2"."id" AND "t2"."account_id" = ANY($1::text[])'
+        ' WHERE "t0"."step_id" = "t1"."id" AND "t1"."task_id" = "t2"."id" AND "t2"."account_id" IN (SELECT unnest($1::text[]))'
         ' RETURNING "t2"."account_id"::text AS account_id ) SELECT account_id, count(*) AS rows FROM gone GROUP BY account_id'
     )
     assert not contents.direct
@@ -129,7 +129,7 @@ def test_identity_type_is_that_of_the_database(store: StoreMap) -> None:
         tables["accounts"], columns={**tables["accounts"].columns, "id": LiveColumn("id", "uuid")}
     )
     plan = compile_store(store, replace(live, tables=tables))
-    assert '"t0"."id" = ANY($1::text[]::uuid[])' in plan.root.exists
+    assert '"t0"."id" IN (SELECT unnest($1::text[]::uuid[]))' in plan.root.exists
     tables["accounts"] = replace(
         tables["accounts"], columns={**tables["accounts"].columns, "id": LiveColumn("id", "jsonb")}
     )

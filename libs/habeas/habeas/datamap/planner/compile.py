@@ -82,7 +82,7 @@ class _Compiler:
         reach = self._reach(root, SubjectPath(root.name, (), self.store.identity))
         contacts = self.store.contacts()
         columns = [words(quoted("t0", column) + "::text", "AS", quoted(part)) for part, column in contacts.items()]
-        asked = conditions(reach.is_one_of())
+        asked = conditions(reach.is_one_of)
         every = words("SELECT", account_id(reach), "FROM", reach.own)
         in_order = words("ORDER BY", reach.subject)
         exists = words(every, asked)
@@ -145,7 +145,7 @@ class _Compiler:
         counted = [account_id(reach), "count(*) AS rows"]
         if newest is not None and table.age is not None:
             counted.append(words(f"max({quoted('t0', table.age.column)})", "AS newest"))
-        where = conditions(reach.on, reach.is_one_of())
+        where = conditions(reach.on, reach.is_one_of)
         return words("SELECT", ", ".join(counted), "FROM", reach.tables, where, "GROUP BY", reach.subject)
 
     def _export(self, table: Table, reach: Reach, portable: Iterable[Portable]) -> ExportPlan | None:
@@ -158,7 +158,7 @@ class _Compiler:
         fields = ", ".join(words(self._value(table.name, name), "AS", quoted(name)) for name in shown)
         line = "'{}'::text" if not shown else "row_to_json(shown)::text"
         lateral = f", LATERAL (SELECT {fields}) AS shown" if shown else ""
-        source = words("FROM", reach.tables + lateral, conditions(reach.on, reach.is_one_of()))
+        source = words("FROM", reach.tables + lateral, conditions(reach.on, reach.is_one_of))
         return ExportPlan(
             table=table.name,
             category=table.category or next((c.category for c in table.columns if c.category), ""),
@@ -180,10 +180,10 @@ class _Compiler:
             reach = self._reach(table, SubjectPath(table.name, (), column.name))
             changed.append(
                 words(
-                    "UPDATE", reach.own, "SET", assigned([column]), conditions(reach.is_one_of()),
+                    "UPDATE", reach.own, "SET", assigned([column]), conditions(reach.is_one_of),
                 )
             )  # fmt: skip
-            left.append(words("SELECT count(*) AS rows FROM", reach.own, conditions(reach.is_one_of())))
+            left.append(words("SELECT count(*) AS rows FROM", reach.own, conditions(reach.is_one_of)))
         return tuple(changed), tuple(left)
 
 
@@ -240,7 +240,7 @@ def _erase(table: Table, reach: Reach) -> _Change | None:
     """None where rows simply stay."""
     if table.erasure is Action.DELETE:
         using = words("USING", ", ".join(reach.others)) if reach.others else ""
-        delete = words("DELETE FROM", reach.own, using, conditions(reach.on, reach.is_one_of()))
+        delete = words("DELETE FROM", reach.own, using, conditions(reach.on, reach.is_one_of))
         return _Change.of(delete, account_id(reach), _count(reach, ()))
     if not table.blanked:
         return None
@@ -302,4 +302,4 @@ def _read_again(tables: Iterable[TablePlan]) -> str | None:
 
 
 def _count(reach: Reach, also: Iterable[str]) -> str:
-    return words("SELECT count(*) AS rows FROM", reach.tables, conditions(reach.on, reach.is_one_of(), also))
+    return words("SELECT count(*) AS rows FROM", reach.tables, conditions(reach.on, reach.is_one_of, also))

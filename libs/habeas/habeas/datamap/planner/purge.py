@@ -115,7 +115,7 @@ class _Aged:
         reach = Reach.of(self.store.schema, path, self._subject_type())
         age = quoted("t0", self.column)
         inside = [f"{age} >= {self.cutoff}", f"{age} < {self.cutoff.replace('$1', '$2')}"]
-        rows = words("SELECT FROM", reach.tables, conditions(reach.on, inside, reach.is_one_of("$3")))
+        rows = words("SELECT FROM", reach.tables, conditions(reach.on, inside, reach.is_any_of("$3")))
         return words("SELECT EXISTS (", rows, ")")
 
     def _subject_type(self) -> str:
