@@ -83,6 +83,10 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
         "chassis/database.py",
         "connection.transaction",
     ): "the transaction of the chassis: its points stand around its commit",
+    (
+        "chassis/consumer.py",
+        "self._database.change",
+    ): "it notes how far was read of what is for others; it is read again",
     ("chassis/database.py", "self.transaction"): "the same, under the name that it is given",
     ("chassis/database.py", "connection.execute"): _BY_CALLER,
     ("chassis/database.py", "connection.fetch"): _READS,

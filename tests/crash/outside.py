@@ -148,7 +148,7 @@ async def _received(stage: Stage) -> list[str]:
         twice = await stage.habeas.fetchval(f"SELECT count(*) - count(DISTINCT event_id) FROM {schema}.taken")
         forgotten = await stage.habeas.fetchval(
             f"SELECT count(*) FROM {schema}.taken AS t FULL JOIN {schema}.seen AS s USING (event_id, digest)"
-            f" WHERE t.inbox_id IS NULL OR s.received_at IS NULL"
+            f" WHERE t.event_id IS NULL OR s.received_at IS NULL"
         )
         unhandled = await stage.habeas.fetchval(f"SELECT count(*) FROM {schema}.inbox")
         overtaken = await stage.habeas.fetchval(

@@ -162,7 +162,10 @@ class Play:
         for key in (case.service, case.place, case.point):
             if key in PREPARATIONS:
                 await PREPARATIONS[key](self, replica)
-        replica.start(HABEAS_CRASH_AT=case.wanted, **dict.fromkeys(ODD.get(case.place, ()), "1"))
+        more = dict.fromkeys(ODD.get(case.place, ()), "1")
+        if case.place in STORED or case.point is Point.WORKER_CLAIMED:
+            more["HABEAS_HANDLE_AT_ONCE"] = "false"
+        replica.start(HABEAS_CRASH_AT=case.wanted, **more)
         if case.place == "lanes-leave":
             await self._until_ready(replica)
             replica.terminate()
@@ -327,6 +330,9 @@ async def _leave(play: Play, replica: Replica) -> None:
 
 ODD: Final = {"inbox-set-aside": (CLUMSY,), "lease-keep": (IMPATIENT,)}
 """What makes a service behave so oddly that it comes to this transaction at all."""
+
+STORED: Final = frozenset({"inbox-store", "inbox-batch", "inbox-set-aside"})
+"""What nearly no message passes unless messages are stored before they are handled."""
 
 LATE: Final = frozenset({"resume-producers", "exports-expire", "exports-delete", Point.ARTEFACT_DELETED})
 """What comes after everything else of its service: there has to be something first that can go."""

@@ -7,8 +7,10 @@ from typing import Any, Final, cast
 from aiokafka import TopicPartition
 from typing_extensions import override
 
+from habeas.chassis import store
 from habeas.chassis.consumer import Consumer, Records
 from habeas.chassis.database import Transaction
+from habeas.chassis.message import Stored
 from habeas.chassis.producer import PublishFailed, Record
 from habeas.chassis.relay import Relay
 from habeas.chassis.worker import Worker
@@ -29,6 +31,24 @@ class UnfencedWorker(Worker):
     @override
     async def _claim(self, tx: Transaction, limit: int) -> list[Any]:
         return await tx.fetch(_CLAIM_UNFENCED, list(self._lanes.held), limit)
+
+
+class OvertakingWorker(Worker):
+    """Handles messages at once whatever lies in the inbox before them."""
+
+    @override
+    async def _is_free(self, tx: Transaction, mine: Sequence[Stored], lanes: Mapping[int, int]) -> bool:
+        await super()._is_free(tx, mine, lanes)
+        return True
+
+
+class UnnotingWorker(Worker):
+    """Handles messages at once whether or not they came before."""
+
+    @override
+    async def _note(self, tx: Transaction, mine: Sequence[Stored], others: Sequence[Stored], *rest: Any) -> None:
+        known = {row["event_id"] for row in await tx.fetch(store.FIND_DIGESTS, [each.event_id for each in mine])}
+        await super()._note(tx, [each for each in mine if each.event_id not in known], others, *rest)
 
 
 class ImpatientWorker(Worker):
@@ -135,6 +155,8 @@ class SkippingConsumer(Consumer):
 
 BROKEN: Final[Mapping[str, Variants]] = {
     "a worker that ignores the fence": Variants(worker=UnfencedWorker),
+    "a worker that lets messages overtake": Variants(worker=OvertakingWorker),
+    "a worker that handles again at once": Variants(worker=UnnotingWorker),
     "a worker that lets nobody wait": Variants(worker=ImpatientWorker),
     "a relay that marks before the acknowledgement": Variants(relay=BelievingRelay),
     "a relay that publishes backwards": Variants(relay=BackwardsRelay),

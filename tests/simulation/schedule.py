@@ -51,6 +51,11 @@ class Schedule:
     faults: int
     steps: tuple[Step, ...]
 
+    @property
+    def at_once(self) -> bool:
+        """Whether services handle messages as they come, where they can; in the others all lie in inboxes first."""
+        return self.seed % 3 != 0
+
     @classmethod
     def of(cls, seed: int) -> "Schedule":
         """Make the schedule of a seed."""

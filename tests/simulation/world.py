@@ -134,7 +134,7 @@ class World:
         """Start a replica, which takes its lanes."""
         name = f"{service}-{instance}"
         clock = Clock(self)
-        chosen = SETTINGS.model_copy(update={"instance": instance})
+        chosen = SETTINGS.model_copy(update={"instance": instance, "handle_at_once": self.schedule.at_once})
         pool = cast("Any", Pool(self.ground.pools[service], self.stage))
         database = Database(pool, self.ground.schemas[service], clock, chosen)
         lanes = self.variants.lanes(database, uuid7(clock), instance, LEASE_S)
@@ -145,7 +145,7 @@ class World:
         self.handled[service] = frozenset(handlers)
         heard = {topic.name: topic for topic in self.cast.hears[service]}
         worker = self.variants.worker(database, lanes, handlers, heard, self.cast.protection, chosen)
-        consumer = self._consumer(service, heard, frozenset(handlers), database, chosen)
+        consumer = self._consumer(service, heard, frozenset(handlers), database, chosen, worker)
         database.on_commit(relay.note)
         units: dict[str, Callable[[], Awaitable[object]]] = {
             "lanes": lanes.balance,
@@ -162,10 +162,16 @@ class World:
         return replica
 
     def _consumer(
-        self, service: str, heard: dict[str, Topic], wanted: frozenset[str], database: Database, chosen: ChassisSettings
+        self,
+        service: str,
+        heard: dict[str, Topic],
+        wanted: frozenset[str],
+        database: Database,
+        chosen: ChassisSettings,
+        worker: Worker,
     ) -> Consumer:
         FastStreamBroker.opened = (self.broker, self._fetching)
-        return self.variants.consumer(service, heard, wanted, database, self.cast.protection, chosen, lambda: None)
+        return self.variants.consumer(service, heard, wanted, database, self.cast.protection, chosen, worker)
 
     async def _fetching(self, point: str) -> Fate:
         """A turn of a consumer begins where it fetches."""

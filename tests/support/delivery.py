@@ -186,15 +186,15 @@ class Delivery:
         for database in self.opened:
             await database.close()
 
-    def consumer(self, database: Database | None = None) -> Consumer:
-        """What stores records."""
-        return Consumer(
-            CONSUMER, self.topics, HANDLED, database or self.database, PROTECTOR, self.settings, lambda: None
-        )
+    def consumer(self, database: Database | None = None, worker: Worker | None = None) -> Consumer:
+        """What stores records, or has the worker handle them at once."""
+        return Consumer(CONSUMER, self.topics, HANDLED, database or self.database, PROTECTOR, self.settings, worker)
 
-    async def receive(self, *records: "ConsumerRecord[bytes, bytes]", database: Database | None = None) -> None:
-        """Store a batch as if Kafka had delivered it."""
-        assert await self.consumer(database)._take(records, asyncio.Event())
+    async def receive(
+        self, *records: "ConsumerRecord[bytes, bytes]", database: Database | None = None, worker: Worker | None = None
+    ) -> None:
+        """Take a batch as if Kafka had delivered it: store it, or let the worker handle it at once."""
+        assert await self.consumer(database, worker)._take(records, asyncio.Event())
 
     async def lanes(self, database: Database | None = None, *, instance: int = 0, lease_s: float = 60) -> Lanes:
         """A replica that has taken its share of lanes."""

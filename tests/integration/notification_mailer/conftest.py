@@ -360,7 +360,7 @@ async def start_mailer(
     }
     known = {topic.name: topic for topic in (topics.REQUESTS, topics.POLICY_CHANGES)}
     worker = Worker(db, lanes, handled, known, protector, chosen)
-    consumer = Consumer("notification-mailer", known, frozenset(handled), db, protector, chosen, lambda: None)
+    consumer = Consumer("notification-mailer", known, frozenset(handled), db, protector, chosen)
     post = _post(smtp_settings(sink.smtp_host, sink.smtp_port), fate)
     room = Mailroom(
         post=post,

@@ -27,15 +27,18 @@ from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import named
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.waiting import wait_any
+from habeas.chassis.worker import Worker
 from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.topics import Topic
 
 Records = Sequence["ConsumerRecord[bytes, bytes]"]
+Taken = Sequence[tuple[Stored, "ConsumerRecord[bytes, bytes]"]]
 
 _COMMIT_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
 _FETCH_WAIT_MS: Final = 250
+_PATIENCE_S: Final = 0.25
 _COLUMNS: Final = len(Stored._fields)
 _METADATA_MS: Final = 3_000
 _SESSION_MIN_S: Final = 6.0  # brokers refuse less, unless they are told otherwise
@@ -52,7 +55,7 @@ class Consumer:
         database: Database,
         protection: Protection,
         settings: ChassisSettings,
-        stored: Callable[[], None],
+        worker: Worker | None = None,
     ) -> None:
         self.polled_at = database.clock.monotonic()  # nobody has waited for a first poll yet
         self._committed_at = 0.0
@@ -65,7 +68,7 @@ class Consumer:
         self._database = database
         self._protection = protection
         self._settings = settings
-        self._stored = stored
+        self._worker = worker
         self.broker = KafkaBroker(
             apply_types=False,
             allow_auto_create_topics=False,
@@ -118,6 +121,7 @@ class Consumer:
             pace.begin()
             try:
                 await self._settle(consumer)
+                await self._worker_is_through(stopping)
                 found = await consumer.getmany(
                     timeout_ms=_FETCH_WAIT_MS, max_records=self._settings.inbox_batch_rows_max
                 )
@@ -164,7 +168,6 @@ class Consumer:
         if settled is self._settled:  # else these offsets are of an assignment, perhaps of a Kafka, that is no more
             for record in records:
                 self._offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
-        self._stored()
         self.seen(records)
         metrics.INBOX_RECEIVED_MESSAGES.add(len(records))
         for each in parked:
@@ -172,17 +175,51 @@ class Consumer:
             log.event("message.parked", severity=LogLevel.WARNING, event_id=each.event_id, reason=each.reason)
         return True
 
+    async def _worker_is_through(self, stopping: asyncio.Event) -> None:
+        """Give the worker a moment for what is stored: messages behind it, of the same keys, would have to be stored as well."""
+        if self._worker is not None and self._worker.is_willing and not self._worker.idle.is_set():
+            await wait_any(self._worker.idle, stopping, _PATIENCE_S)
+
     async def _keep(self, records: Records, stopping: asyncio.Event) -> list[Stored] | None:
-        """Store one batch however long the database is away; gives what was parked, None when told to stop before."""
+        """Handle or store one batch, however long the database is away; gives what was parked, None when told to stop before."""
+        taken = self._read(records)
+        if taken and await self._handle_at_once(taken, records):
+            return []
         while True:
             try:
-                return await self._database.run("inbox-store", lambda tx: self._store(tx, records))
+                if not taken:
+                    await self._database.change("positions-move", store.MOVE_POSITIONS, *positions.columns(records))
+                    return []
+                parked = await self._database.run("inbox-store", lambda tx: self._store(tx, taken, records))
             except TRANSIENT as error:
                 self.polled_at = self._database.clock.monotonic()
                 log.event("consumer.database_trouble", error=error)
                 await wait_any(stopping, stopping, self._settings.poll_interval_s)
                 if stopping.is_set():
                     return None
+            else:
+                if self._worker is not None:
+                    self._worker.note()
+                return parked
+
+    async def _handle_at_once(self, taken: Taken, records: Records) -> bool:
+        stored = [each for each, _ in taken]
+        if (
+            self._worker is None
+            or not self._settings.handle_at_once
+            or len({each.event_id for each in stored}) < len(stored)
+        ):
+            return False
+        return await self._worker.at_once(stored, positions.columns(records))
+
+    def _read(self, records: Records) -> Taken:
+        """Read records as far as storing needs it; those of types that this service does not handle are left out."""
+        taken = []
+        for record in records:
+            stored = take(record, self._topics[record.topic], self._wanted, self._protection)
+            if stored is not None:
+                taken.append((stored, record))
+        return taken
 
     async def _commit(self, consumer: "AIOKafkaConsumer") -> None:
         """Commit what is stored. A commit that fails is tried again with the next one: a partition may fall silent after it."""
@@ -206,13 +243,8 @@ class Consumer:
         else:
             self._offsets = {}
 
-    async def _store(self, tx: Transaction, records: Records) -> list[Stored]:
+    async def _store(self, tx: Transaction, taken: Taken, records: Records) -> list[Stored]:
         """Store what is new; gives what had to be parked for it. The first content of an id counts, others are set aside."""
-        taken: list[tuple[Stored, ConsumerRecord[bytes, bytes]]] = []
-        for record in records:
-            stored = take(record, self._topics[record.topic], self._wanted, self._protection)
-            if stored is not None:
-                taken.append((stored, record))
         firsts: dict[UUID, Stored] = {}
         for stored, _ in taken:
             firsts.setdefault(stored.event_id, stored)
@@ -226,7 +258,7 @@ class Consumer:
     async def _conflicts(
         self,
         tx: Transaction,
-        taken: Sequence[tuple[Stored, "ConsumerRecord[bytes, bytes]"]],
+        taken: Taken,
         fresh: Sequence[Stored],
     ) -> list[Stored]:
         """Give the records that repeat an id with other content, each under an id of its own."""

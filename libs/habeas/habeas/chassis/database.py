@@ -128,10 +128,13 @@ class Transaction:
         self.statements += 1
         return await self._connection.execute(self._comment + sql, *args)
 
+    async def count(self, sql: str, *args: object) -> int:
+        """Run one statement and give how many rows it changed."""
+        return int((await self.execute(sql, *args)).rpartition(" ")[2])
+
     async def execute_exactly(self, count: int, sql: str, *args: object) -> None:
         """Run one statement that must change exactly ``count`` rows; anything else is an ``Invariant``."""
-        tag = await self.execute(sql, *args)
-        changed = int(tag.rpartition(" ")[2])
+        changed = await self.count(sql, *args)
         if changed != count:
             message = f"{self.name}: a statement changed {changed} rows where {count} were meant"
             raise Invariant(message)

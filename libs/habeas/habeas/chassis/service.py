@@ -312,9 +312,8 @@ class Service:
         )
         consumer = None
         if self.topics:
-            consumer = Consumer(
-                self.name, self.topics, frozenset(self.handlers), database, self._protection, settings, worker.wake.set
-            )
+            wanted = frozenset(self.handlers)
+            consumer = Consumer(self.name, self.topics, wanted, database, self._protection, settings, worker)
         self._sweeps = [build(database) for build in self._sweepers]
         database.on_commit(partial(wake_relay, relay))
         return _Running(database, control, lanes, relay, (producer, facts_producer), worker, consumer)

@@ -103,6 +103,10 @@ class ChassisSettings(BaseModel):
     )
 
     inbox_batch_rows_max: int = Field(500, ge=1, le=10_000, description="messages that a worker takes at once")
+    handle_at_once: bool = Field(
+        default=True,
+        description="handle messages as they come, without storing them first where nothing stands against it",
+    )
     relay_batch_rows_max: int = Field(1_000, ge=1, le=10_000, description="messages that the relay sends at once")
     poll_interval_s: float = Field(
         0.5, ge=0.01, le=60, description="how often to look for work when nothing woke the service"

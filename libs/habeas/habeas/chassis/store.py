@@ -81,6 +81,22 @@ STORE_RECORDS: Final = """
     RETURNING event_id
 """
 
+# Without messages: none of the records was for this service.
+MOVE_POSITIONS: Final = """
+    INSERT INTO positions (topic, partition, next_offset) SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[])
+    ON CONFLICT (topic, partition) DO UPDATE SET next_offset = greatest(positions.next_offset, EXCLUDED.next_offset)
+"""
+
+# What is handled at once leaves its id and its place, and no row in the inbox.
+NOTE_RECORDS: Final = """
+    WITH moved AS (
+        INSERT INTO positions (topic, partition, next_offset) SELECT * FROM unnest($4::text[], $5::integer[], $6::bigint[])
+        ON CONFLICT (topic, partition) DO UPDATE SET next_offset = greatest(positions.next_offset, EXCLUDED.next_offset))
+    INSERT INTO seen (event_id, digest, received_at)
+    SELECT n.event_id, n.digest, $1 FROM unnest($2::uuid[], $3::bytea[]) AS n (event_id, digest)
+    ON CONFLICT (event_id) DO NOTHING
+"""
+
 FIND_POSITIONS: Final = "SELECT topic, partition, next_offset FROM positions WHERE topic = ANY($1::text[])"
 
 FIND_POSITION: Final = "SELECT next_offset FROM positions WHERE topic = $1 AND partition = $2"
@@ -122,6 +138,20 @@ CLAIM: Final = """
        AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id)
      ORDER BY i.inbox_id
      LIMIT $5
+"""
+
+# The same fence for what is handled at once, and whether the inbox has anything of these keys: it would be overtaken. The ids were noted by
+# a statement of its own before: had that waited for another replica's transaction, this one sees what that one stored.
+FENCE: Final = """
+    WITH held AS MATERIALIZED (
+        SELECT l.lane
+          FROM lanes AS l JOIN unnest($2::smallint[], $3::bigint[]) AS mine (lane, token) USING (lane, token)
+         WHERE l.holder = $1 AND l.paused_at IS NULL
+         ORDER BY l.lane
+           FOR SHARE OF l)
+    SELECT (SELECT count(*) FROM held) AS lanes,
+           EXISTS (SELECT FROM inbox WHERE state = 'pending' AND key = ANY($4::bytea[]))
+           OR EXISTS (SELECT FROM inbox WHERE blocks AND key = ANY($4::bytea[])) AS is_overtaking
 """
 
 DROP_HANDLED: Final = "DELETE FROM inbox WHERE inbox_id = ANY($1::bigint[])"

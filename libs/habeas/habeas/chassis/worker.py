@@ -3,6 +3,9 @@
 A batch that fails is not thrown at the handlers again as it is. When a handler names the message (by raising inside the iteration),
 that message alone gets the verdict and the rest runs again; when nobody is named, the next claim is half as large, until the bad
 message is alone. Trouble with the database blames no message.
+
+Messages that nothing stands against never lie in the inbox: ``at_once`` handles them as they come from Kafka, in the transaction that
+notes their ids. At the first sign that a message is special nothing of that stays, and all are stored and claimed like any others.
 """
 
 import asyncio
@@ -19,7 +22,7 @@ from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant, Poison, Retry
 from habeas.chassis.lanes import Lanes
-from habeas.chassis.message import Defect, Message, Protection, read
+from habeas.chassis.message import Defect, Message, Protection, Stored, read
 from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import Name
 from habeas.chassis.settings import ChassisSettings, LogLevel
@@ -54,6 +57,10 @@ class _Again(Exception):
     """A verdict was found: nothing of this run may stay, and the next one knows more."""
 
 
+class _Declined(Exception):
+    """Messages cannot be handled at once: nothing of it may stay, and they have to be stored."""
+
+
 class Worker:
     """Handles the messages of the lanes that this replica holds, one batch at a time."""
 
@@ -70,7 +77,9 @@ class Worker:
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self.wake = asyncio.Event()
+        self.idle = asyncio.Event()  # set while nothing is stored that could be handled now, as far as is known
         self.halted = False
+        self._at_work = False
         self._database = database
         self._lanes = lanes
         self._handlers = handlers
@@ -102,8 +111,120 @@ class Worker:
                 await wait_any(self.wake, stopping, self._settings.poll_interval_s)
                 await pace.rest(handled, self._settings.inbox_batch_rows_max, stopping)
 
+    @property
+    def is_willing(self) -> bool:
+        """Whether messages are handled at all now."""
+        return not (self.halted or self._paused())
+
+    def note(self) -> None:
+        """Messages were stored."""
+        self.idle.clear()
+        self.wake.set()
+
     async def step(self) -> int:
-        """Handle one batch; gives how many messages it settled."""
+        """Handle one batch; gives how many messages it settled. None while others are handled at once: one at a time."""
+        if self._at_work:
+            return 0
+        self._at_work = True
+        self.idle.set()
+        self._more = True
+        try:
+            return await self._step()
+        finally:
+            self._at_work = False
+            if self._more:
+                self.idle.clear()
+
+    async def at_once(self, stored: Sequence[Stored], reached: tuple[list[str], list[int], list[int]]) -> bool:
+        """Handle messages without storing them first, and store those of other replicas' lanes; False when nothing was done.
+
+        ``reached`` is how far the records go of which these are, as ``positions.columns`` gives it. Everything that is not plain (a
+        message that came before, is to be parked or waits, an error of a handler, trouble with the database) is left to ``step``,
+        which then meets it again in the inbox.
+        """
+        if self._at_work or not self.is_willing or any(each.reason is not None for each in stored):
+            return False
+        lanes = dict(zip(*self._lanes.of_messages(), strict=True))
+        mine = [each for each in stored if each.lane in lanes]
+        if not mine:
+            return False
+        others = [each for each in stored if each.lane not in lanes]
+        self._at_work = True
+        try:
+            rows = await self._handle_at_once(mine, others, reached, lanes)
+        except (_Declined, *TRANSIENT):
+            return False
+        finally:
+            self._at_work = False
+            if not self.idle.is_set():
+                self.wake.set()
+        self._tell(rows, [row["inbox_id"] for row in rows], {}, {})
+        metrics.INBOX_WAIT_S.observe(0.0)
+        self._told()
+        return True
+
+    async def _handle_at_once(
+        self,
+        mine: Sequence[Stored],
+        others: Sequence[Stored],
+        reached: tuple[list[str], list[int], list[int]],
+        lanes: Mapping[int, int],
+    ) -> list[dict[str, Any]]:
+        """Note, fence, decode and run handlers, in one transaction; gives the messages as rows. Raises ``_Declined``."""
+        async with self._database.transaction("inbox-direct") as tx:
+            await self._note(tx, mine, others, reached, lanes)
+            rows = [
+                {**each._asdict(), "inbox_id": number, "received_at": tx.now, "attempts": 0}
+                for number, each in enumerate(mine)
+            ]
+            messages, poison = self._read(rows, tx.now)
+            if poison:
+                raise _Declined
+            ready = list(messages.values())
+            spans = tracing.start_messages(ready, tx.now)
+            tx.caused_by(*spans.traces.values())
+            with tracing.finished(spans):
+                for group in in_order(ready):
+                    try:
+                        rejected = await self._call(group, tx, spans.traces, _Attempt())
+                    except (Invariant, *TRANSIENT):
+                        raise
+                    except (
+                        Exception
+                    ) as error:  # whatever it is, it comes again when the messages are claimed, and is told then
+                        raise _Declined from error
+                    if rejected:
+                        raise _Declined
+        return rows
+
+    async def _note(
+        self,
+        tx: Transaction,
+        mine: Sequence[Stored],
+        others: Sequence[Stored],
+        reached: tuple[list[str], list[int], list[int]],
+        lanes: Mapping[int, int],
+    ) -> None:
+        """Note ids and places, store what others have to handle, and make sure that nothing is overtaken or handled twice."""
+        ids, digests = [each.event_id for each in mine], [each.digest for each in mine]
+        if await tx.count(store.NOTE_RECORDS, tx.now, ids, digests, *reached) < len(mine):
+            raise _Declined
+        if others:
+            rows = await tx.fetch(store.STORE_RECORDS, tx.now, *zip(*others, strict=True), [], [], [])
+            if len(rows) < len(others):
+                raise _Declined
+        if not await self._is_free(tx, mine, lanes):
+            raise _Declined
+
+    async def _is_free(self, tx: Transaction, mine: Sequence[Stored], lanes: Mapping[int, int]) -> bool:
+        """Lock the lanes under their tokens, and answer whether they are ours and nothing lies in the inbox before these messages."""
+        wanted = sorted({each.lane for each in mine})
+        keys = list({each.key for each in mine})
+        tokens = [lanes[lane] for lane in wanted]
+        fence = await tx.fetchrow(store.FENCE, self._lanes.holder, wanted, tokens, keys)
+        return fence is not None and fence["lanes"] == len(wanted) and not fence["is_overtaking"]
+
+    async def _step(self) -> int:
         attempt = _Attempt()
         while True:
             try:
