@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -19,7 +19,8 @@ from habeas.auditlog.scan import read_prefix
 from habeas.auditlog.tiles import decode_bundle, paths_at
 from habeas.auditlog.verify import verify_log
 from habeas.contracts.audit import parse_entry
-from habeas.contracts.topics import CATALOGUE
+from habeas.contracts.platform import RequestSubmitted
+from habeas.contracts.topics import CATALOGUE, DSR_REQUESTS
 from habeas_demo.exports import open_exports
 from habeas_demo.generator import Connection as Conn
 from habeas_embedded.provision import SERVICES
@@ -29,9 +30,13 @@ from tests.kill.history import Asked, Fact, History, Lane, Left, Mail, Published
 from tests.kill.orders import ABSENT
 from tests.support.journal import UNLOGGED
 
+SUBMITTED: Final = RequestSubmitted.type
 _INBOX: Final = """
-    SELECT event_id, topic, partition, record_offset, type, key, state, reason, xid FROM {schema}.taken
+    SELECT event_id, coalesce(topic, ''), coalesce(partition, -1), coalesce(record_offset, -1), coalesce(type, ''), coalesce(key, ''),
+           state, reason, xid
+      FROM {schema}.taken
 """
+_TOPICS: Final = "SELECT DISTINCT topic FROM {schema}.positions"
 _SEEN: Final = "SELECT event_id FROM {schema}.seen"
 _OUTBOX: Final = """
     SELECT outbox_id, event_id, topic, key, type, subject, value, published_at IS NOT NULL AS is_published FROM {schema}.outbox
@@ -119,6 +124,7 @@ class Observer:
         if self._kafka is None or again:
             self._kafka = await read_kafka(self.ground.servers.kafka_bootstrap, parts["slices"])
         records, committed = self._kafka
+        parts["slices"] = {service: _placed(held, records) for service, held in parts["slices"].items()}
         exports: Mapping[UUID, tuple[str, bool]] = parts["exports"]
         handed_out = [
             request_id for request_id, (state, has_key) in exports.items() if state == "completed" and has_key
@@ -195,6 +201,7 @@ async def _slice(conn: Conn, service: str) -> Slice:
     outbox = await conn.fetch(_OUTBOX.format(schema=schema))
     return Slice(
         inbox=[Taken(*row) for row in await conn.fetch(_INBOX.format(schema=schema))],
+        topics=frozenset(row["topic"] for row in await conn.fetch(_TOPICS.format(schema=schema))),
         seen=frozenset(row["event_id"] for row in await conn.fetch(_SEEN.format(schema=schema))),
         outbox=[
             Left(*tuple(row)[:6], hashlib.sha256(row["value"]).digest(), row["is_published"])  # type: ignore[call-arg]  # six of eight
@@ -204,6 +211,26 @@ async def _slice(conn: Conn, service: str) -> Slice:
         lanes=[Lane(*row) for row in await conn.fetch(_LANES.format(schema=schema))],
         replicas=[row["instance"] for row in await conn.fetch(_REPLICAS.format(schema=schema))],
     )
+
+
+def _placed(held: Slice, records: Iterable[Record]) -> Slice:
+    """Give messages that were handled at once the places that Kafka has for them.
+
+    What is not there any more was sent by the platform, whose sensitive topic is emptied: each such message is alone with its key.
+    """
+    places = {record.event_id: record for record in reversed(list(records))}  # of copies the first
+
+    def placed(row: Taken) -> Taken:
+        if row.partition >= 0:
+            return row
+        found = places.get(row.event_id)
+        if found is None:
+            return row._replace(topic=DSR_REQUESTS.name, type=SUBMITTED, key=row.event_id.bytes)
+        return row._replace(
+            topic=found.topic, partition=found.partition, offset=found.offset, type=found.type or "", key=found.key
+        )
+
+    return replace(held, inbox=[placed(row) for row in held.inbox])
 
 
 async def read_kafka(
@@ -226,8 +253,7 @@ async def read_kafka(
         await consumer.stop()
     committed: dict[tuple[str, str, int], int] = {}
     for service, held in slices.items():
-        topics = {row.topic for row in held.inbox}
-        mine = [each for each in partitions if each.topic in topics]
+        mine = [each for each in partitions if each.topic in held.topics]
         committed |= await _committed(bootstrap, service, mine)
     return records, committed
 

@@ -102,6 +102,7 @@ class Slice:
     """What one service holds."""
 
     inbox: list[Taken]  # with what was handled and has left it
+    topics: frozenset[str]  # that it reads
     seen: frozenset[UUID]  # ids that would be known again
     outbox: list[Left]
     facts: list[Fact]

@@ -91,8 +91,8 @@ ONE_ERASED = (
     " AND id NOT IN (SELECT id FROM accounts) LIMIT 1)"
 )
 TWO_OF_A_KEY = f"""
-    SELECT a.event_id FROM {MAILER}.handled AS a JOIN {MAILER}.handled AS b USING (topic, partition, key)
-     WHERE a.record_offset < b.record_offset AND a.xmin::text::bigint < b.xmin::text::bigint
+    SELECT a.event_id FROM {MAILER}.taken AS a JOIN {MAILER}.taken AS b USING (topic, key)
+     WHERE a.sent_id < b.sent_id AND a.xid < b.xid
      LIMIT 1
 """
 COPY_OF_OUTBOX = f"""
@@ -117,8 +117,8 @@ SEEDED = [
         "a message that waits",
         Fault.LEFT,
         f"INSERT INTO {BUILDER}.inbox (event_id, topic, partition, record_offset, type, key, lane, event_at, value, digest, received_at,"
-        f" next_attempt_at) SELECT event_id, topic, partition, record_offset, type, key, lane, event_at, '', digest, received_at,"
-        f" next_attempt_at FROM {BUILDER}.handled LIMIT 1",
+        f" next_attempt_at) SELECT event_id, topic, 0, 0, type, key, lane, received_at, '', digest, received_at, received_at"
+        f" FROM {BUILDER}.taken WHERE topic IS NOT NULL LIMIT 1",
     ),
     Seeded(
         "a message that was parked without an entry",
