@@ -9,13 +9,10 @@ from aiokafka.errors import KafkaConnectionError
 from asyncpg import CannotConnectNowError
 
 from habeas.chassis.clock import SystemClock
-from habeas.chassis.outbox import Pending
 from habeas.chassis.producer import Producer
-from habeas.chassis.relay import Relay
-from habeas.chassis.service import Service, wake_relay
-from habeas.contracts.audit import Action, AuditFact
+from habeas.chassis.service import Service
 from habeas.contracts.platform import RetentionTicked
-from tests.support.delivery import PROTECTOR, extended, new_id, settings
+from tests.support.delivery import PROTECTOR, settings
 
 
 class NoDatabase:
@@ -25,33 +22,6 @@ class NoDatabase:
 
     def on_commit(self, callback: object) -> None:
         """Take the relay's wish to be told."""
-
-
-class Listening:
-    """Stands where the relay will be."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[int, int]] = []
-        self.facts = asyncio.Event()
-
-    def note(self, pending: Pending) -> None:
-        """Keep how many events and facts were told of."""
-        self.heard.append((len(pending.events), len(pending.facts)))
-        if pending.facts:
-            self.facts.set()
-
-
-async def test_events_wake_the_relay_at_once_and_facts_later() -> None:
-    """No event waits for the log, and facts of one request have a moment to come together; none is forgotten."""
-    relay = Listening()
-    pending = Pending(events=[(extended(new_id(), 1), None)], facts=[(AuditFact(Action.MESSAGE_PARKED), None)])
-    wake_relay(cast("Relay", relay), pending)
-    assert relay.heard == [(1, 0)]
-    async with asyncio.timeout(5):
-        await relay.facts.wait()
-    assert relay.heard == [(1, 0), (0, 1)]
-    wake_relay(cast("Relay", relay), Pending())
-    assert relay.heard == [(1, 0), (0, 1)]
 
 
 async def ignore(batch: object, tx: object) -> None:

@@ -25,6 +25,7 @@ from habeas.contracts import audit, topics
 from habeas.contracts.envelope import Envelope, encode_headers
 
 _PUBLISH_TIMEOUT_S: Final = 15.0  # `habeas replay` waits longer than a batch is held on to
+_FACTS_LATER_S: Final = 0.25
 _AUDIT_TYPE: Final = "audit.entry"
 
 # A key's lane fixes its partition. A topic that was given more partitions than the catalogue has goes on in the first ones, so that no key
@@ -70,6 +71,7 @@ class Relay:
         self._settings = settings
         self._events = _Line(self._publish_events)
         self._facts = _Line(self._publish_facts)
+        self._facts_are_due = False
 
     def note(self, pending: Pending) -> None:
         """Wake up when a commit left something to publish."""
@@ -77,6 +79,20 @@ class Relay:
             self._events.note()
         if pending.facts:
             self._facts.note()
+
+    def note_soon(self, pending: Pending) -> None:
+        """Wake up for events at once, and for facts a moment later, once for all that come until then.
+
+        The facts of one request then go together, and their way through the log takes no time from the request that caused them.
+        """
+        self.note(Pending(events=pending.events))
+        if pending.facts and not self._facts_are_due:
+            self._facts_are_due = True
+            asyncio.get_running_loop().call_later(_FACTS_LATER_S, self._note_facts)
+
+    def _note_facts(self) -> None:
+        self._facts_are_due = False
+        self._facts.note()
 
     def look(self) -> None:
         """Look for both kinds with the next step, whoever wrote them."""

@@ -28,7 +28,6 @@ from habeas.chassis.history import DatabaseRestored
 from habeas.chassis.ids import uuid7
 from habeas.chassis.lanes import Lanes
 from habeas.chassis.message import Protection
-from habeas.chassis.outbox import Pending
 from habeas.chassis.positions import RecordsGone
 from habeas.chassis.producer import Producer
 from habeas.chassis.redaction import Name
@@ -54,7 +53,6 @@ _PARTITION_DAYS_AHEAD: Final = 7
 _HOUSEKEEPING_S: Final = 3600.0
 _POLL_AGE_MAX_S: Final = 120.0
 _MEASURES_S: Final = 30.0
-_FACTS_LATER_S: Final = 0.1
 _GAUGE_RESTS: Final = 25.0  # long queues take long to count; counting them must take no part in making them longer
 _REST_S_MAX: Final = 30.0
 _HISTORY_S: Final = 1.0
@@ -315,7 +313,7 @@ class Service:
             wanted = frozenset(self.handlers)
             consumer = Consumer(self.name, self.topics, wanted, database, self._protection, settings, worker)
         self._sweeps = [build(database) for build in self._sweepers]
-        database.on_commit(partial(wake_relay, relay))
+        database.on_commit(relay.note_soon)
         return _Running(database, control, lanes, relay, (producer, facts_producer), worker, consumer)
 
     def _handled(self, by: Sweep | None = None) -> None:
@@ -468,17 +466,6 @@ class Service:
         health.ready("consumer", assigned)
         health.ready("worker", not_halted)
         health.tell("control", running.control.shown)
-
-
-def wake_relay(relay: Relay, pending: Pending) -> None:
-    """Wake the relay for what was committed: for events at once, for facts a moment later.
-
-    The facts of one request then go together, and their way through the log takes no time from the request that caused them.
-    """
-    if pending.events:
-        relay.note(Pending(events=pending.events))
-    if pending.facts:
-        asyncio.get_running_loop().call_later(_FACTS_LATER_S, relay.note, Pending(facts=pending.facts))
 
 
 async def _bounded(step: Awaitable[Any], limit_s: float) -> None:

@@ -1,0 +1,34 @@
+"""When the relay wakes: for events at once, for facts a moment later."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from habeas.chassis.outbox import Pending
+from habeas.chassis.relay import Relay
+from habeas.contracts.audit import Action, AuditFact
+from tests.support.delivery import extended, new_id, settings
+
+FACTS = Pending(facts=[(AuditFact(Action.MESSAGE_PARKED), None)])
+EVENTS = Pending(events=[(extended(new_id(), 1), None)])
+
+
+async def test_events_wake_the_relay_at_once_and_facts_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event waits for the log; facts of one request have a moment to come together, wake it once, and are never forgotten."""
+    monkeypatch.setattr("habeas.chassis.relay._FACTS_LATER_S", 0.05)
+    nothing = cast("Any", None)
+    relay = Relay("request-intake", nothing, nothing, nothing, settings())
+    events, facts = relay._events.wake, relay._facts.wake
+    relay.note_soon(FACTS)
+    relay.note_soon(EVENTS)
+    assert (events.is_set(), facts.is_set()) == (True, False)
+    relay.note_soon(FACTS)
+    for _ in range(2):  # the second time for facts that came after the first
+        async with asyncio.timeout(5):
+            await facts.wait()
+        facts.clear()
+        await asyncio.sleep(0.1)
+        assert not facts.is_set()
+        relay.note_soon(FACTS)
+        assert not facts.is_set()
