@@ -10,7 +10,7 @@ from typing_extensions import override
 from habeas.chassis import store
 from habeas.chassis.consumer import Consumer, Records
 from habeas.chassis.database import Transaction
-from habeas.chassis.message import Stored
+from habeas.chassis.message import Arrived, Stored
 from habeas.chassis.producer import PublishFailed, Record
 from habeas.chassis.relay import Relay
 from habeas.chassis.worker import Worker
@@ -18,7 +18,8 @@ from tests.simulation.world import Variants
 from tests.support.delivery import new_id
 
 _CLAIM_UNFENCED: Final = """
-    SELECT i.* FROM inbox AS i
+    SELECT i.inbox_id, i.event_id, i.topic, i.type, i.key, i.event_at, i.traceparent, i.value, i.received_at, i.attempts
+      FROM inbox AS i
      WHERE i.state = 'pending' AND i.lane = ANY($1::smallint[])
        AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id)
      ORDER BY i.inbox_id LIMIT $2
@@ -29,8 +30,8 @@ class UnfencedWorker(Worker):
     """Takes what lies in the lanes that it once had, whoever has them now."""
 
     @override
-    async def _claim(self, tx: Transaction, limit: int) -> list[Any]:
-        return await tx.fetch(_CLAIM_UNFENCED, list(self._lanes.held), limit)
+    async def _claim(self, tx: Transaction, limit: int) -> list[Arrived]:
+        return [Arrived(*row) for row in await tx.fetch(_CLAIM_UNFENCED, list(self._lanes.held), limit)]
 
 
 class OvertakingWorker(Worker):
@@ -55,7 +56,7 @@ class ImpatientWorker(Worker):
     """Lets nobody wait behind a message of the same key."""
 
     @override
-    def _held_back(self, rows: Sequence[Any], poison: Mapping[int, Any], later: Mapping[int, str]) -> set[int]:
+    def _held_back(self, rows: Sequence[Arrived], poison: Mapping[int, Any], later: Mapping[int, str]) -> set[int]:
         return set()
 
 

@@ -3,15 +3,14 @@
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid5
 
-import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habeas.chassis.message import Defect, Message, Stored, read, relabel, take
+from habeas.chassis.message import Arrived, Defect, Message, Stored, read, relabel, take
 from habeas.contracts import topics
 from habeas.contracts.catalogue import ROLLED
 from habeas.contracts.model import Event
@@ -39,21 +38,9 @@ TOLERANCE = timedelta(minutes=5)
 PLACES = UUID("5b2f9c52-6a4c-5d0e-9b1a-3a5f5b1f0c11")
 
 
-def row(stored: Stored, **changed: object) -> asyncpg.Record:
-    """The inbox row that a stored record becomes."""
-    columns = {
-        "inbox_id": 1,
-        "event_id": stored.event_id,
-        "topic": stored.topic,
-        "type": stored.type,
-        "key": stored.key,
-        "event_at": stored.event_at,
-        "traceparent": stored.traceparent,
-        "value": stored.value,
-        "received_at": NOON,
-        "attempts": 0,
-    }
-    return cast("asyncpg.Record", columns | changed)
+def row(stored: Stored, **changed: Any) -> Arrived:
+    """What a worker gets of a stored record."""
+    return Arrived.past_the_inbox(stored, 1, NOON)._replace(**changed)
 
 
 def taken(event: Event, **changed: Any) -> Stored:
@@ -63,7 +50,7 @@ def taken(event: Event, **changed: Any) -> Stored:
     return stored
 
 
-def parsed(stored: Stored, **changed: object) -> Message | Defect:
+def parsed(stored: Stored, **changed: Any) -> Message | Defect:
     """What a worker makes of a stored record at noon."""
     return read(row(stored, **changed), EVERY, PROTECTOR, NOON, TOLERANCE)
 

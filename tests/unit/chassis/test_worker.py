@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habeas.chassis.message import Message
+from habeas.chassis.message import Arrived, Message
 from habeas.chassis.waiting import wait_any
 from habeas.chassis.worker import Worker, in_order
 from habeas.contracts import topics
@@ -98,8 +98,8 @@ def test_waits_double_up_to_a_limit(attempts: int, least_s: float, longest_s: fl
 )
 def test_time_and_attempts_make_it_enough(age: timedelta, attempts: int, over: bool) -> None:  # noqa: FBT001 -- a column of the table
     """A message is given up after the horizon and eight attempts, never for one of them alone."""
-    row = {"received_at": NOON - age, "attempts": attempts}
-    assert worker()._is_exhausted(row, NOON) is over
+    arrived = Arrived(1, new_id(), "", "", b"", NOON, None, b"", NOON - age, attempts)
+    assert worker()._is_exhausted(arrived, NOON) is over
 
 
 async def test_waiting_ends_with_either_event_or_the_limit() -> None:

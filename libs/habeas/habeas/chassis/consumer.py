@@ -163,11 +163,10 @@ class Consumer:
         parked = await self._keep(records, stopping)
         if parked is None:
             return False
-        for record in records:
-            self._reached[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        reached = {TopicPartition(*place): offset for *place, offset in zip(*positions.columns(records), strict=True)}
+        self._reached.update(reached)
         if settled is self._settled:  # else these offsets are of an assignment, perhaps of a Kafka, that is no more
-            for record in records:
-                self._offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            self._offsets.update(reached)
         self.seen(records)
         metrics.INBOX_RECEIVED_MESSAGES.add(len(records))
         for each in parked:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
-import asyncpg
 from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
@@ -188,43 +187,64 @@ class Message(NamedTuple):
     event: Event
 
 
+class Arrived(NamedTuple):
+    """One message as it came from the inbox, or on its way past it; its fields are the columns of ``store.CLAIM``."""
+
+    inbox_id: int
+    event_id: UUID
+    topic: str
+    type: str
+    key: bytes
+    event_at: datetime
+    traceparent: str | None
+    value: bytes
+    received_at: datetime
+    attempts: int
+
+    @classmethod
+    def past_the_inbox(cls, stored: Stored, number: int, now: datetime) -> "Arrived":
+        """Give one that was never stored; the number tells it from others of its batch."""
+        return cls(
+            number,
+            stored.event_id,
+            stored.topic,
+            stored.type,
+            stored.key,
+            stored.event_at,
+            stored.traceparent,
+            stored.value,
+            now,
+            0,
+        )
+
+
 def read(
-    row: asyncpg.Record, topics: Mapping[str, Topic], protection: Protection, now: datetime, tolerance: timedelta
+    arrived: Arrived, topics: Mapping[str, Topic], protection: Protection, now: datetime, tolerance: timedelta
 ) -> Message | Defect:
-    """Parse one claimed row; a defect names the field that is wrong.
+    """Parse one message; a defect names the field that is wrong.
 
     Checks, in order: that this version knows topic and type, time not ahead of the clock by more than ``tolerance``, UTF-8, that the
     type belongs on the topic, JSON, the model's fields, and that the record key is the one that the event's own fields give.
     Raises what ``protection`` raises when the stored bytes do not open: that is no fault of the message.
     """
-    topic = topics.get(row["topic"])
-    kind = BY_TYPE.get(row["type"])
+    inbox_id, event_id, topic_name, type_, key, event_at, traceparent, sealed, received_at, attempts = arrived
+    topic = topics.get(topic_name)
+    kind = BY_TYPE.get(type_)
     if topic is None or kind is None:
         return Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
-    if row["event_at"] > now + tolerance:
+    if event_at > now + tolerance:
         return Defect(ParkReason.FROM_THE_FUTURE, "ce_time")
-    value = protection.open(row["value"], row["event_id"].bytes) if topic.sealed else row["value"]
+    value = protection.open(sealed, event_id.bytes) if topic.sealed else sealed
     if kind.topic is not topic:
         return Defect(ParkReason.UNKNOWN_TYPE, "ce_type") if _is_text(value) else Defect(ParkReason.NOT_UTF8, "value")
     try:
         event = kind.decode(value)
     except ValidationError as error:
         return _defect(error) if _is_text(value) else Defect(ParkReason.NOT_UTF8, "value")
-    key = event.key().encode()
-    if (protection.fingerprint(key) if topic.sealed else key) != row["key"]:
+    own_key = event.key().encode()
+    if (protection.fingerprint(own_key) if topic.sealed else own_key) != key:
         return Defect(ParkReason.WRONG_KEY, kind.key_field)
-    return Message(
-        row["inbox_id"],
-        row["event_id"],
-        topic,
-        row["type"],
-        row["key"],
-        row["traceparent"],
-        row["received_at"],
-        row["attempts"],
-        value,
-        event,
-    )
+    return Message(inbox_id, event_id, topic, type_, key, traceparent, received_at, attempts, value, event)
 
 
 def _is_text(value: bytes) -> bool:

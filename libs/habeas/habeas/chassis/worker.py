@@ -22,7 +22,7 @@ from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant, Poison, Retry
 from habeas.chassis.lanes import Lanes
-from habeas.chassis.message import Defect, Message, Protection, Stored, read
+from habeas.chassis.message import Arrived, Defect, Message, Protection, Stored, read
 from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import Name
 from habeas.chassis.settings import ChassisSettings, LogLevel
@@ -158,7 +158,7 @@ class Worker:
             self._at_work = False
             if not self.idle.is_set():
                 self.wake.set()
-        self._tell(rows, [row["inbox_id"] for row in rows], {}, {})
+        self._tell(rows, [row.inbox_id for row in rows], {}, {})
         metrics.INBOX_WAIT_S.observe(0.0)
         self._told()
         return True
@@ -169,14 +169,11 @@ class Worker:
         others: Sequence[Stored],
         reached: tuple[list[str], list[int], list[int]],
         lanes: Mapping[int, int],
-    ) -> list[dict[str, Any]]:
+    ) -> list[Arrived]:
         """Note, fence, decode and run handlers, in one transaction; gives the messages as rows. Raises ``_Declined``."""
         async with self._database.transaction("inbox-direct") as tx:
             await self._note(tx, mine, others, reached, lanes)
-            rows = [
-                {**each._asdict(), "inbox_id": number, "received_at": tx.now, "attempts": 0}
-                for number, each in enumerate(mine)
-            ]
+            rows = [Arrived.past_the_inbox(each, number, tx.now) for number, each in enumerate(mine)]
             messages, poison = self._read(rows, tx.now)
             if poison:
                 raise _Declined
@@ -252,7 +249,7 @@ class Worker:
         """Claim, decode, run handlers and settle, in one transaction."""
         async with self._database.transaction("inbox-batch") as tx:
             rows = await self._claim(tx, self._limit)
-            attempt.claimed = [row["inbox_id"] for row in rows]
+            attempt.claimed = [row.inbox_id for row in rows]
             self._more = len(rows) == self._limit
             if not rows:
                 return 0
@@ -276,50 +273,51 @@ class Worker:
                 done = [message.inbox_id for message in ready if message.inbox_id not in rejected]
                 parked, waiting = await self._settle(tx, rows, done, poison | rejected, later)
         self._tell(rows, done, parked, waiting)
-        metrics.INBOX_WAIT_S.observe(max(0.0, (tx.now - rows[0]["received_at"]).total_seconds()))
+        metrics.INBOX_WAIT_S.observe(max(0.0, (tx.now - rows[0].received_at).total_seconds()))
         return len(done) + len(parked) + len(waiting)
 
-    async def _claim(self, tx: Transaction, limit: int) -> list[Any]:
+    async def _claim(self, tx: Transaction, limit: int) -> list[Arrived]:
         lanes, tokens = self._lanes.of_messages()
         if not lanes:
             return []
         longest = timedelta(seconds=self._settings.retry_max_s)
-        return await tx.fetch(store.CLAIM, self._lanes.holder, lanes, tokens, tx.now, limit, longest)
+        rows = await tx.fetch(store.CLAIM, self._lanes.holder, lanes, tokens, tx.now, limit, longest)
+        return [Arrived(*row) for row in rows]
 
-    def _read(self, rows: Sequence[Any], now: datetime) -> tuple[dict[int, Message], dict[int, Defect]]:
+    def _read(self, rows: Sequence[Arrived], now: datetime) -> tuple[dict[int, Message], dict[int, Defect]]:
         """Decode rows; one that was stored for a handler which is no more is as wrong as one that cannot be read."""
         messages: dict[int, Message] = {}
         poison: dict[int, Defect] = {}
         for row in rows:
             got = read(row, self._topics, self._protection, now, self._tolerance)
             if isinstance(got, Defect):
-                poison[row["inbox_id"]] = got
+                poison[row.inbox_id] = got
             elif got.type not in self._handlers:
-                poison[row["inbox_id"]] = Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+                poison[row.inbox_id] = Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
             else:
-                messages[row["inbox_id"]] = got
+                messages[row.inbox_id] = got
         return messages, poison
 
-    def _held_back(self, rows: Sequence[Any], poison: Mapping[int, Defect], later: Mapping[int, str]) -> set[int]:
+    def _held_back(self, rows: Sequence[Arrived], poison: Mapping[int, Defect], later: Mapping[int, str]) -> set[int]:
         """Give the messages that must wait behind another of their key: one that waits, or is parked on an ordered topic."""
         if not poison and not later:
             return set()
         stopped: set[bytes] = set()
         held: set[int] = set()
         for row in rows:
-            if row["key"] in stopped:
-                held.add(row["inbox_id"])
-            elif row["inbox_id"] in later or (row["inbox_id"] in poison and self._is_ordered(row)):
-                stopped.add(row["key"])
+            if row.key in stopped:
+                held.add(row.inbox_id)
+            elif row.inbox_id in later or (row.inbox_id in poison and self._is_ordered(row)):
+                stopped.add(row.key)
         return held
 
-    def _is_ordered(self, row: Any) -> bool:  # noqa: ANN401 -- an asyncpg record
-        topic = self._topics.get(row["topic"])
+    def _is_ordered(self, row: Arrived) -> bool:
+        topic = self._topics.get(row.topic)
         return topic is None or topic.ordered
 
-    def _is_foreign(self, row: Any) -> bool:  # noqa: ANN401 -- an asyncpg record
+    def _is_foreign(self, row: Arrived) -> bool:
         """Answer whether outsiders write to the message's topic: their garbage says nothing about us, and must not stop us."""
-        topic = self._topics.get(row["topic"])
+        topic = self._topics.get(row.topic)
         return topic is not None and topic.strict
 
     async def _call(
@@ -340,7 +338,7 @@ class Worker:
     async def _settle(
         self,
         tx: Transaction,
-        rows: Sequence[Any],
+        rows: Sequence[Arrived],
         done: list[int],
         poison: Mapping[int, Defect],
         later: Mapping[int, str],
@@ -348,7 +346,7 @@ class Worker:
         """Write down what became of each message; gives what was parked and what waits."""
         if done:
             await tx.execute_exactly(len(done), store.DROP_HANDLED, done)
-        by_id = {row["inbox_id"]: row for row in rows}
+        by_id = {row.inbox_id: row for row in rows}
         exhausted = {key: why for key, why in later.items() if self._is_exhausted(by_id[key], tx.now)}
         parked = {**poison, **{key: Defect(ParkReason.EXHAUSTED, why) for key, why in exhausted.items()}}
         if parked:
@@ -359,22 +357,22 @@ class Worker:
             tx.record(*(AuditFact(Action.MESSAGE_PARKED) for _ in parked))
         waiting = {key: why for key, why in later.items() if key not in exhausted}
         if waiting:
-            times = [self._next_attempt(by_id[key]["attempts"], tx.now) for key in waiting]
+            times = [self._next_attempt(by_id[key].attempts, tx.now) for key in waiting]
             await tx.execute_exactly(len(waiting), store.MARK_WAITING, list(waiting), times, list(waiting.values()))
         return parked, waiting
 
     async def _set_aside(self, failed: Sequence[int]) -> None:
         """Give the single message that makes its handler fail a later attempt, or park it when its horizon is over."""
         async with self._database.transaction("inbox-set-aside") as tx:
-            rows = [row for row in await self._claim(tx, 1) if row["inbox_id"] in failed]
-            parked, waiting = await self._settle(tx, rows, [], {}, {row["inbox_id"]: _UNEXPECTED for row in rows})
+            rows = [row for row in await self._claim(tx, 1) if row.inbox_id in failed]
+            parked, waiting = await self._settle(tx, rows, [], {}, {row.inbox_id: _UNEXPECTED for row in rows})
         self._tell(rows, [], parked, waiting)
         self._limit = 2
 
-    def _is_exhausted(self, row: Any, now: datetime) -> bool:  # noqa: ANN401 -- an asyncpg record
+    def _is_exhausted(self, row: Arrived, now: datetime) -> bool:
         """Answer whether a message was tried long and often enough; time alone may be a jump of the clock, or a long pause."""
-        over = now - row["received_at"] > timedelta(seconds=self._settings.retry_horizon_s)
-        return bool(over and row["attempts"] + 1 >= _ATTEMPTS_MIN)
+        over = now - row.received_at > timedelta(seconds=self._settings.retry_horizon_s)
+        return bool(over and row.attempts + 1 >= _ATTEMPTS_MIN)
 
     def _next_attempt(self, attempts: int, now: datetime) -> datetime:
         """Exponential backoff with full jitter above half, so that a crowd of retries spreads out."""
@@ -382,39 +380,37 @@ class Worker:
         return now + timedelta(seconds=random.uniform(longest / 2, longest))  # noqa: S311 -- jitter
 
     def _tell(
-        self, rows: Sequence[Any], done: Sequence[int], parked: Mapping[int, Defect], waiting: Mapping[int, str]
+        self, rows: Sequence[Arrived], done: Sequence[int], parked: Mapping[int, Defect], waiting: Mapping[int, str]
     ) -> None:
         metrics.INBOX_RETRIED_MESSAGES.add(len(waiting))
         metrics.INBOX_PARKED_MESSAGES.add(len(parked))
         handled = frozenset(done)
-        for kind, count in Counter([row["type"] for row in rows if row["inbox_id"] in handled]).items():
+        for kind, count in Counter([row.type for row in rows if row.inbox_id in handled]).items():
             metrics.INBOX_HANDLED_MESSAGES.add(count, type=Name(kind))
         if parked or log.is_logged(LogLevel.INFO):
             self._log_each(rows, handled, parked, waiting)
-        own = sum(1 for row in rows if row["inbox_id"] in parked and not self._is_foreign(row))
+        own = sum(1 for row in rows if row.inbox_id in parked and not self._is_foreign(row))
         self._parked_in_a_row = 0 if done else self._parked_in_a_row + own
         if self._parked_in_a_row >= self._settings.parked_in_a_row_max:
             self.halted = True
             log.event("worker.halted", severity=LogLevel.ERROR, parked_in_a_row=self._parked_in_a_row)
 
     def _log_each(
-        self, rows: Sequence[Any], handled: frozenset[int], parked: Mapping[int, Defect], waiting: Mapping[int, str]
+        self, rows: Sequence[Arrived], handled: frozenset[int], parked: Mapping[int, Defect], waiting: Mapping[int, str]
     ) -> None:
         for row in rows:
-            defect = parked.get(row["inbox_id"])
+            defect = parked.get(row.inbox_id)
             if defect is not None:
                 self._log("message.parked", row, LogLevel.WARNING, defect.reason)
-            elif row["inbox_id"] in handled:
+            elif row.inbox_id in handled:
                 self._log("message.handled", row, LogLevel.INFO)
-            elif row["inbox_id"] in waiting:
+            elif row.inbox_id in waiting:
                 self._log("message.put_off", row, LogLevel.INFO)
 
-    def _log(self, name: str, row: Any, severity: LogLevel, reason: ParkReason | None = None) -> None:  # noqa: ANN401 -- an asyncpg record
+    def _log(self, name: str, row: Arrived, severity: LogLevel, reason: ParkReason | None = None) -> None:
         if log.is_logged(severity):
-            kind = Name(row["type"])
-            log.event(
-                name, severity=severity, type=kind, event_id=row["event_id"], attempts=row["attempts"], reason=reason
-            )
+            kind = Name(row.type)
+            log.event(name, severity=severity, type=kind, event_id=row.event_id, attempts=row.attempts, reason=reason)
 
 
 def in_order(messages: Sequence[Message]) -> list[list[Message]]:

@@ -45,12 +45,13 @@ class BadEnvelope(ValueError):
 
 def encode_headers(envelope: Envelope) -> Headers:
     """Render the headers of one record."""
+    at = envelope.at if envelope.at.tzinfo is UTC else envelope.at.astimezone(UTC)
     headers: Headers = [
         ("ce_specversion", SPEC_VERSION),
         ("ce_id", str(envelope.event_id).encode()),
         ("ce_type", envelope.type.encode()),
         ("ce_source", envelope.source.encode()),
-        ("ce_time", envelope.at.astimezone(UTC).isoformat(timespec="microseconds")[:-6].encode() + b"Z"),
+        ("ce_time", at.isoformat(timespec="microseconds")[:-6].encode() + b"Z"),
         ("ce_subject", envelope.subject.encode()),
         ("content-type", CONTENT_TYPE),
     ]
@@ -86,7 +87,7 @@ def _instant(text: str) -> datetime:
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         raise ValueError("a time without a zone names no moment")
-    return at.astimezone(UTC)
+    return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
 def _read(parse: Callable[[str], T], found: dict[str, bytes | None], name: str) -> T:

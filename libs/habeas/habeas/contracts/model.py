@@ -13,7 +13,7 @@ def _aware_utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         message = "must carry a time zone, such as 2026-11-24T09:12:33Z"
         raise ValueError(message)
-    return value.astimezone(UTC)
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 Instant = Annotated[datetime, AfterValidator(_aware_utc)]
