@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest_asyncio
 
-from habeas.chassis import cause
-from habeas.chassis.database import Transaction
+from habeas.chassis import cause, outbox
+from habeas.chassis.database import Database, Transaction
 from habeas.chassis.outbox import lane_of
 from habeas.contracts import topics
 from habeas.contracts.request_intake import RequestExtended
@@ -82,6 +82,37 @@ async def test_one_transactions_events_keep_their_order(delivery: Delivery) -> N
     rows = await delivery.look("SELECT key, lane, value FROM erasure_executor.outbox ORDER BY outbox_id")
     assert [number_of(decoded(row["value"])) for row in rows] == list(range(500))
     assert all(row["lane"] == lane_of(row["key"].encode()) for row in rows)
+
+
+async def test_of_one_key_ids_ascend_as_transactions_commit(delivery: Delivery) -> None:
+    """Who takes an id while another transaction with events of the key is under way waits for its end, though they share no row."""
+    key, other = new_id(), await delivery.another()
+    emitted, commit = asyncio.Event(), asyncio.Event()
+    ended: list[int] = []
+
+    async def emit(database: Database, number: int) -> None:
+        async with database.transaction("emit") as tx:
+            tx.emit(extended(key, number))
+        ended.append(number)
+
+    async def slow(tx: Transaction) -> None:
+        tx.emit(extended(key, 1))
+        await outbox.write(tx, delivery.clock)
+        tx.pending = outbox.Pending()
+        emitted.set()
+        await commit.wait()
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(delivery.database.run("slow", slow))
+        first.add_done_callback(lambda _: ended.append(1))
+        await emitted.wait()
+        tasks.create_task(emit(other, 2))
+        await asyncio.sleep(0.3)
+        assert ended == []
+        commit.set()
+    assert ended == [1, 2]
+    rows = await delivery.look("SELECT value FROM erasure_executor.outbox ORDER BY outbox_id")
+    assert [number_of(decoded(row["value"])) for row in rows] == [1, 2]
 
 
 async def test_a_late_commit_is_found(delivery: Delivery) -> None:

@@ -36,7 +36,7 @@ def lane_of(key: bytes) -> int:
 async def write(tx: "Transaction", clock: Clock) -> None:
     """Write what the transaction emitted and recorded: one statement for events, one for facts, none for nothing.
 
-    Row ids ascend in the order of emission. With the aggregate's row locked before, id order is commit order per key.
+    Row ids ascend in the order of emission, and per key in the order of commits: transactions that emit into one lane wait for one another.
     """
     pending = tx.pending
     if pending.events:

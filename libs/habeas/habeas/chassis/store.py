@@ -6,11 +6,16 @@ import asyncpg
 
 Row: TypeAlias = asyncpg.Record
 
+# Transactions that emit into one lane end one after the other: each takes its ids under a lock that it holds until it commits. So of one
+# key the ids ascend as the transactions commit, also where these share no row: else the relay could publish a later event first.
 ADD_EVENTS: Final = """
+    WITH alone AS MATERIALIZED (
+        SELECT count(pg_advisory_xact_lock(hashtext(current_schema()), l.lane))
+          FROM (SELECT DISTINCT lane::integer FROM unnest($4::smallint[]) AS lane ORDER BY lane) AS l)
     INSERT INTO outbox (created_on, created_at, event_id, lane, topic, key, type, subject, traceparent, value)
     SELECT $1::date, $2::timestamptz, n.event_id, n.lane, n.topic, n.key, n.type, n.subject, n.traceparent, n.value
       FROM unnest($3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bytea[])
-           WITH ORDINALITY AS n (event_id, lane, topic, key, type, subject, traceparent, value, position)
+           WITH ORDINALITY AS n (event_id, lane, topic, key, type, subject, traceparent, value, position), alone
      ORDER BY n.position
 """
 
