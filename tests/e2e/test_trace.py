@@ -30,10 +30,10 @@ HANDLED = Counter(
     }
 )
 TRANSACTIONS = {
-    "request-intake": {"inbox-batch", "open-received"},
-    "erasure-executor": {"inbox-batch", "erasures-begin", "erasures-finish"},
-    "export-builder": {"inbox-batch"},
-    "notification-mailer": {"inbox-batch", "mails-claim", "mails-journal"},
+    "request-intake": {"inbox-direct", "open-received"},
+    "erasure-executor": {"inbox-direct", "erasures-begin", "erasures-finish"},
+    "export-builder": {"inbox-direct"},
+    "notification-mailer": {"inbox-direct", "mails-claim", "mails-journal"},
     "audit-ledger": {"sequence-entries"},
 }
 WAY_TO_THE_MAIL = ["dsr_request.submitted", "request.verified", "erasure.completed", "request.fulfilled"]

@@ -171,7 +171,9 @@ class World:
         worker: Worker,
     ) -> Consumer:
         FastStreamBroker.opened = (self.broker, self._fetching)
-        return self.variants.consumer(service, heard, wanted, database, self.cast.protection, chosen, worker)
+        return self.variants.consumer(
+            service, heard, wanted, database, self.cast.protection, chosen, worker, patience_s=0.0
+        )
 
     async def _fetching(self, point: str) -> Fate:
         """A turn of a consumer begins where it fetches."""

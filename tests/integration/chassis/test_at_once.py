@@ -272,6 +272,26 @@ async def test_one_batch_at_a_time(delivery: Delivery) -> None:
     assert await worker.step() == 1
 
 
+async def test_a_worker_that_only_looks_is_waited_for(delivery: Delivery) -> None:
+    """What comes in the middle of a short batch is handled right after it, and not stored."""
+    inside, go_on = asyncio.Event(), asyncio.Event()
+
+    async def short(batch: Batch[RequestExtended], tx: Transaction) -> None:
+        inside.set()
+        await go_on.wait()
+        await add_effects(batch, tx)
+
+    worker = await willing(delivery, short)
+    await delivery.receive(record_of(extended(new_id(), 1)))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.step())
+        await inside.wait()
+        group.create_task(delivery.receive(record_of(extended(new_id(), 2)), worker=worker))
+        await asyncio.sleep(0.05)
+        go_on.set()
+    assert await counts(delivery) == rows(inbox=0, seen=2, effects=2)
+
+
 async def test_it_can_be_switched_off(database: Access) -> None:
     """With HABEAS_HANDLE_AT_ONCE=false every message lies in the inbox first."""
     delivery = await Delivery.open(database, handle_at_once=False)

@@ -1,8 +1,8 @@
-"""From Kafka into the inbox: raw records are stored in bulk, then their offsets are committed. Nothing is decided here.
+"""From Kafka to the worker, or into the inbox: a batch is handled as it comes, or stored in bulk; then its offsets are committed.
 
-FastStream makes the consumer and keeps its group; records are taken from it raw, so that nothing can fail, and so drop or block a record,
-before our own code sees it. While the database is away nothing is committed and nothing is lost. Offsets are committed some times a
-second and not with every batch: what is stored is known by its id when it comes again.
+Nothing is decided here. FastStream makes the consumer and keeps its group; records are taken from it raw, so that nothing can fail, and so
+drop or block a record, before our own code sees it. While the database is away nothing is committed and nothing is lost. Offsets are
+committed some times a second and not with every batch: what was taken is known by its id when it comes again.
 """
 
 import asyncio
@@ -56,6 +56,8 @@ class Consumer:
         protection: Protection,
         settings: ChassisSettings,
         worker: Worker | None = None,
+        *,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self.polled_at = database.clock.monotonic()  # nobody has waited for a first poll yet
         self._committed_at = 0.0
@@ -69,6 +71,7 @@ class Consumer:
         self._protection = protection
         self._settings = settings
         self._worker = worker
+        self._patience_s = patience_s
         self.broker = KafkaBroker(
             apply_types=False,
             allow_auto_create_topics=False,
@@ -177,12 +180,12 @@ class Consumer:
     async def _worker_is_through(self, stopping: asyncio.Event) -> None:
         """Give the worker a moment for what is stored: messages behind it, of the same keys, would have to be stored as well."""
         if self._worker is not None and self._worker.is_willing and not self._worker.idle.is_set():
-            await wait_any(self._worker.idle, stopping, _PATIENCE_S)
+            await wait_any(self._worker.idle, stopping, self._patience_s)
 
     async def _keep(self, records: Records, stopping: asyncio.Event) -> list[Stored] | None:
         """Handle or store one batch, however long the database is away; gives what was parked, None when told to stop before."""
         taken = self._read(records)
-        if taken and await self._handle_at_once(taken, records):
+        if taken and await self._handle_at_once(taken, records, stopping):
             return []
         while True:
             try:
@@ -201,14 +204,14 @@ class Consumer:
                     self._worker.note()
                 return parked
 
-    async def _handle_at_once(self, taken: Taken, records: Records) -> bool:
-        stored = [each for each, _ in taken]
-        if (
-            self._worker is None
-            or not self._settings.handle_at_once
-            or len({each.event_id for each in stored}) < len(stored)
-        ):
+    async def _handle_at_once(self, taken: Taken, records: Records, stopping: asyncio.Event) -> bool:
+        if self._worker is None or not self._settings.handle_at_once:
             return False
+        stored = [each for each, _ in taken]
+        if len({each.event_id for each in stored}) < len(stored):
+            return False
+        if not self._worker.free.is_set():  # most of the time it only looks
+            await wait_any(self._worker.free, stopping, self._patience_s)
         return await self._worker.at_once(stored, positions.columns(records))
 
     def _read(self, records: Records) -> Taken:

@@ -78,8 +78,9 @@ class Worker:
     ) -> None:
         self.wake = asyncio.Event()
         self.idle = asyncio.Event()  # set while nothing is stored that could be handled now, as far as is known
+        self.free = asyncio.Event()  # set while no batch is being handled
+        self.free.set()
         self.halted = False
-        self._at_work = False
         self._database = database
         self._lanes = lanes
         self._handlers = handlers
@@ -123,15 +124,15 @@ class Worker:
 
     async def step(self) -> int:
         """Handle one batch; gives how many messages it settled. None while others are handled at once: one at a time."""
-        if self._at_work:
+        if not self.free.is_set():
             return 0
-        self._at_work = True
+        self.free.clear()
         self.idle.set()
         self._more = True
         try:
             return await self._step()
         finally:
-            self._at_work = False
+            self.free.set()
             if self._more:
                 self.idle.clear()
 
@@ -142,20 +143,20 @@ class Worker:
         message that came before, is to be parked or waits, an error of a handler, trouble with the database) is left to ``step``,
         which then meets it again in the inbox.
         """
-        if self._at_work or not self.is_willing or any(each.reason is not None for each in stored):
+        if not self.free.is_set() or not self.is_willing or any(each.reason is not None for each in stored):
             return False
         lanes = dict(zip(*self._lanes.of_messages(), strict=True))
         mine = [each for each in stored if each.lane in lanes]
         if not mine:
             return False
         others = [each for each in stored if each.lane not in lanes]
-        self._at_work = True
+        self.free.clear()
         try:
             rows = await self._handle_at_once(mine, others, reached, lanes)
         except (_Declined, *TRANSIENT):
             return False
         finally:
-            self._at_work = False
+            self.free.set()
             if not self.idle.is_set():
                 self.wake.set()
         self._tell(rows, [row.inbox_id for row in rows], {}, {})
