@@ -16,6 +16,7 @@ from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.request_intake import RequestExtended
 from habeas.contracts.vocabulary import ParkReason
 from habeas_embedded.provision import Access
+from habeas_embedded.waiting import until
 from tests.support.delivery import (
     ACCOUNT,
     Delivery,
@@ -287,7 +288,7 @@ async def test_a_worker_that_only_looks_is_waited_for(delivery: Delivery) -> Non
         group.create_task(worker.step())
         await inside.wait()
         group.create_task(delivery.receive(record_of(extended(new_id(), 2)), worker=worker))
-        await asyncio.sleep(0.05)
+        assert await until(lambda: bool(worker.free._waiters), 10)
         go_on.set()
     assert await counts(delivery) == rows(inbox=0, seen=2, effects=2)
 

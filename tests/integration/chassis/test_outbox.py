@@ -14,6 +14,7 @@ from habeas.chassis.outbox import lane_of
 from habeas.contracts import topics
 from habeas.contracts.request_intake import RequestExtended
 from habeas_embedded.provision import Access
+from habeas_embedded.waiting import until
 from tests.support.delivery import FIRST_DAY, NOON, Broker, Delivery, extended, new_id, number_of
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -95,6 +96,9 @@ async def test_of_one_key_ids_ascend_as_transactions_commit(delivery: Delivery) 
             tx.emit(extended(key, number))
         ended.append(number)
 
+    async def waits() -> bool:
+        return bool(await delivery.look("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+
     async def slow(tx: Transaction) -> None:
         tx.emit(extended(key, 1))
         await outbox.write(tx, delivery.clock)
@@ -107,7 +111,7 @@ async def test_of_one_key_ids_ascend_as_transactions_commit(delivery: Delivery) 
         first.add_done_callback(lambda _: ended.append(1))
         await emitted.wait()
         tasks.create_task(emit(other, 2))
-        await asyncio.sleep(0.3)
+        assert await until(waits, 10)
         assert ended == []
         commit.set()
     assert ended == [1, 2]

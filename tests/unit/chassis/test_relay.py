@@ -7,6 +7,7 @@ import pytest
 
 from habeas.chassis.outbox import Pending
 from habeas.chassis.relay import Relay
+from habeas.chassis.waiting import wait_any
 from habeas.contracts.audit import Action, AuditFact
 from tests.support.delivery import extended, new_id, settings
 
@@ -28,7 +29,6 @@ async def test_events_wake_the_relay_at_once_and_facts_later(monkeypatch: pytest
         async with asyncio.timeout(5):
             await facts.wait()
         facts.clear()
-        await asyncio.sleep(0.1)
-        assert not facts.is_set()
+        assert not await wait_any(facts, facts, 0.1)
         relay.note_soon(FACTS)
         assert not facts.is_set()
