@@ -10,7 +10,7 @@ import pytest_asyncio
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
-from habeas.chassis import positions
+from habeas.chassis import metrics, positions
 from habeas.contracts import topics
 from habeas_embedded.provision import Access
 from tests.support.delivery import (
@@ -180,8 +180,9 @@ async def test_how_far_a_partition_was_stored_is_kept_with_the_rows(delivery: De
 class RefusingOnce:
     """The part of Kafka's consumer that commits; the first commit fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, left: int = 0) -> None:
         self.committed: dict[TopicPartition, int] = {}
+        self.end = left
         self._refusals = 1
 
     def assignment(self) -> set[TopicPartition]:
@@ -189,8 +190,8 @@ class RefusingOnce:
         return {TopicPartition(topics.REQUESTS.name, partition) for partition in range(4)}
 
     def highwater(self, _: TopicPartition) -> int:
-        """Nobody knows."""
-        return 0
+        """Where the log ends, as far as is known."""
+        return self.end
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Refuse once, then keep."""
@@ -208,6 +209,24 @@ async def test_offsets_whose_commit_failed_are_committed_later(delivery: Deliver
     await consumer._commit(cast("Any", kafka))
     await consumer._commit(cast("Any", kafka))
     assert kafka.committed == {TopicPartition(record.topic, record.partition): record.offset + 1}
+
+
+async def test_the_age_of_what_is_taken_is_shown_while_something_is_left(delivery: Delivery) -> None:
+    """Messages that wait in Kafka are late as well; once nothing is left there, nothing is."""
+
+    def shown() -> float:
+        lines = metrics.render().decode().splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith("habeas_kafka_behind_s "))
+
+    delivery.clock.advance(timedelta(minutes=7))
+    record = record_of(extended(new_id(), 1))
+    kafka, consumer = RefusingOnce(record.offset + 3), delivery.consumer()
+    assert await consumer._take([record], asyncio.Event())
+    await consumer._commit(cast("Any", kafka))
+    assert shown() == 7 * 60
+    kafka.end = record.offset + 1
+    await consumer._commit(cast("Any", kafka))
+    assert shown() == 0
 
 
 class GrowingMeanwhile:

@@ -63,6 +63,7 @@ class Consumer:
         self._committed_at = 0.0
         self._offsets: dict[TopicPartition, int] = {}  # stored and not yet committed
         self._reached: dict[TopicPartition, int] = {}
+        self._told_at_ms = 0  # when what was taken last was published
         self._settled: set[TopicPartition] = set()  # partitions that are read from where the database says
         self.seen: Callable[[Records], None] = lambda _: None
         self._topics = topics
@@ -168,6 +169,9 @@ class Consumer:
             return False
         reached = {TopicPartition(*place): offset for *place, offset in zip(*positions.columns(records), strict=True)}
         self._reached.update(reached)
+        self._told_at_ms = records[
+            len(records) // 2
+        ].timestamp  # from the middle, as platforms write what times they like
         if settled is self._settled:  # else these offsets are of an assignment, perhaps of a Kafka, that is no more
             self._offsets.update(reached)
         self.seen(records)
@@ -229,10 +233,14 @@ class Consumer:
         held = consumer.assignment()
         offsets = {partition: offset for partition, offset in self._offsets.items() if partition in held}
         self._offsets = offsets
+        left = 0
         for topic in self._topics:
             read = [(each, self._reached[each]) for each in held if each.topic == topic and each in self._reached]
             lag = sum(max(0, (consumer.highwater(each) or 0) - reached) for each, reached in read)
             metrics.KAFKA_LAG_MESSAGES.set(lag, topic=named(topic))
+            left += lag
+        behind_s = self._database.clock.now().timestamp() - self._told_at_ms / 1000
+        metrics.KAFKA_BEHIND_S.set(max(0.0, behind_s) if left else 0.0)
         if not offsets:
             return
         crash.at(Point.CONSUMER_STORED)

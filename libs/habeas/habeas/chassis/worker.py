@@ -187,9 +187,7 @@ class Worker:
                         rejected = await self._call(group, tx, spans.traces, _Attempt())
                     except (Invariant, *TRANSIENT):
                         raise
-                    except (
-                        Exception
-                    ) as error:  # whatever it is, it comes again when the messages are claimed, and is told then
+                    except Exception as error:  # it comes again when the messages are claimed, and is told then
                         raise _Declined from error
                     if rejected:
                         raise _Declined
