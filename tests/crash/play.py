@@ -163,7 +163,7 @@ class Play:
             if key in PREPARATIONS:
                 await PREPARATIONS[key](self, replica)
         more = dict.fromkeys(ODD.get(case.place, ()), "1")
-        if case.place in STORED or case.point is Point.WORKER_CLAIMED:
+        if case.place in STORED or case.point in STORED:
             more["HABEAS_HANDLE_AT_ONCE"] = "false"
         replica.start(HABEAS_CRASH_AT=case.wanted, **more)
         if case.place == "lanes-leave":
@@ -331,7 +331,7 @@ async def _leave(play: Play, replica: Replica) -> None:
 ODD: Final = {"inbox-set-aside": (CLUMSY,), "lease-keep": (IMPATIENT,)}
 """What makes a service behave so oddly that it comes to this transaction at all."""
 
-STORED: Final = frozenset({"inbox-store", "inbox-batch", "inbox-set-aside"})
+STORED: Final = frozenset({"inbox-store", "inbox-batch", "inbox-set-aside", Point.WORKER_CLAIMED, Point.WORKER_HANDLED})
 """What nearly no message passes unless messages are stored before they are handled."""
 
 LATE: Final = frozenset({"resume-producers", "exports-expire", "exports-delete", Point.ARTEFACT_DELETED})
