@@ -21,6 +21,7 @@ from habeas.contracts.vocabulary import Right
 from habeas_demo.people import DAY, Person
 from habeas_embedded.ports import free_port
 from habeas_embedded.probing import is_ready
+from habeas_embedded.processes import end_of_log
 from habeas_embedded.waiting import until
 from tests.crash.cases import CASES, Case
 from tests.crash.replica import CLUMSY, IMPATIENT, Replica
@@ -98,6 +99,9 @@ class Played:
     ended: dict[Case, int | None] = field(default_factory=dict)
     took_s: dict[Case, float] = field(default_factory=dict)
     campaigns: int = 0
+    again: dict[Case, str] = field(
+        default_factory=dict
+    )  # that did not come to their point the first time; the end of their log
     expired: set[UUID] = field(default_factory=set)
 
 
@@ -151,6 +155,11 @@ class Play:
                 break  # what is left is told as not played
             await self._die(replica, case)
             self._told(f"{case.name}: {self.played.ended[case]} after {self.played.took_s[case]:.1f} s")
+            if (
+                self.played.ended[case] is None
+            ):  # it did not come there: once more, and told at the end with what it did instead
+                self.played.again[case] = end_of_log(replica.log)
+                await self._die(replica, case)
         if replica is not None and not replica.alive:
             replica.start()
 
