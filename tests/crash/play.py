@@ -305,8 +305,19 @@ async def _ask_resume(play: Play, replica: Replica) -> None:
 
 
 async def _made_anew(play: Play, replica: Replica) -> None:
-    """A partition does not reach as far as the database has read: somebody made it anew."""
+    """A partition does not reach as far as the database has read: somebody made it anew. One has to be read first, if none is known."""
     schema = replica.service.replace("-", "_")
+
+    async def is_known() -> bool:
+        return (
+            await play.number(f"SELECT count(*) FROM {schema}.positions WHERE topic <> $1", topics.AUDIT_ENTRIES.name)
+            > 0
+        )
+
+    if not await is_known():
+        replica.start()
+        await until(is_known, CASE_LIMIT_S)
+        await replica.kill()
     async with play._connections:
         await play.stage.habeas.execute(
             f"UPDATE {schema}.positions SET next_offset = 1000000000 + next_offset % 1000000000"
