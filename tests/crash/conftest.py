@@ -53,8 +53,7 @@ async def outcome(pytestconfig: pytest.Config) -> AsyncIterator[Outcome]:
             f"{len(played.ended)} deaths by SIGKILL in {seconds:.0f} s, {len(played.requests)} requests meanwhile,"
             f" {uncertain} mails uncertain, {sum(map(len, broken.values()))} broken rules"
             + "".join(
-                f"\nonly at the second try: {case.name}; its log ended with\n{log}"
-                for case, log in played.again.items()
+                f"\nnot at its point: {case.name}; its log ends with\n{log}" for case, log in played.missed.items()
             )
         )
         yield Outcome(played, broken, platform, uncertain)

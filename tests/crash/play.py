@@ -99,9 +99,7 @@ class Played:
     ended: dict[Case, int | None] = field(default_factory=dict)
     took_s: dict[Case, float] = field(default_factory=dict)
     campaigns: int = 0
-    again: dict[Case, str] = field(
-        default_factory=dict
-    )  # that did not come to their point the first time; the end of their log
+    missed: dict[Case, str] = field(default_factory=dict)  # that did not come to their point; what the log says instead
     expired: set[UUID] = field(default_factory=set)
 
 
@@ -155,11 +153,8 @@ class Play:
                 break  # what is left is told as not played
             await self._die(replica, case)
             self._told(f"{case.name}: {self.played.ended[case]} after {self.played.took_s[case]:.1f} s")
-            if (
-                self.played.ended[case] is None
-            ):  # it did not come there: once more, and told at the end with what it did instead
-                self.played.again[case] = end_of_log(replica.log)
-                await self._die(replica, case)
+            if self.played.ended[case] is None:
+                self.played.missed[case] = end_of_log(replica.log)
         if replica is not None and not replica.alive:
             replica.start()
 
