@@ -40,10 +40,11 @@ def sign_checkpoint(checkpoint: Checkpoint, *signers: Signer) -> bytes:
 
 def parse_checkpoint(text: str) -> Checkpoint:
     """Read a note's text; BadCheckpoint when it is not a checkpoint."""
-    origin, *rest = text.split("\n")
-    if len(rest) < 3 or rest[-1] or not origin:  # noqa: PLR2004 - size, root and what follows the last newline
-        raise BadCheckpoint("a checkpoint has at least an origin, a size and a root, each on its line")
-    size, root, *extensions = rest[:-1]
+    match text.split("\n"):
+        case [origin, size, root, *extensions, ""] if origin:
+            pass
+        case _:
+            raise BadCheckpoint("a checkpoint has at least an origin, a size and a root, each on its line")
     if not SIZE.fullmatch(size):
         raise BadCheckpoint("the size of the checkpoint is not a decimal number without leading zeros")
     if not all(extensions):

@@ -89,13 +89,11 @@ def at(point: Point, place: str = "", statements: int = 0) -> None:
 
 def arm(hook: Hook | None) -> None:
     """Call ``hook`` at every pass of this process, until None is given; it may raise, best a ``BaseException`` of its own."""
-    global _armed  # noqa: PLW0603 -- one process, one death; a look at a global is what hot paths can bear
-    _armed = None if hook is None else lambda point, _place, _statements: hook(point)
+    _arm(None if hook is None else lambda point, _place, _statements: hook(point))
 
 
 def arm_kill(wanted: str) -> None:
     """Kill this process with SIGKILL at the pass that ``wanted`` names. Raises ``ValueError`` for what names no pass."""
-    global _armed  # noqa: PLW0603 -- see ``arm``
     found = WANTED.fullmatch(wanted)
     if found is None:
         raise ValueError("a death is asked for as point:n or point/transaction:n")
@@ -108,4 +106,9 @@ def arm_kill(wanted: str) -> None:
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    _armed = die
+    _arm(die)
+
+
+def _arm(passed: Callable[[Point, str, int], None] | None) -> None:
+    global _armed  # noqa: PLW0603 -- one process, one death; a look at a global is what hot paths can bear
+    _armed = passed

@@ -186,7 +186,7 @@ class Database:
 
         async def enter(connection: Asking) -> None:
             for database in made:
-                await database._enter(connection)  # noqa: SLF001 -- its own
+                await database.look_at(connection)
 
         pool = await asyncpg.create_pool(
             min_size=settings.pool_connections_min,
@@ -219,7 +219,7 @@ class Database:
         self._trusted = server
         self.server_changed.clear()
 
-    async def _enter(self, connection: Asking) -> None:
+    async def look_at(self, connection: Asking) -> None:
         """Look at each new connection's server; a restart or a failover comes with new connections and cannot be missed."""
         if self._trusted is not None and await Server.of(connection) != self._trusted:
             self.server_changed.set()

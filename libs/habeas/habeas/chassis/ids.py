@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from habeas.chassis.clock import Clock
 
+_RAND_A_MAX: Final = 0xFFF  # all 12 bits of the field
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -44,8 +45,8 @@ class _Sequence:
 
     def carry(self) -> None:
         """Go on after the lower bits of the counter ran out; a full counter moves the id's time on by a millisecond."""
-        upper = (self.prefix >> 64) & 0xFFF
-        if upper == 0xFFF:  # noqa: PLR2004 -- all 12 bits of rand_a
+        upper = (self.prefix >> 64) & _RAND_A_MAX
+        if upper == _RAND_A_MAX:
             self._place(self.milliseconds + 1, 0)
         else:
             self._place(self.milliseconds, (upper + 1) << _COUNTER_LOW_BITS)
