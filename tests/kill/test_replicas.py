@@ -111,7 +111,7 @@ async def _reach(stage: Stage, services: Sequence[str], holds: Any) -> dict[str,
                 took[service] = round(CLOCK.monotonic() - begun, 2)
         return len(took) == len(services)
 
-    assert await until(all_hold, 4 * LEASE_S), f"{took} {[(each, await shares(stage, each)) for each in services]}"
+    await stage.finds(all_hold, 4 * LEASE_S, what=f"these shares of {', '.join(services)}")
     return took
 
 

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
+from typing_extensions import override
 
 from habeas.chassis import metrics, positions
 from habeas.contracts import topics
@@ -263,3 +265,37 @@ async def test_what_another_replica_stores_meanwhile_makes_no_partition_new(deli
     rows = await delivery.look("SELECT topic, partition FROM erasure_executor.positions")
     assert [(row["topic"], row["partition"]) for row in rows] == [tuple(place)]
     assert kafka.sought == {place: 0}
+
+
+class TrimmedMeanwhile(GrowingMeanwhile):
+    """A partition of which another replica stores and trims a record right before its beginning is asked for."""
+
+    def __init__(self, grow: Callable[[], Awaitable[None]], committed: int) -> None:
+        super().__init__(grow)
+        self._committed = committed
+
+    @override
+    async def committed(self, _: TopicPartition) -> int:
+        return self._committed
+
+    @override
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._grow()
+        return dict.fromkeys(partitions, self._committed + 1)
+
+    @override
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, self._committed + 1)
+
+
+async def test_what_another_replica_trims_meanwhile_is_not_gone(delivery: Delivery) -> None:
+    """A replica that comes back while another one still stores, and trims what is stored, knows that nothing was lost; else it says so."""
+    before, record = record_of(extended(new_id(), 1)), record_of(extended(new_id(), 1))
+    place = TopicPartition(record.topic, record.partition)
+    await delivery.receive(before)
+    kafka = TrimmedMeanwhile(lambda: delivery.receive(record), committed=record.offset)
+    await positions.settle(cast("Any", kafka), delivery.database, [place])
+    assert kafka.sought == {place: record.offset + 1}
+    lost = TrimmedMeanwhile(AsyncMock(), committed=record.offset + 1)
+    with pytest.raises(positions.RecordsGone, match=r"^1 records are gone"):
+        await positions.settle(cast("Any", lost), delivery.database, [place])

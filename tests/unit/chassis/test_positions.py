@@ -26,6 +26,15 @@ def test_records_gone_before_they_were_stored_are_counted() -> None:
     assert choose(stored=None, committed=10, first=60, end=120).gone == 50
     assert choose(stored=60, committed=60, first=60, end=60) == Start(60)
     assert choose(stored=60, committed=10, first=60, end=90) == Start(60), "an operator has accepted what is gone"
+    assert choose(stored=40, committed=40, first=42, end=42, stored_since=41) == Start(42, gone=1), (
+        "it took one too many"
+    )
+
+
+def test_what_was_stored_before_it_was_trimmed_is_not_gone() -> None:
+    """Another replica may store and trim between our questions: what the database knows after the beginning was asked for counts."""
+    assert choose(stored=40, committed=40, first=42, end=42, stored_since=42) == Start(42)
+    assert choose(stored=None, committed=40, first=42, end=50, stored_since=43) == Start(42)
 
 
 @given(stored=OFFSETS, committed=OFFSETS, first=st.integers(0, 40), length=st.integers(0, 40))

@@ -37,14 +37,16 @@ class Start(NamedTuple):
     anew: bool = False
 
 
-def choose(stored: int | None, committed: int | None, first: int, end: int) -> Start:
+def choose(stored: int | None, committed: int | None, first: int, end: int, stored_since: int | None = None) -> Start:
     """Decide from which offset on a partition is read that holds the records ``first`` to ``end - 1``.
 
     ``stored`` is what the database knows, ``committed`` what the group's offset in Kafka says; either may be unknown. Without a committed
     offset, or with a position beyond the end, the partition was made anew (or the group was forgotten): it is read from its beginning.
+    ``stored_since`` is what the database knew after ``first`` was asked for: what it had by then was taken away because it was stored.
     """
     reached = committed if stored is None else stored
-    gone = 0 if reached is None else max(0, first - reached)
+    safe = reached if stored_since is None else stored_since
+    gone = 0 if safe is None else max(0, first - safe)
     if committed is None or reached is None or max(committed, reached) > end:
         return Start(first, gone, anew=True)
     return Start(max(first, min(committed, reached)), gone)
@@ -55,8 +57,9 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
 
     Raises ``RecordsGone``, and what Kafka and database raise when they are away; then it may be called again.
     """
-    # Before the ends: what another replica stores meanwhile must not look like a position that a new partition does not reach.
-    rows = await database.read("positions-find", store.FIND_POSITIONS, sorted({each.topic for each in partitions}))
+    # Before the ends: what another replica stores meanwhile must not look like a position that a new partition does not reach. And
+    # after the beginnings: what another replica stored and trimmed meanwhile must not look like records that are gone.
+    stored = await _stored(database, partitions)
     try:
         async with asyncio.timeout(_ASK_TIMEOUT_S):  # a partition that is not there would be waited for without end
             committed = {each: await consumer.committed(each) for each in partitions}
@@ -64,8 +67,10 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
             end = await consumer.end_offsets(partitions)
     except TimeoutError as error:
         raise KafkaTimeoutError from error
-    stored = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
-    starts = {each: choose(stored.get(each), committed[each], first[each], end[each]) for each in partitions}
+    since = await _stored(database, partitions)
+    starts = {
+        each: choose(stored.get(each), committed[each], first[each], end[each], since.get(each)) for each in partitions
+    }
     for each, start in starts.items():
         if start.gone:
             metrics.KAFKA_GONE_MESSAGES.add(start.gone, topic=named(each.topic))
@@ -82,6 +87,11 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
         elif back > 0:
             _tell("consumer.rewound", each, back)
         consumer.seek(each, start.offset)
+
+
+async def _stored(database: Database, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    rows = await database.read("positions-find", store.FIND_POSITIONS, sorted({each.topic for each in partitions}))
+    return {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
 
 def columns(records: "Iterable[ConsumerRecord[bytes, bytes]]") -> tuple[list[str], list[int], list[int]]:
