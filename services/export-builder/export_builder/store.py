@@ -49,20 +49,18 @@ KEEP_ATTEMPTS: Final = """
 
 _LOCK_EXPORTS: Final = _EXPORT_COLUMNS + " WHERE export_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
-_LOCK_COMPLETED_OF_SUBJECTS: Final = (
-    _EXPORT_COLUMNS + " WHERE subject_id = ANY($1::uuid[]) AND state = 'completed' ORDER BY request_id FOR UPDATE"
-)
+_LOCK_OF_SUBJECTS: Final = _EXPORT_COLUMNS + " WHERE subject_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
 _LOCK_EXPIRED: Final = (
     _EXPORT_COLUMNS
-    + " WHERE state = 'completed' AND expires_on < $1 ORDER BY request_id LIMIT $2 FOR UPDATE SKIP LOCKED"
+    + " WHERE state = 'completed' AND expires_on < $1 ORDER BY expires_on LIMIT $2 FOR UPDATE SKIP LOCKED"
 )
 
 _LOCK_WITHDRAWING: Final = (
     _EXPORT_COLUMNS
     + """
      WHERE state = 'withdrawing' AND next_attempt_at <= $1
-     ORDER BY request_id
+     ORDER BY next_attempt_at
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 """
@@ -131,7 +129,8 @@ async def lock_exports(tx: Transaction, export_ids: Iterable[UUID]) -> dict[UUID
 
 async def lock_completed_of_subjects(tx: Transaction, subject_ids: Iterable[UUID]) -> list[Export]:
     """Lock the exports of these subjects whose artefacts exist."""
-    return [_export(row) for row in await tx.fetch(_LOCK_COMPLETED_OF_SUBJECTS, list(subject_ids))]
+    exports = [_export(row) for row in await tx.fetch(_LOCK_OF_SUBJECTS, list(subject_ids))]
+    return [each for each in exports if each.state is State.COMPLETED]
 
 
 async def lock_expired(tx: Transaction, limit: int) -> list[Export]:

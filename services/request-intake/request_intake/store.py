@@ -43,7 +43,7 @@ _FIND_FINGERPRINTS: Final = """
 """
 
 _CLOSE_SUBJECTS: Final = """
-    UPDATE request_intake.subjects SET closed_at = $2 WHERE subject_id = ANY($1::uuid[]) AND closed_at IS NULL
+    UPDATE request_intake.subjects SET closed_at = coalesce(closed_at, $2) WHERE subject_id = ANY($1::uuid[])
 """
 
 _FIND_SUBMISSIONS: Final = """

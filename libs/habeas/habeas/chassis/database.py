@@ -67,6 +67,8 @@ _PLANNER: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
+    # A plan made while a table is small is used while it grows: a few looks into an index must seem cheaper than all of a small one.
+    "random_page_cost": "0.1",
 }
 
 

@@ -244,12 +244,15 @@ def _mail(row: asyncpg.Record) -> Mail:
     return Mail(mail_id, MailKind(kind), State(state), *rest)
 
 
+# As the indexes say it, one by one: a mail without an end is queued, or somebody has it.
 COUNT_WAITING: Final = """
     SELECT kind, count(*) AS mails, min(queued_at) AS oldest_at
-      FROM (SELECT kind, queued_at FROM notification_mailer.messages WHERE state = 'queued' AND campaign_id IS NULL
+      FROM (SELECT kind, queued_at FROM notification_mailer.messages
+             WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NULL
             UNION ALL
-            SELECT kind, queued_at FROM notification_mailer.messages WHERE state = 'queued' AND campaign_id IS NOT NULL
+            SELECT kind, queued_at FROM notification_mailer.messages
+             WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NOT NULL
             UNION ALL
-            SELECT kind, queued_at FROM notification_mailer.messages WHERE state IN ('sending', 'dot')) AS m
+            SELECT kind, queued_at FROM notification_mailer.messages WHERE holder IS NOT NULL) AS m
      GROUP BY kind
 """
