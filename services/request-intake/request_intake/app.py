@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from functools import partial
+from typing import Final
 
 from habeas.chassis.service import Service
 from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
@@ -15,6 +16,8 @@ from habeas.datamap.postgres import open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
 from request_intake import gateways, handlers, sweeps
 from request_intake.settings import Settings
+
+_STUCK_INTERVAL_S: Final = 60.0
 
 
 def build(settings: Settings) -> Service:
@@ -37,7 +40,9 @@ def build(settings: Settings) -> Service:
     service.on(MailRefused, handlers.on_mail_refused)
     service.on(MailUncertain, handlers.on_mail_uncertain)
 
-    service.every(settings.open_interval_s, sweeps.open_received, gateways.StoreAddressBook(stores), keys)
+    address_book = gateways.StoreAddressBook(stores)
+    service.every(settings.open_interval_s, sweeps.open_received, address_book, keys)
+    service.seldom(_STUCK_INTERVAL_S, sweeps.open_stuck, address_book, keys)
 
     service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))
 

@@ -38,6 +38,7 @@ class State(StrEnum):
 TRANSITIONS = table(
     State.RECEIVED,
     row(State.RECEIVED, "opened", State.AWAITING_IDENTITY, State.AWAITING_DECISION, State.IN_PROGRESS),
+    row(State.RECEIVED, "does not open", State.RECEIVED),
     row(State.IN_PROGRESS, "stuck", State.IN_PROGRESS),
     row(State.IN_PROGRESS, "work done", State.ANSWERING, State.COMPLETED),
     row(State.ANSWERING, "mail refused or uncertain", State.ANSWERING),
@@ -120,7 +121,7 @@ def open_request(request: Request, contact: str | None, account_fingerprint: str
         asked = RequestIdentityRequested(
             request_id=request.request_id, subject_id=request.subject_id, right=request.right, requested_at=now
         )
-        waiting = request.becomes(State.AWAITING_IDENTITY, contact=contact, accepted_at=now)
+        waiting = request.becomes(State.AWAITING_IDENTITY, contact=contact, accepted_at=now, stuck_reason=None)
         return Decision(waiting, (accepted, asked), (_fact(request, Action.REQUEST_IDENTITY_REQUESTED),))
     verified = RequestVerified(
         request_id=request.request_id,
@@ -143,12 +144,23 @@ def open_request(request: Request, contact: str | None, account_fingerprint: str
         # Executors act on `request.verified`; they must not hear of an erasure that they would carry out too widely.
         events: tuple[Event, ...] = (accepted,) if request.right is Right.ERASURE else (accepted, verified)
         return Decision(waiting, events, facts)
-    going = request.becomes(State.IN_PROGRESS, contact=contact, accepted_at=now)
+    going = request.becomes(State.IN_PROGRESS, contact=contact, accepted_at=now, stuck_reason=None)
     events = (accepted, verified)
     if request.right is Right.ERASURE:
         # First of all: producers stop, late data is suppressed.
         events = (_flag(request, account_fingerprint, now, erased=False), *events)
     return Decision(going, events, (_fact(request, Action.REQUEST_VERIFIED),))
+
+
+def leave_closed(request: Request) -> Decision:
+    """What was sealed for the request does not open: it stays received with the reason, and its deadline keeps running.
+
+    A second time changes nothing.
+    """
+    if request.stuck_reason is StuckReason.KEY_MISSING:
+        return Decision(request)
+    stuck = request.becomes(State.RECEIVED, stuck_reason=StuckReason.KEY_MISSING)
+    return Decision(stuck, (), (_fact(request, Action.REQUEST_STUCK, AuditOutcome.KEY_MISSING),))
 
 
 def _is_carried_out(request: Request) -> bool:

@@ -74,7 +74,13 @@ _REQUEST_COLUMNS: Final = """
 _LOCK_REQUESTS: Final = _REQUEST_COLUMNS + " WHERE request_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
 _LOCK_RECEIVED: Final = (
-    _REQUEST_COLUMNS + " WHERE state = 'received' ORDER BY request_id LIMIT $1 FOR UPDATE SKIP LOCKED"
+    _REQUEST_COLUMNS
+    + """
+     WHERE state = 'received' AND (stuck_reason IS NOT NULL) = $2
+     ORDER BY request_id
+     LIMIT $1
+       FOR UPDATE SKIP LOCKED
+"""
 )
 
 _SAVE_REQUESTS: Final = """
@@ -171,9 +177,9 @@ async def lock_requests(tx: Transaction, request_ids: Sequence[UUID]) -> dict[UU
     return {row["request_id"]: _request(row) for row in await tx.fetch(_LOCK_REQUESTS, request_ids)}
 
 
-async def lock_received(tx: Transaction, limit: int) -> list[Request]:
-    """Lock requests that nobody was told about yet, passing over those that another replica holds."""
-    return [_request(row) for row in await tx.fetch(_LOCK_RECEIVED, limit)]
+async def lock_received(tx: Transaction, limit: int, *, stuck: bool) -> list[Request]:
+    """Lock requests that nobody was told about yet, those that did not open or the others, passing over what another replica holds."""
+    return [_request(row) for row in await tx.fetch(_LOCK_RECEIVED, limit, stuck)]
 
 
 async def save_requests(tx: Transaction, requests: Sequence[Request]) -> None:

@@ -1,9 +1,10 @@
 """The time edge of request-intake."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from typing import Final
+from uuid import UUID
 
 from habeas.chassis import metrics
 from habeas.chassis.database import Database
@@ -13,7 +14,7 @@ from habeas.chassis.redaction import named
 from habeas.chassis.sweep import Swept
 from habeas.contracts.vocabulary import Right
 from habeas.datamap.postgres import ContactDetails
-from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, open_text, seal_json
+from habeas.sealing import KeyKind, KeyStore, Place, SealBroken, SubjectKey, open_text, seal_json
 from request_intake import lifecycle, store
 from request_intake.gateways import AddressBook
 from request_intake.lifecycle import Request, State
@@ -31,36 +32,58 @@ async def open_received(db: Database, address_book: AddressBook, keys: KeyStore)
     """Open requests that nobody was told about yet: find where to answer, acknowledge, let work begin.
 
     Idempotent: each request is opened in the transaction that locks it. While a store is away requests stay received, and their
-    deadlines run.
+    deadlines run. So does one whose keys are missing or do not open what was sealed under them, with this as its reason.
     """
+    return await _open(db, address_book, keys, stuck=False)
+
+
+async def open_stuck(db: Database, address_book: AddressBook, keys: KeyStore) -> Swept:
+    """Try again what did not open: somebody may have brought its keys back. Idempotent, as above."""
+    return await _open(db, address_book, keys, stuck=True)
+
+
+async def _open(db: Database, address_book: AddressBook, keys: KeyStore, *, stuck: bool) -> Swept:
     async with db.transaction("open-received") as tx:
-        received = await store.lock_received(tx, _BATCH_ROWS_MAX)
+        received = await store.lock_received(tx, _BATCH_ROWS_MAX, stuck=stuck)
         if not received:
             return Swept(0)
         tx.caused_by(*(request.traceparent for request in received))
         subjects = {request.subject_id for request in received}
-        data_keys = await keys.read(tx, subjects, KeyKind.DATA)
-        case_keys = await keys.require(tx, subjects, KeyKind.CASE)
-        accounts = {
-            request.request_id: open_text(
-                data_keys[request.subject_id], Place("request", request.request_id, "account"), request.account
-            )
-            for request in received
-            if request.subject_id in data_keys
-        }
+        case_keys = await keys.read(tx, subjects, KeyKind.CASE)
+        accounts, closed = _accounts(received, await keys.read(tx, subjects, KeyKind.DATA), case_keys)
         contacts = await address_book.contacts(sorted(set(accounts.values())))
         prints = await store.find_fingerprints(tx, subjects)
-        opened = []
+        decisions = []
         for request in received:
+            if request.request_id in closed:
+                decisions.append(lifecycle.leave_closed(request))
+                continue
             # Without the data key the person was erased since: there is nobody to write to, and nothing that could be read.
             contact = contacts.get(accounts.get(request.request_id, ""))
             sealed = _sealed(contact, request, case_keys[request.subject_id])
-            decision = lifecycle.open_request(request, sealed, prints[request.subject_id].hex(), tx.now)
-            opened.append(decision.request)
-            tx.emit(*decision.events, trace=request.traceparent)
-            tx.record(*decision.facts, trace=request.traceparent)
-        await store.save_requests(tx, opened)
-    return Swept(len(received), more=len(received) == _BATCH_ROWS_MAX)
+            decisions.append(lifecycle.open_request(request, sealed, prints[request.subject_id].hex(), tx.now))
+        for decision in decisions:
+            tx.emit(*decision.events, trace=decision.request.traceparent)
+            tx.record(*decision.facts, trace=decision.request.traceparent)
+        changed = [decision.request for decision in decisions if decision.facts]
+        await store.save_requests(tx, changed)
+    return Swept(len(changed), more=len(changed) == _BATCH_ROWS_MAX)
+
+
+def _accounts(
+    received: Sequence[Request], data_keys: Mapping[UUID, SubjectKey], case_keys: Mapping[UUID, SubjectKey]
+) -> tuple[Mapping[UUID, str], frozenset[UUID]]:
+    """Open the accounts of those who have a data key; also gives the requests of which something is missing or does not open."""
+    accounts: dict[UUID, str] = {}
+    closed = {request.request_id for request in received if request.subject_id not in case_keys}
+    for request in received:
+        if request.subject_id in data_keys and request.request_id not in closed:
+            place = Place("request", request.request_id, "account")
+            try:
+                accounts[request.request_id] = open_text(data_keys[request.subject_id], place, request.account)
+            except SealBroken:  # must hold nobody else up
+                closed.add(request.request_id)
+    return accounts, frozenset(closed)
 
 
 async def measure_deadlines(db: Database, zone: tzinfo) -> None:

@@ -1,92 +1,12 @@
 """Whose request it is: a person who was erased comes back as somebody new, however soon."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
-
 import asyncpg
 import pytest
-import pytest_asyncio
 
-from habeas.chassis.batch import Batch
-from habeas.chassis.clock import FakeClock
-from habeas.chassis.database import Database, Transaction
-from habeas.chassis.ids import uuid7
-from habeas.chassis.message import Message
-from habeas.chassis.settings import ChassisSettings, Environment
-from habeas.contracts import topics
-from habeas.contracts.platform import RequestSubmitted
-from habeas.contracts.vocabulary import Right
-from habeas.datamap.policy import load_policy
-from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, open_text
-from habeas.sealing.kek import KeyRing, new_key_ring
-from habeas_demo.generator import PLATFORM_DIR
-from habeas_embedded.provision import Access
-from request_intake import handlers, store
-from request_intake.handlers import Desk
-
-NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
-
-
-@dataclass
-class Counter:
-    """request-intake at its database, and the executor's right to destroy keys."""
-
-    db: Database
-    executor: Database
-    desk: Desk
-
-    async def submit(self, account_id: str) -> UUID:
-        """Take a submission; gives the subject that it was taken for."""
-        request_id = uuid7(self.desk.clock)
-        event = RequestSubmitted(
-            request_id=request_id, right=Right.ACCESS, account_id=account_id, received_at=NOW, channel="web"
-        )
-        message = Message(1, request_id, topics.DSR_REQUESTS, event.type, b"k", None, NOW, 0, event.encode(), event)
-        async with self.db.transaction("test-submit") as tx:
-            await handlers.on_request_submitted(Batch([message], {}), tx, self.desk)
-        rows = await self.db.read(
-            "test-look", "SELECT subject_id, account FROM request_intake.requests WHERE request_id = $1", request_id
-        )
-        subject: UUID = rows[0]["subject_id"]
-        async with self.db.transaction("test-open") as tx:
-            keys = await self.desk.keys.read(tx, [subject], KeyKind.DATA)
-        place = Place("request", request_id, "account")
-        assert open_text(keys[UUID(bytes=subject.bytes)], place, rows[0]["account"]) == account_id
-        return subject
-
-    async def destroy(self, subject_id: UUID) -> None:
-        """Do what ends an erasure; nobody has told request-intake of it yet."""
-        async with self.executor.transaction("test-destroy") as tx:
-            await self.desk.keys.destroy(tx, [subject_id], KeyKind.DATA)
-
-    async def keyed(self, subject_id: UUID) -> set[KeyKind]:
-        """Say which keys the subject has."""
-        async with self.db.transaction("test-keys") as tx:
-            return {kind for kind in KeyKind if await self.desk.keys.read(tx, [subject_id], kind)}
-
-
-@pytest_asyncio.fixture
-async def counter(database: Access) -> AsyncIterator[Counter]:
-    """Both services' own roles on a migrated database of this test alone."""
-    clock = FakeClock(NOW)
-    ring = KeyRing(new_key_ring())
-    opened = []
-    for service in ("request-intake", "erasure-executor"):
-        settings = ChassisSettings.model_validate(
-            {
-                "environment": Environment.DEVELOPMENT,
-                "kafka_bootstrap": "127.0.0.1:1",
-                "database_dsn": database.dsn(service),
-            }
-        )
-        opened.append(await Database.open(settings, service.replace("-", "_"), clock))
-    policy = load_policy(PLATFORM_DIR / "policy.yaml")
-    desk = Desk(policy, KeyStore(ring, clock.now), Fingerprinter(ring), clock, timedelta(seconds=300))
-    yield Counter(opened[0], opened[1], desk)
-    for each in opened:
-        await each.close()
+from habeas.chassis.database import Transaction
+from habeas.sealing import KeyKind
+from request_intake import store
+from tests.integration.request_intake.conftest import Counter
 
 
 async def test_requests_of_one_person_have_one_subject(counter: Counter) -> None:

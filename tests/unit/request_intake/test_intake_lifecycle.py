@@ -69,6 +69,17 @@ def test_opening_an_erasure_flags_first_and_lets_work_begin() -> None:
     assert [fact.action for fact in decision.facts] == [Action.REQUEST_VERIFIED]
 
 
+def test_what_does_not_open_stays_received_and_says_so_once() -> None:
+    """The reason is told the first time, and is gone once the request opens after all."""
+    stuck = lifecycle.leave_closed(a_request())
+    assert (stuck.request.state, stuck.request.stuck_reason) == (State.RECEIVED, StuckReason.KEY_MISSING)
+    assert [(fact.action, fact.outcome) for fact in stuck.facts] == [(Action.REQUEST_STUCK, "key_missing")]
+    assert lifecycle.leave_closed(stuck.request) == lifecycle.Decision(stuck.request)
+    for verified in (True, False):
+        request = replace(stuck.request, is_verified=verified)
+        assert lifecycle.open_request(request, CONTACT, PRINT, NOW).request.stuck_reason is None
+
+
 def test_a_person_who_is_not_known_waits() -> None:
     """Without a good attestation nobody is told to work: the request waits for proof of identity (Art. 12(6))."""
     decision = lifecycle.open_request(a_request(is_verified=False), CONTACT, PRINT, NOW)

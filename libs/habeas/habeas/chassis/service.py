@@ -127,6 +127,20 @@ class Service:
 
         self._sweepers.append(build)
 
+    def seldom(
+        self,
+        seconds: float,
+        sweep: Callable[Concatenate[Database, P], Awaitable[Swept]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Run a sweep on start, then this often, whatever is handled."""
+
+        def build(database: Database) -> Sweep:
+            return Sweep(sweep.__name__, seconds, lambda: sweep(database, *args, **kwargs), self.clock, is_woken=False)
+
+        self._sweepers.append(build)
+
     def follow(self, build: Callable[[Database], Follower]) -> None:
         """Read one partition strictly in order, with a position that the handler keeps."""
         self._followers.append(build)
@@ -319,7 +333,7 @@ class Service:
     def _handled(self, by: Sweep | None = None) -> None:
         """Something was done that sweeps may have been waiting for."""
         for sweep in self._sweeps:
-            if sweep is not by:
+            if sweep is not by and sweep.is_woken:
                 sweep.wake.set()
 
     def _start(self, running: _Running) -> list["asyncio.Task[None]"]:

@@ -27,13 +27,14 @@ class Swept:
 
 @dataclass(slots=True)
 class Sweep:
-    """One sweep with its interval; handled messages wake it before its time."""
+    """One sweep with its interval; handled messages wake it before its time, if ``is_woken``."""
 
     name: str
     every_s: float
     once: Callable[[], Awaitable[Swept]]
     clock: Clock
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    is_woken: bool = True
     ended_at: float | None = None  # monotonic; when a run last ended well
 
     async def run(
