@@ -1,13 +1,16 @@
 """Delivery on real servers: two toy services, killed and stopped at any moment, and what must hold of their events afterwards."""
 
 import asyncio
+import os
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
 import pytest_asyncio
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from habeas.chassis.clock import SystemClock
 from habeas.contracts import topics
@@ -20,6 +23,7 @@ from tests.support.delivery import NOON, headers_of, new_id
 from tests.support.toy_fleet import PAIR, Toys, paired
 
 STOP_LIMIT_S = 8.0
+PLACE = TopicPartition(topics.DSR_REQUESTS.name, 0)
 WAIT_S = 45.0  # a replica that is gone for good keeps its partitions for a session of 15 s
 
 
@@ -105,6 +109,54 @@ async def test_sensitive_bytes_leave_kafkas_disk(toys: Toys) -> None:
 
     assert await until(stored, WAIT_S)
     assert await until(lambda: not any(on_disk(toys.servers, canary) for canary in canaries), 30)
+
+
+@pytest_asyncio.fixture
+async def toys_alone(own_servers: Servers) -> AsyncIterator[Toys]:
+    """The pair on servers of its own, for a test that leaves a group without its records."""
+    async with paired(own_servers, stop_timeout_s=STOP_LIMIT_S) as pair:
+        yield pair
+
+
+async def test_records_that_go_while_a_service_stands_still_are_not_passed_over(toys_alone: Toys) -> None:
+    """Kafka drops records that a running service has not taken yet: it ends and says how many, instead of going on behind them."""
+    toys = toys_alone
+    bootstrap = toys.servers.kafka_bootstrap
+
+    async def taken(count: int) -> bool:
+        return bool(await toys.connection.fetchval("SELECT count(*) FROM request_intake.seen") == count)
+
+    await toys.fleet.start(["request-intake"])
+    await submit(bootstrap, 1)
+    assert await until(lambda: taken(1), WAIT_S)
+    intake = toys.fleet.member("request-intake").child
+    os.kill(intake.pid, signal.SIGSTOP)
+    try:
+        last = await submit(bootstrap, 5)
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        await admin.start()
+        await admin.delete_records({PLACE: RecordsToDelete(before_offset=last)})
+        await admin.close()
+    finally:
+        os.kill(intake.pid, signal.SIGCONT)
+    assert await until(lambda: not intake.alive, WAIT_S)
+    assert intake.exit_code == 65
+    assert toys.logged("request-intake", '"event":"consumer.records_gone"')
+    assert not await taken(6)
+
+
+async def submit(bootstrap: str, count: int) -> int:
+    """Send submissions one after the other, each in a batch of its own; gives the offset of the last."""
+    offset = -1
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+        for _ in range(count):
+            event = RequestSubmitted(
+                request_id=new_id(), right=Right.ACCESS, account_id="acc_1", received_at=NOON, channel="web"
+            )
+            headers = list(headers_of(event, at=SystemClock().now()).items())
+            told = await producer.send_and_wait(PLACE.topic, event.encode(), b"k", PLACE.partition, headers=headers)
+            offset = told.offset
+    return offset
 
 
 @pytest.mark.parametrize("first", ["kafka", "postgres"])

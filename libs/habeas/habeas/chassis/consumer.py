@@ -63,6 +63,9 @@ class Consumer:
         self._committed_at = 0.0
         self._offsets: dict[TopicPartition, int] = {}  # stored and not yet committed
         self._reached: dict[TopicPartition, int] = {}
+        self._expected: dict[
+            TopicPartition, int
+        ] = {}  # the record that comes next of a partition that was read already
         self._told_at_ms = 0  # when what was taken last was published
         self._settled: set[TopicPartition] = set()  # partitions that are read from where the database says
         self.seen: Callable[[Records], None] = lambda _: None
@@ -129,6 +132,7 @@ class Consumer:
                 found = await consumer.getmany(
                     timeout_ms=_FETCH_WAIT_MS, max_records=self._settings.inbox_batch_rows_max
                 )
+                await self._look_for_gaps(consumer, found)
             except KafkaError as error:
                 log.event("consumer.kafka_trouble", error=error)
                 await wait_any(stopping, stopping, self._settings.poll_interval_s)
@@ -152,6 +156,7 @@ class Consumer:
         """Look anew from where partitions are to be read: they were given out again, or the database is another one."""
         self._settled = set()
         self._offsets = {}
+        self._expected = {}
 
     async def _settle(self, consumer: "AIOKafkaConsumer") -> None:
         new = sorted(consumer.assignment() - self._settled)
@@ -159,6 +164,23 @@ class Consumer:
             settled = self._settled
             await positions.settle(consumer, self._database, new)
             settled.update(new)  # in vain when everything was unsettled meanwhile
+
+    async def _look_for_gaps(self, consumer: "AIOKafkaConsumer", found: Mapping[TopicPartition, Records]) -> None:
+        """Look anew where a partition is to be read from when Kafka passed over records that it no longer has.
+
+        Offsets also have gaps that are nothing: marks of transactions, compacted records.
+        """
+        passed = {
+            place: self._expected[place]
+            for place, batch in found.items()
+            if batch[0].offset > self._expected.get(place, batch[0].offset)
+        }
+        if passed:
+            try:
+                self._settled -= await positions.gone(consumer, passed)
+            except KafkaError:
+                self.unsettle()  # what was fetched comes again
+                raise
 
     async def _take(self, records: Records, stopping: asyncio.Event) -> bool:
         """Store one batch; False when told to stop while the database was away: its offsets stay where they were."""
@@ -174,6 +196,7 @@ class Consumer:
         ].timestamp  # from the middle, as platforms write what times they like
         if settled is self._settled:  # else these offsets are of an assignment, perhaps of a Kafka, that is no more
             self._offsets.update(reached)
+            self._expected.update(reached)
         self.seen(records)
         metrics.INBOX_RECEIVED_MESSAGES.add(len(records))
         for each in parked:

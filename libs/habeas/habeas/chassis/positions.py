@@ -6,7 +6,7 @@ that are gone from Kafka before they were stored cannot be read any more: that i
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -87,6 +87,16 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
         elif back > 0:
             _tell("consumer.rewound", each, back)
         consumer.seek(each, start.offset)
+
+
+async def gone(consumer: AIOKafkaConsumer, expected: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+    """Give the partitions that no longer have the record expected next. Raises what Kafka raises when it is away."""
+    try:
+        async with asyncio.timeout(_ASK_TIMEOUT_S):
+            first = await consumer.beginning_offsets(list(expected))
+    except TimeoutError as error:
+        raise KafkaTimeoutError from error
+    return {each for each, offset in expected.items() if first[each] > offset}
 
 
 async def _stored(database: Database, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
