@@ -63,9 +63,7 @@ class Consumer:
         self._committed_at = 0.0
         self._offsets: dict[TopicPartition, int] = {}  # stored and not yet committed
         self._reached: dict[TopicPartition, int] = {}
-        self._expected: dict[
-            TopicPartition, int
-        ] = {}  # the record that comes next of a partition that was read already
+        self._expected: dict[TopicPartition, int] = {}  # the offset that comes next
         self._told_at_ms = 0  # when what was taken last was published
         self._settled: set[TopicPartition] = set()  # partitions that are read from where the database says
         self.seen: Callable[[Records], None] = lambda _: None
@@ -177,10 +175,13 @@ class Consumer:
         }
         if passed:
             try:
-                self._settled -= await positions.gone(consumer, passed)
+                lost = await positions.gone(consumer, passed)
             except KafkaError:
                 self.unsettle()  # what was fetched comes again
                 raise
+            for place in lost:
+                self._settled.discard(place)
+                del self._expected[place]
 
     async def _take(self, records: Records, stopping: asyncio.Event) -> bool:
         """Store one batch; False when told to stop while the database was away: its offsets stay where they were."""
