@@ -1,6 +1,7 @@
 """Carries faults out, mends them, keeps the fleet alive between them, and writes down what really happened."""
 
 import asyncio
+import json
 import random
 import resource
 import signal
@@ -8,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -23,6 +25,8 @@ _LOOK_S: Final = 0.2
 _RESTART_PAUSE_S: Final = 0.5
 _SERVER_FILE_BYTES: Final = 8 * 1024 * 1024  # less than a segment of the write-ahead log
 _KEEP: Final = resource.RLIM_INFINITY
+_LAST_BYTES: Final = 65_536
+_EVERYWHERE: Final = {"level", "service", "instance"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,17 @@ class Happened:
     begun_s: float
     ended_s: float
     did: str
+
+
+def last_words(log: Path) -> str:
+    """Give what a process logged last as a warning or worse: the event with its fields, in a line."""
+    raw = log.read_bytes()[-_LAST_BYTES:] if log.exists() else b""
+    for line in reversed(raw.splitlines()):
+        with suppress(ValueError):
+            said = json.loads(line)
+            if isinstance(said, dict) and said.get("level") in {"warning", "error"}:
+                return " ".join(f"{name}={value}" for name, value in said.items() if name not in _EVERYWHERE)
+    return "nothing"
 
 
 @dataclass(slots=True)
@@ -80,7 +95,8 @@ class Nemesis:
         while not stopping.is_set():
             for member in self.ground.fleet.members:
                 if not member.child.alive and member.name not in self._down and not self._locks[member.name].locked():
-                    self.ended.append(f"{member.name} ended by itself with {member.child.exit_code}")
+                    said = last_words(member.child.log)
+                    self.ended.append(f"{member.name} ended by itself with {member.child.exit_code}: {said}")
                     async with self._locks[member.name]:
                         await pause(stopping, _RESTART_PAUSE_S)
                         await self._start_member(member)
