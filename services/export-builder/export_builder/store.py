@@ -49,6 +49,7 @@ KEEP_ATTEMPTS: Final = """
 
 _LOCK_EXPORTS: Final = _EXPORT_COLUMNS + " WHERE export_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
+# In whatever state: one that is just being finished is waited for, and is finished then.
 _LOCK_OF_SUBJECTS: Final = _EXPORT_COLUMNS + " WHERE subject_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
 _LOCK_EXPIRED: Final = (

@@ -36,24 +36,25 @@ async def build_due(db: Database, builder: Builder, vault: Vault, keys: KeyStore
             built, failures = await _build(builder, orders)
     async with db.transaction("exports-finish") as tx:
         locked = await store.lock_exports(tx, [export.export_id for export, _ in orders])
-        # A key that was destroyed meanwhile is not used again: the artefact stays unreadable and the next attempt finds the erasure.
+        # A key that was destroyed meanwhile is not used again: nobody can read the artefact, and the next attempt finds the erasure.
         alive = await keys.read(tx, {export.subject_id for export, _ in orders}, KeyKind.DATA)
         decisions = []
-        overtaken: list[Order] = []
+        unused: list[Order] = []
         for before, order in orders:
             export = locked[before.export_id]
             if export.version != before.version + 1:
-                overtaken.append(order)
+                unused.append(order)
                 continue
             if (error := failures.get(export.export_id)) is not None:
                 decisions.append(lifecycle.fail(export, error.because, error.store, error.table, tx.now))
             elif export.subject_id not in alive:
                 decisions.append(lifecycle.fail(export, StuckReason.KEY_MISSING, None, None, tx.now))
+                unused.append(order)
             else:
                 artefact = _sealed(built[export.export_id], export, data_keys[export.subject_id])
                 decisions.append(lifecycle.complete(export, artefact, (tx.now + kept).date(), tx.now))
         await _save(tx, decisions)
-    for order in overtaken:
+    for order in unused:
         await vault.discard(order)
     return Swept(len(decisions) + settled, more=len(orders) == BATCH_EXPORTS_MAX)
 

@@ -1,0 +1,176 @@
+"""Attempts at exports over a real database: an erasure at any moment leaves no artefact that counts, and no file for long."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from typing_extensions import override
+
+from export_builder import handlers, store, sweeps
+from export_builder.gateways.builder import Builder, Built, Order, Vault
+from export_builder.lifecycle import Export, State
+from habeas.chassis.batch import Batch
+from habeas.chassis.clock import FakeClock
+from habeas.chassis.database import Database, Transaction
+from habeas.chassis.ids import uuid7
+from habeas.chassis.message import Message
+from habeas.chassis.settings import ChassisSettings, Environment
+from habeas.contracts import topics
+from habeas.contracts.erasure_executor import ErasureCompleted
+from habeas.contracts.outcomes import ExportedTable
+from habeas.contracts.vocabulary import Right, StuckReason
+from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, seal_text
+from habeas.sealing.kek import KeyRing, new_key_ring
+from habeas_embedded.provision import Access
+from habeas_embedded.waiting import until
+
+NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+RING = KeyRing(new_key_ring())
+KEPT = timedelta(days=30)
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
+TABLE = ExportedTable(store="platform", table="tasks", category="usage", rows=3)
+
+
+class Press(Builder):
+    """Writes a file for each export without looking into any store; something may happen elsewhere before it is done."""
+
+    def __init__(self, vault: Vault, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._vault = vault
+        self._meanwhile = meanwhile
+
+    @override
+    async def build(self, orders: Sequence[Order], *, portable_only: bool) -> dict[UUID, Built]:
+        for order in orders:
+            self._vault.path(order).write_bytes(b"artefact")
+        if self._meanwhile is not None:
+            await self._meanwhile()
+        return {order.export_id: Built(b"k" * 16, 8, "ab" * 32, (TABLE,)) for order in orders}
+
+
+@dataclass
+class Bench:
+    """export-builder's database, directory and keys, and the executor's right to destroy them."""
+
+    db: Database
+    executor: Database
+    keys: KeyStore
+    vault: Vault
+    directory: Path
+
+    async def begin(self) -> Export:
+        """Take up an export of a person whose keys exist."""
+        clock = self.db.clock
+        request_id, export_id, subject_id = uuid7(clock), uuid7(clock), uuid7(clock)
+        async with self.executor.transaction("test-keys") as tx:
+            data = (await self.keys.create(tx, [subject_id], tx.now))[subject_id].data
+        account = seal_text(data, Place("request", request_id, "account"), "acc_1")
+        export = Export(
+            export_id, request_id, subject_id, Right.ACCESS, State.READY, account, date(2026, 12, 24), NOW, None
+        )
+        async with self.db.transaction("test-begin") as tx:
+            await store.add_exports(tx, [export])
+        return export
+
+    async def sweep(self, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Sweep once."""
+        await sweeps.build_due(self.db, Press(self.vault, meanwhile), self.vault, self.keys, KEPT)
+
+    async def destroy_key(self, subject_id: UUID) -> None:
+        """Do what ends an erasure; nobody has told export-builder of it yet."""
+        async with self.executor.transaction("test-destroy") as tx:
+            await self.keys.destroy(tx, [subject_id], KeyKind.DATA)
+
+    async def hear(self, export: Export) -> None:
+        """Handle the news that the person was erased."""
+        event = ErasureCompleted(
+            request_id=uuid7(self.db.clock), subject_id=export.subject_id, tables=(), erased_at=NOW
+        )
+        message = Message(1, event.request_id, topics.ERASURES, event.type, b"k", None, NOW, 0, event.encode(), event)
+        async with self.db.transaction("test-hear") as tx:
+            await handlers.on_erasure_completed(Batch([message], {}), tx, self.keys)
+
+    async def look(self, export: Export) -> Export:
+        """Read an export."""
+        async with self.db.transaction("test-look") as tx:
+            return (await store.lock_exports(tx, [export.export_id]))[export.export_id]
+
+    def files(self) -> list[str]:
+        """The files that there are."""
+        return sorted(path.name for path in self.directory.iterdir())
+
+
+@pytest_asyncio.fixture
+async def bench(database: Access, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Both services' own roles on a migrated database of this test alone."""
+    clock = FakeClock(NOW)
+    opened = []
+    for service in ("export-builder", "erasure-executor"):
+        settings = ChassisSettings.model_validate(
+            {
+                "environment": Environment.DEVELOPMENT,
+                "kafka_bootstrap": "127.0.0.1:1",
+                "database_dsn": database.dsn(service),
+            }
+        )
+        opened.append(await Database.open(settings, service.replace("-", "_"), clock))
+    directory = tmp_path / "artefacts"
+    yield Bench(opened[0], opened[1], KeyStore(RING, clock.now), Vault(directory), directory)
+    for each in opened:
+        await each.close()
+
+
+async def test_an_export_is_built_once(bench: Bench) -> None:
+    """Completed means: one file, its key sealed, the account forgotten."""
+    export = await bench.begin()
+    await bench.sweep()
+    await bench.sweep()
+    done = await bench.look(export)
+    assert (done.state, done.account, done.exported, done.attempts) == (State.COMPLETED, None, (TABLE,), 1)
+    assert bench.files() == [f"{export.export_id}.1.zip.tink"]
+
+
+async def test_who_is_erased_while_it_is_built_leaves_no_file(bench: Bench) -> None:
+    """The data key is gone when the artefact is ready: it does not count and is deleted, and the next attempt has nothing to hand out."""
+    export = await bench.begin()
+    await bench.sweep(lambda: bench.destroy_key(export.subject_id))
+    stuck = await bench.look(export)
+    assert (stuck.state, stuck.stuck_reason, bench.files()) == (State.STUCK, StuckReason.KEY_MISSING, [])
+    await bench.hear(export)
+    cast("FakeClock", bench.db.clock).advance(timedelta(minutes=5))
+    await bench.sweep()
+    empty = await bench.look(export)
+    assert (empty.state, empty.exported, empty.artefact_key) == (State.COMPLETED, (), None)
+
+
+async def test_news_of_an_erasure_waits_for_the_export_that_is_being_finished(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Key read, artefact not committed yet: whoever hears of the erasure then withdraws the artefact, as of a finished export."""
+    export = await bench.begin()
+    read = KeyStore.read
+    tasks = asyncio.TaskGroup()
+
+    async def meanwhile(keys: KeyStore, tx: Transaction, *args: Any) -> Mapping[UUID, SubjectKey]:
+        found = await read(keys, tx, *args)
+        if tx.name == "exports-finish":
+            await bench.destroy_key(export.subject_id)
+            tasks.create_task(bench.hear(export))
+            assert await until(waits, 10)
+        return found
+
+    async def waits() -> bool:
+        rows = await bench.executor.read("test-waits", WAITING)
+        return bool(rows[0]["count"])
+
+    monkeypatch.setattr(KeyStore, "read", meanwhile)
+    async with tasks:
+        await bench.sweep()
+    assert (await bench.look(export)).state is State.WITHDRAWING
+    await sweeps.delete_withdrawn(bench.db, bench.vault)
+    assert ((await bench.look(export)).state, bench.files()) == (State.DELETED, [])
