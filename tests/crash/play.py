@@ -73,6 +73,7 @@ _EXPIRE_ONE: Final = """
      WHERE export_id = (SELECT export_id FROM export_builder.exports WHERE state = 'completed' ORDER BY completed_at LIMIT 1)
     RETURNING export_id
 """
+_BUILT: Final = "SELECT count(*) FROM export_builder.exports WHERE state = 'completed'"
 _HELD_BY_THE_OTHER: Final = """
     SELECT count(*) FROM notification_mailer.messages WHERE holder = 1 AND state IN ('sending', 'dot')
 """
@@ -328,8 +329,16 @@ async def _log_made_anew(play: Play, _: Replica) -> None:
         await play.stage.habeas.execute("UPDATE audit_ledger.head SET position = 1000000000")
 
 
-async def _expire_one(play: Play, _: Replica) -> None:
-    """An artefact was promised until before today."""
+async def _expire_one(play: Play, replica: Replica) -> None:
+    """An artefact was promised until before today. One has to be built first, if there is none."""
+
+    async def is_built() -> bool:
+        return bool(await play.number(_BUILT))
+
+    if not await is_built():
+        replica.start()
+        await until(is_built, CASE_LIMIT_S)
+        await replica.kill()
     async with play._connections:
         export_id = await play.stage.habeas.fetchval(_EXPIRE_ONE)
     if export_id is not None:
