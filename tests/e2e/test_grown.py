@@ -60,7 +60,7 @@ PLAN: Final = re.compile(r"@habeas LOG:  duration: [\d.]+ ms  plan:\n(.*?\n\t\})
 @pytest_asyncio.fixture(loop_scope="session")
 async def stage() -> AsyncIterator[Stage]:
     """A fleet of its own: its history is made up afterwards."""
-    async with raised(f"tests-grown-{os.getpid()}") as stage:
+    async with raised(f"tests-grown-{os.getpid()}", database_settings=EXPLAINED) as stage:
         yield stage
 
 
@@ -156,8 +156,6 @@ async def test_what_is_over_is_not_read(stage: Stage) -> None:
     found: last, a statement that counts all requests.
     """
     log = PlanLog(stage)
-    await stage.habeas.execute(EXPLAINED)
-    await restart(stage)
     await play(stage, "1")
     for table in GROWING:
         await grow(stage, table)

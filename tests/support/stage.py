@@ -225,8 +225,12 @@ async def raised(
     programs: Mapping[str, tuple[str, ...]] | None = None,
     shared: Mapping[str, str] | None = None,
     replicas: Mapping[str, int] | None = None,
+    database_settings: str = "",
 ) -> AsyncIterator[Stage]:
-    """Start a stage and take it down at the end; `name` is that of its run, what has no word of its own is as in FleetPlan."""
+    """Start a stage and take it down at the end; `name` is that of its run, what has no word of its own is as in FleetPlan.
+
+    `database_settings` is SQL that an administrator runs before any service connects.
+    """
     clock = SystemClock()
     now = clock.now()
     services = tuple(services)
@@ -238,6 +242,8 @@ async def raised(
             create_topics(servers.kafka_bootstrap),
         )
         await keep_journal(access.owner_dsn, (service.replace("-", "_") for service in SERVICES))
+        habeas = await _connected(stack, access.admin_dsn)
+        await habeas.execute(database_settings)
         issuer = new_issuer("accounts-tests")
         policy = servers.run.directory / "policy.yaml"
         text = (PLATFORM_DIR / "policy.yaml").read_text(encoding="utf-8")
@@ -258,7 +264,6 @@ async def raised(
             Publisher(servers.kafka_bootstrap, source=issuer.name, issuer=issuer, clock=clock)
         )
         heard = await stack.enter_async_context(Heard(servers.kafka_bootstrap))
-        habeas = await _connected(stack, access.admin_dsn)
         owner = await _connected(stack, platform.owner_dsn)
         people = (person for person in platform.loaded.people if person.closed_at is None and not person.old_customer)
         yield Stage(servers, access, platform, fleet, issuer, publisher, heard, habeas, owner, clock, services, people)
