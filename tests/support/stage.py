@@ -243,7 +243,8 @@ async def raised(
         )
         await keep_journal(access.owner_dsn, (service.replace("-", "_") for service in SERVICES))
         habeas = await _connected(stack, access.admin_dsn)
-        await habeas.execute(database_settings)
+        if database_settings:
+            await habeas.execute(database_settings)
         issuer = new_issuer("accounts-tests")
         policy = servers.run.directory / "policy.yaml"
         text = (PLATFORM_DIR / "policy.yaml").read_text(encoding="utf-8")
