@@ -18,7 +18,7 @@ from habeas.chassis.sweep import Swept
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.errors import NotErased, StoreError, StoreRefused
-from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, SealBroken, open_text
+from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, try_open_text
 
 BATCH_ERASURES_MAX: Final = 250
 
@@ -94,10 +94,11 @@ async def _open_accounts(
         if erasure.account is None or erasure.subject_id not in found:
             continue
         place = Place("request", erasure.request_id, "account")
-        try:
-            accounts[erasure.request_id] = open_text(found[erasure.subject_id], place, erasure.account)
-        except SealBroken:  # must hold nobody else up
+        account = try_open_text(found[erasure.subject_id], place, erasure.account)
+        if account is None:
             broken.add(erasure.request_id)
+        else:
+            accounts[erasure.request_id] = account
     return accounts, frozenset(broken)
 
 

@@ -16,7 +16,7 @@ from habeas.chassis.lease import leased
 from habeas.chassis.sweep import Swept
 from habeas.contracts.vocabulary import Right, StuckReason
 from habeas.datamap.errors import StoreError
-from habeas.sealing import KeyKind, KeyStore, Place, SealBroken, SubjectKey, open_text, seal
+from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, seal, try_open_text
 
 BATCH_EXPORTS_MAX: Final = 50
 _BATCH_DELETES_MAX: Final = 200
@@ -126,12 +126,8 @@ async def _build(
 def _order(export: Export, key: SubjectKey) -> Order | None:
     """Give what is to be built; None when the account does not open with the person's key, which must hold nobody else up."""
     place = Place("request", export.request_id, "account")
-    try:
-        return Order(
-            export.export_id, export.attempts + 1, export.request_id, open_text(key, place, export.account or "")
-        )
-    except SealBroken:
-        return None
+    account = try_open_text(key, place, export.account or "")
+    return None if account is None else Order(export.export_id, export.attempts + 1, export.request_id, account)
 
 
 def _sealed(artefact: Built, export: Export, key: SubjectKey) -> Artefact:

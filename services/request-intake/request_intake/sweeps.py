@@ -14,7 +14,7 @@ from habeas.chassis.redaction import named
 from habeas.chassis.sweep import Swept
 from habeas.contracts.vocabulary import Right
 from habeas.datamap.postgres import ContactDetails
-from habeas.sealing import KeyKind, KeyStore, Place, SealBroken, SubjectKey, open_text, seal_json
+from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, seal_json, try_open_text
 from request_intake import lifecycle, store
 from request_intake.gateways import AddressBook
 from request_intake.lifecycle import Request, State
@@ -79,10 +79,11 @@ def _accounts(
     for request in received:
         if request.subject_id in data_keys and request.request_id not in closed:
             place = Place("request", request.request_id, "account")
-            try:
-                accounts[request.request_id] = open_text(data_keys[request.subject_id], place, request.account)
-            except SealBroken:  # must hold nobody else up
+            account = try_open_text(data_keys[request.subject_id], place, request.account)
+            if account is None:
                 closed.add(request.request_id)
+            else:
+                accounts[request.request_id] = account
     return accounts, frozenset(closed)
 
 

@@ -54,7 +54,7 @@ async def test_published_log_verifies_at_every_size(ledger: Ledger, tmp_path: Pa
         earlier=[Earlier(str(at), note) for at, note in enumerate(notes)],
     )
     assert report.size == report.entries == 520
-    assert report.of(Check.CONSISTENCY).verdict is Verdict.PASS
+    assert report.of(Check.CONSISTENCY).verdict is Verdict.PASSED
     assert not (ledger.directory.path / "tile" / "entries" / "000.p").exists()
     for name in ("tile/entries/000", "tile/0/001", "tile/entries/002.p/8", "tile/1/000.p/2", "checkpoint"):
         file = ledger.directory.path / name

@@ -15,7 +15,6 @@ from erasure_executor.lifecycle import Erasure, State
 from habeas.chassis.clock import FakeClock
 from habeas.chassis.database import Database
 from habeas.chassis.ids import uuid7
-from habeas.chassis.settings import ChassisSettings, Environment
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import StuckReason, TableResult
 from habeas.datamap.errors import StoreError, StoreRefused, StoreUnavailable, Unavailability
@@ -23,6 +22,7 @@ from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, seal_text
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_embedded.provision import Access
 from habeas_embedded.waiting import until
+from tests.support.databases import opened
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 RING = KeyRing(new_key_ring())
@@ -118,14 +118,7 @@ class Bench:
 async def bench(database: Access) -> AsyncIterator[Bench]:
     """A service's own role on a migrated database of this test alone."""
     clock = FakeClock(NOW)
-    settings = ChassisSettings.model_validate(
-        {
-            "environment": Environment.DEVELOPMENT,
-            "kafka_bootstrap": "127.0.0.1:1",
-            "database_dsn": database.dsn("erasure-executor"),
-        }
-    )
-    db = await Database.open(settings, "erasure_executor", clock)
+    db = await opened(database, "erasure-executor", clock)
     yield Bench(db, clock, KeyStore(RING, clock.now), Fingerprinter(RING))
     await db.close()
 

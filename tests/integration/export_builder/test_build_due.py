@@ -20,7 +20,6 @@ from habeas.chassis.clock import FakeClock
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.ids import uuid7
 from habeas.chassis.message import Message
-from habeas.chassis.settings import ChassisSettings, Environment
 from habeas.contracts import topics
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.outcomes import ExportedTable
@@ -29,6 +28,7 @@ from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, seal_text
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_embedded.provision import Access
 from habeas_embedded.waiting import until
+from tests.support.databases import opened
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 RING = KeyRing(new_key_ring())
@@ -109,20 +109,12 @@ class Bench:
 async def bench(database: Access, tmp_path: Path) -> AsyncIterator[Bench]:
     """Both services' own roles on a migrated database of this test alone."""
     clock = FakeClock(NOW)
-    opened = []
-    for service in ("export-builder", "erasure-executor"):
-        settings = ChassisSettings.model_validate(
-            {
-                "environment": Environment.DEVELOPMENT,
-                "kafka_bootstrap": "127.0.0.1:1",
-                "database_dsn": database.dsn(service),
-            }
-        )
-        opened.append(await Database.open(settings, service.replace("-", "_"), clock))
+    own = await opened(database, "export-builder", clock)
+    executor = await opened(database, "erasure-executor", clock)
     directory = tmp_path / "artefacts"
-    yield Bench(opened[0], opened[1], KeyStore(RING, clock.now), Vault(directory), directory)
-    for each in opened:
-        await each.close()
+    yield Bench(own, executor, KeyStore(RING, clock.now), Vault(directory), directory)
+    await own.close()
+    await executor.close()
 
 
 async def test_an_export_is_built_once(bench: Bench) -> None:

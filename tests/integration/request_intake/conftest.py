@@ -14,7 +14,6 @@ from habeas.chassis.clock import FakeClock
 from habeas.chassis.database import Database
 from habeas.chassis.ids import uuid7
 from habeas.chassis.message import Message
-from habeas.chassis.settings import ChassisSettings, Environment
 from habeas.contracts import topics
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.vocabulary import Right
@@ -25,6 +24,7 @@ from habeas_demo.generator import PLATFORM_DIR
 from habeas_embedded.provision import Access
 from request_intake import handlers
 from request_intake.handlers import Desk
+from tests.support.databases import opened
 
 NOW: Final = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 
@@ -73,20 +73,12 @@ async def counter(database: Access) -> AsyncIterator[Counter]:
     """Both services' own roles on a migrated database of this test alone."""
     clock = FakeClock(NOW)
     ring = KeyRing(new_key_ring())
-    opened = []
-    for service in ("request-intake", "erasure-executor"):
-        settings = ChassisSettings.model_validate(
-            {
-                "environment": Environment.DEVELOPMENT,
-                "kafka_bootstrap": "127.0.0.1:1",
-                "database_dsn": database.dsn(service),
-            }
-        )
-        opened.append(await Database.open(settings, service.replace("-", "_"), clock))
+    own = await opened(database, "request-intake", clock)
+    executor = await opened(database, "erasure-executor", clock)
     policy = load_policy(PLATFORM_DIR / "policy.yaml")
     desk = Desk(policy, KeyStore(ring, clock.now), Fingerprinter(ring), clock, timedelta(seconds=300))
     owner = await asyncpg.connect(database.admin_dsn)
-    yield Counter(opened[0], opened[1], desk, owner)
+    yield Counter(own, executor, desk, owner)
     await owner.close()
-    for each in opened:
-        await each.close()
+    await own.close()
+    await executor.close()

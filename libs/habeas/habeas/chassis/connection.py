@@ -26,7 +26,7 @@ class Connection(asyncpg.Connection):
         known = _KNOWN.get(wanted)
         if known is not None:
             return known, _NOT_ASKED
-        types, statement = await super()._introspect_types(wanted, timeout)  # type: ignore[misc]  # private to the driver
+        types, statement = await super()._introspect_types(wanted, timeout)  # type: ignore[misc]  # asyncpg-stubs leave out what is private; there is no public hook
         if all(oid < _ASSIGNED_BY_HAND for oid in wanted):
             _KNOWN[wanted] = types
         return types, statement

@@ -120,7 +120,7 @@ class Transaction:
         self.statements += 1
         return await self._connection.fetchrow(self._comment + sql, *args)
 
-    async def fetchval(self, sql: str, *args: object) -> Any:  # noqa: ANN401 -- a column of any type
+    async def fetchval(self, sql: str, *args: object) -> Any:  # noqa: ANN401 -- the statement decides the type, and its caller knows it
         """Run one statement and give the first column of its first row."""
         self.statements += 1
         return await self._connection.fetchval(self._comment + sql, *args)
@@ -290,7 +290,7 @@ class Database:
                 metrics.TRANSACTION_REPEATED_TRANSACTIONS.add(transaction=_label(name))
                 if number == _ATTEMPTS_MAX - 1:
                     raise
-                await asyncio.sleep(random.uniform(0, _BACKOFF_FIRST_S * 2**number))  # noqa: S311 -- jitter
+                await asyncio.sleep(random.uniform(0, _BACKOFF_FIRST_S * 2**number))  # noqa: S311 -- spreads repetitions out, nothing secret
         message = "the loop above returns or raises"
         raise Invariant(message)
 

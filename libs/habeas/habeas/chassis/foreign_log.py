@@ -7,9 +7,9 @@ message of each logger is let through a few times and then at long intervals, wi
 """
 
 import builtins
+import inspect
 import logging
 import re
-import sys
 from collections.abc import Callable
 from functools import cache
 from types import FrameType
@@ -132,12 +132,12 @@ def _words(record: logging.LogRecord) -> Words:
 
 
 def _frame_of(record: logging.LogRecord) -> FrameType | None:
-    frame = sys._getframe()  # noqa: SLF001 -- the standard library's logging finds the caller in the same way
+    frame = inspect.currentframe()
     for _ in range(_FRAMES_MAX):
+        if frame is None:
+            return None
         if frame.f_code.co_filename == record.pathname and frame.f_code.co_name == record.funcName:
             return frame
-        if frame.f_back is None:
-            return None
         frame = frame.f_back
     return None
 

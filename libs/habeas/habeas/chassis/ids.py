@@ -16,7 +16,8 @@ _RAND_A_MAX: Final = 0xFFF  # all 12 bits of the field
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
-_VERSION_AND_VARIANT: Final = 0x7 << 76 | 0b10 << 62
+_VERSION: Final = 7
+_VERSION_AND_VARIANT: Final = _VERSION << 76 | 0b10 << 62
 _COUNTER_BITS: Final = 42  # rand_a (12 bits) and the first 30 bits of rand_b
 _COUNTER_LOW_BITS: Final = 30
 _COUNTER_LOW_MAX: Final = (1 << _COUNTER_LOW_BITS) - 1
@@ -118,7 +119,7 @@ def uuid7s(clock: Clock, count: int) -> list[UUID]:
 
 def time_of(identifier: UUID) -> datetime | None:
     """Give the millisecond in which a UUIDv7 was made; None for every other version or variant."""
-    if identifier.version != 7:  # noqa: PLR2004 -- the version's number is its name
+    if identifier.version != _VERSION:
         return None
     try:
         return _EPOCH + (identifier.int >> 80) * _MILLISECOND

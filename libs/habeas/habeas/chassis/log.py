@@ -122,9 +122,8 @@ def event(name: str, /, *, severity: LogLevel | None = None, **fields: object) -
     if trace.is_valid:
         line["trace_id"] = f"{trace.trace_id:032x}"
     for key, value in fields.items():
-        if key not in _known_names:
-            key = _check(key)  # noqa: PLW2901 -- the key that is written is the checked one
-        line[key if key not in line else f"field.{key}"] = clean(value)
+        checked = key if key in _known_names else _check(key)
+        line[checked if checked not in line else f"field.{checked}"] = clean(value)
     try:
         _log.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
     except OSError:

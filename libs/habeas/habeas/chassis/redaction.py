@@ -18,7 +18,7 @@ from uuid import UUID
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
-REDACTED: Final = "‹redacted›"  # noqa: RUF001 -- marks that cannot be confused with a value in quotes
+REDACTED: Final = "\u2039redacted\u203a"  # single angle marks, which no value in quotes can be confused with
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_.\-:/ ]{0,80}")
 _MEMBERS_MAX: Final = 50

@@ -43,6 +43,7 @@ from habeas.contracts.topics import Topic
 
 E = TypeVar("E", bound=Event)
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _EXIT_OVERDUE: Final = 75
 _EXIT_FAILED: Final = 70
@@ -121,11 +122,7 @@ class Service:
         **kwargs: P.kwargs,
     ) -> None:
         """Run a sweep on start, then at least this often; handled messages wake it before."""
-
-        def build(database: Database) -> Sweep:
-            return Sweep(sweep.__name__, seconds, lambda: sweep(database, *args, **kwargs), self.clock)
-
-        self._sweepers.append(build)
+        self._add_sweep(sweep.__name__, seconds, lambda database: sweep(database, *args, **kwargs), is_woken=True)
 
     def seldom(
         self,
@@ -135,11 +132,14 @@ class Service:
         **kwargs: P.kwargs,
     ) -> None:
         """Run a sweep on start, then this often, whatever is handled."""
+        self._add_sweep(sweep.__name__, seconds, lambda database: sweep(database, *args, **kwargs), is_woken=False)
 
-        def build(database: Database) -> Sweep:
-            return Sweep(sweep.__name__, seconds, lambda: sweep(database, *args, **kwargs), self.clock, is_woken=False)
-
-        self._sweepers.append(build)
+    def _add_sweep(
+        self, name: str, seconds: float, once: Callable[[Database], Awaitable[Swept]], *, is_woken: bool
+    ) -> None:
+        self._sweepers.append(
+            lambda database: Sweep(name, seconds, partial(once, database), self.clock, is_woken=is_woken)
+        )
 
     def follow(self, build: Callable[[Database], Follower]) -> None:
         """Read one partition strictly in order, with a position that the handler keeps."""
@@ -230,8 +230,7 @@ class Service:
                 raise
             return database
 
-        found: Database | None = await self._await("database", ready, (*TRANSIENT, migrations.SchemaNotReady))
-        return found
+        return await self._await("database", ready, (*TRANSIENT, migrations.SchemaNotReady))
 
     async def _kafka_there(self) -> bool:
         async def topics_there() -> bool:
@@ -289,10 +288,10 @@ class Service:
     async def _await(
         self,
         what: str,
-        attempt: Callable[[], Coroutine[Any, Any, Any]],
+        attempt: Callable[[], Awaitable[T]],
         trouble: tuple[type[BaseException], ...],
         pause_s: float = 0.2,
-    ) -> Any:  # noqa: ANN401 -- what the attempt gives
+    ) -> T | None:
         deadline = self.clock.monotonic() + self.settings.start_timeout_s
         while not self.stopping.is_set():
             try:

@@ -376,7 +376,7 @@ class Worker:
     def _next_attempt(self, attempts: int, now: datetime) -> datetime:
         """Exponential backoff with full jitter above half, so that a crowd of retries spreads out."""
         longest = min(self._settings.retry_max_s, self._settings.retry_first_s * 2 ** min(attempts, 30))
-        return now + timedelta(seconds=random.uniform(longest / 2, longest))  # noqa: S311 -- jitter
+        return now + timedelta(seconds=random.uniform(longest / 2, longest))  # noqa: S311 -- nothing secret
 
     def _tell(
         self, rows: Sequence[Arrived], done: Sequence[int], parked: Mapping[int, Defect], waiting: Mapping[int, str]

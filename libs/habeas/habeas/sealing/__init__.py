@@ -15,7 +15,7 @@ from habeas.sealing.intake_box import (
 from habeas.sealing.kek import EnvironmentKek, FileKek, KekProvider, KekSettings, new_key_ring, open_kek
 from habeas.sealing.keys import KeyKind, SubjectKey, SubjectKeys
 from habeas.sealing.protector import Protector
-from habeas.sealing.seal import Place, open_json, open_sealed, open_text, seal, seal_json, seal_text
+from habeas.sealing.seal import Place, open_json, open_sealed, open_text, seal, seal_json, seal_text, try_open_text
 from habeas.sealing.store import Connection, KeyStore
 
 __all__ = [
@@ -49,4 +49,5 @@ __all__ = [
     "seal_json",
     "seal_text",
     "seal_to_intake",
+    "try_open_text",
 ]
