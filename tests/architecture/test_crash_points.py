@@ -68,8 +68,8 @@ def test_a_point_that_is_taken_away_is_missed(module: str, name: str) -> None:
         ),
         (
             "chassis/positions.py",
-            'database.run("positions-forget", lambda tx: _forget(tx, anew))',
-            'database.change("positions-forget", store.FORGET_POSITIONS)',
+            'database.run("positions-set", lambda tx: _set(tx, anew))',
+            'database.change("positions-set", store.SET_POSITIONS)',
             "database.change in settle is neither a step nor known to be harmless",
         ),
         (

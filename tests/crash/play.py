@@ -369,7 +369,7 @@ PREPARATIONS: Final[Mapping[str, Callable[[Play, Replica], Awaitable[None]]]] = 
     Point.LANES_TAKEN: _leave,
     "notice-watch": _early_change,
     "mails-take-back": _abandon,
-    "positions-forget": _made_anew,
+    "positions-set": _made_anew,
     "log-anew": _log_made_anew,
     "resume-producers": _ask_resume,
 }

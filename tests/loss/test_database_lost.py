@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 import pytest_asyncio
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from habeas.contracts.vocabulary import Right
 from habeas_embedded.postgres import PostgresServer
@@ -24,6 +26,7 @@ from tests.support.toy_fleet import PAIR, Toys, paired
 
 WAIT_S: Final = 60.0
 PAST_UNKNOWN: Final = 65
+TOLD: Final = ("request-intake", "erasure-executor", "export-builder", "notification-mailer")
 
 
 @pytest_asyncio.fixture
@@ -101,7 +104,7 @@ async def test_a_restored_database_is_refused_until_an_operator_decides(tmp_path
             member.wanted = False
         await put_back(postgres, tmp_path / "copy")
         await reconnect(stage)
-        told = [each for each in stage.fleet.members if each.service not in {"retention-sweeper", "audit-ledger"}]
+        told = [each for each in stage.fleet.members if each.service in TOLD]
         assert await until(lambda: not any(each.child.alive for each in told), WAIT_S)
         assert {each.child.exit_code for each in told} == {PAST_UNKNOWN}
         assert all("service.database_restored" in end_of_log(each.child.log, 50) for each in told)
@@ -130,6 +133,8 @@ async def later(stage: Stage) -> None:
     """Wait until everything that Kafka holds was read again; what is about requests that are unknown now waits behind a parked message."""
 
     async def settled() -> bool:
+        if not await everything_read(stage):
+            return False
         waiting = await stage.habeas.fetchval(
             "SELECT (SELECT count(*) FROM request_intake.inbox AS i WHERE state = 'pending'"
             "         AND NOT EXISTS (SELECT FROM request_intake.inbox AS b WHERE b.blocks AND b.key = i.key))"
@@ -142,6 +147,26 @@ async def later(stage: Stage) -> None:
     assert await until(settled, WAIT_S), await stage.troubles()
     reasons = await stage.habeas.fetch("SELECT DISTINCT reason FROM request_intake.inbox WHERE state = 'parked'")
     assert [row["reason"] for row in reasons] == ["unknown_reference"]
+
+
+async def everything_read(stage: Stage) -> bool:
+    """Whether the database knows that every record was stored of every partition that a service had read from before the restore."""
+    options = {"bootstrap_servers": stage.servers.kafka_bootstrap}
+    admin, consumer = AIOKafkaAdminClient(**options), AIOKafkaConsumer(group_id=None, **options)
+    await admin.start()
+    await consumer.start()
+    try:
+        for service in TOLD:
+            committed = await admin.list_consumer_group_offsets(service)
+            ends = await consumer.end_offsets(list(committed))
+            rows = await stage.habeas.fetch(f"SELECT * FROM {service.replace('-', '_')}.positions")
+            stored = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+            if any(stored.get(each, 0) < end for each, end in ends.items()):
+                return False
+        return True
+    finally:
+        await consumer.stop()
+        await admin.close()
 
 
 async def log_holds(stage: Stage, earlier: Path) -> None:

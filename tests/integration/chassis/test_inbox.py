@@ -299,3 +299,16 @@ async def test_what_another_replica_trims_meanwhile_is_not_gone(delivery: Delive
     lost = TrimmedMeanwhile(AsyncMock(), committed=record.offset + 1)
     with pytest.raises(positions.RecordsGone, match=r"^1 records are gone"):
         await positions.settle(cast("Any", lost), delivery.database, [place])
+
+
+async def test_a_partition_made_anew_is_known_from_where_it_begins(delivery: Delivery) -> None:
+    """So that a service that dies before it stores anything of it does not take its old offset in Kafka for a place in the new one."""
+    first, *_, last = records = [record_of(extended(new_id(), 1)) for _ in range(5)]
+    place = TopicPartition(last.topic, last.partition)
+    for record in records:
+        await delivery.receive(record)
+    anew = TrimmedMeanwhile(AsyncMock(), committed=first.offset)
+    await positions.settle(cast("Any", anew), delivery.database, [place])
+    assert anew.sought == {place: first.offset + 1}
+    rows = await delivery.look("SELECT next_offset FROM erasure_executor.positions")
+    assert [row["next_offset"] for row in rows] == [first.offset + 1]

@@ -40,11 +40,12 @@ class Start(NamedTuple):
 def choose(stored: int | None, committed: int | None, first: int, end: int, stored_since: int | None = None) -> Start:
     """Decide from which offset on a partition is read that holds the records ``first`` to ``end - 1``.
 
-    ``stored`` is what the database knows, ``committed`` what the group's offset in Kafka says; either may be unknown. Without a committed
+    ``stored`` is what the database knows, ``committed`` what the group's offset in Kafka says; either may be unknown. A database that
+    knows nothing of a partition whose offset was committed is from before that: it stored nothing of it. Without a committed
     offset, or with a position beyond the end, the partition was made anew (or the group was forgotten): it is read from its beginning.
     ``stored_since`` is what the database knew after ``first`` was asked for: what it had by then was taken away because it was stored.
     """
-    reached = committed if stored is None else stored
+    reached = 0 if stored is None and committed is not None else stored
     safe = reached if stored_since is None else stored_since
     gone = 0 if safe is None else max(0, first - safe)
     if committed is None or reached is None or max(committed, reached) > end:
@@ -77,12 +78,16 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
             _tell("consumer.records_gone", each, start.gone, LogLevel.ERROR)
     if gone := sum(start.gone for start in starts.values()):
         raise RecordsGone(gone)
-    anew = [each for each, start in starts.items() if start.anew and each in stored]
+    anew = {
+        each: start.offset
+        for each, start in starts.items()
+        if start.anew and stored.get(each, start.offset) != start.offset
+    }
     if anew:
-        await database.run("positions-forget", lambda tx: _forget(tx, anew))
+        await database.run("positions-set", lambda tx: _set(tx, anew))
     for each, start in starts.items():
         back = (committed[each] or 0) - start.offset
-        if start.anew and stored.get(each):
+        if each in anew:
             _tell("consumer.partition_anew", each, stored[each])
         elif back > 0:
             _tell("consumer.rewound", each, back)
@@ -118,9 +123,13 @@ def columns(records: "Iterable[ConsumerRecord[bytes, bytes]]") -> tuple[list[str
     )
 
 
-async def _forget(tx: Transaction, partitions: Sequence[TopicPartition]) -> None:
+async def _set(tx: Transaction, offsets: Mapping[TopicPartition, int]) -> None:
+    """Write down where partitions are read from that were made anew; no row would say that nothing was stored from offset 0 on."""
     await tx.execute(
-        store.FORGET_POSITIONS, [each.topic for each in partitions], [each.partition for each in partitions]
+        store.SET_POSITIONS,
+        [each.topic for each in offsets],
+        [each.partition for each in offsets],
+        list(offsets.values()),
     )
 
 

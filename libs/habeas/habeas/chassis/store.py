@@ -114,13 +114,13 @@ FIND_SERVER: Final = """
     SELECT pg_postmaster_start_time() AS started_at, (SELECT system_identifier FROM pg_control_system()) AS system_id
 """
 
-FORGET_POSITIONS: Final = """
-    DELETE FROM positions AS p USING unnest($1::text[], $2::integer[]) AS n (topic, partition)
-     WHERE p.topic = n.topic AND p.partition = n.partition
-"""
-
 SET_POSITION: Final = """
     INSERT INTO positions (topic, partition, next_offset) VALUES ($1, $2, $3)
+    ON CONFLICT (topic, partition) DO UPDATE SET next_offset = EXCLUDED.next_offset
+"""
+
+SET_POSITIONS: Final = """
+    INSERT INTO positions (topic, partition, next_offset) SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[])
     ON CONFLICT (topic, partition) DO UPDATE SET next_offset = EXCLUDED.next_offset
 """
 

@@ -19,7 +19,7 @@ from habeas.cli.output import AS_JSON, say, write_json, write_table
 from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, ConsumerRecord
+    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
     from habeas.chassis.database import Database, Transaction
     from habeas.chassis.history import Entry
@@ -118,7 +118,7 @@ async def _look_at(settings: "ChassisSettings", service: str, database: "Databas
         await read_entries(settings, service, at[0]["next_offset"] if at else None, take)
         _require_chain(service, head, found.entries)
         rows = await database.read("recover-positions", store.FIND_ALL_POSITIONS)
-        found.gone = await _gone(settings, rows)
+        found.gone = await _gone(settings, service, rows)
     return found
 
 
@@ -141,16 +141,17 @@ def _require_chain(service: str, head: Mapping[str, Any], entries: "Sequence[Ent
         seq, link = entry.seq, entry_hash(line)
 
 
-async def _gone(settings: "ChassisSettings", rows: Sequence[Any]) -> list[tuple[str, int, int, int]]:
+async def _gone(settings: "ChassisSettings", service: str, rows: Sequence[Any]) -> list[tuple[str, int, int, int]]:
+    """Count what was never stored of every partition that the service has read from, before or after the restored moment."""
     from aiokafka import TopicPartition
 
     from habeas.contracts.topics import AUDIT_ENTRIES
 
-    positions = {
-        TopicPartition(row["topic"], row["partition"]): row["next_offset"]
-        for row in rows
-        if row["topic"] != AUDIT_ENTRIES.name
-    }
+    positions = dict.fromkeys(await _committed(settings, service), 0)
+    positions |= {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+    positions.pop(
+        TopicPartition(AUDIT_ENTRIES.name, 0), None
+    )  # it says something else, and the service's entries come back
     if not positions:
         return []
     async with _consumer(settings) as consumer:
@@ -162,6 +163,23 @@ async def _gone(settings: "ChassisSettings", rows: Sequence[Any]) -> list[tuple[
         for each, stored in sorted(positions.items())
         if stored < first[each]
     ]
+
+
+async def _committed(settings: "ChassisSettings", service: str) -> "list[TopicPartition]":
+    """Give the partitions whose offsets the service has committed."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    from habeas.chassis.kafka import client_options
+
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        async with asyncio.timeout(_START_S):
+            await admin.start()
+            return [
+                place for place, each in (await admin.list_consumer_group_offsets(service)).items() if each.offset >= 0
+            ]
+    finally:
+        await admin.close()
 
 
 async def _lost_requests(settings: "ChassisSettings") -> list[UUID]:
