@@ -105,7 +105,7 @@ async def test_a_restored_database_is_refused_until_an_operator_decides(tmp_path
         await put_back(postgres, tmp_path / "copy")
         await reconnect(stage)
         told = [each for each in stage.fleet.members if each.service in TOLD]
-        assert await until(lambda: not any(each.child.alive for each in told), WAIT_S)
+        assert await until(lambda: not any(each.child.alive for each in told), WAIT_S), await stage.troubles()
         assert {each.child.exit_code for each in told} == {PAST_UNKNOWN}
         assert all("service.database_restored" in end_of_log(each.child.log, 50) for each in told)
         assert sorted(kind for person in people for kind in stage.mail_kinds(person.email)) == mails
@@ -133,7 +133,7 @@ async def later(stage: Stage) -> None:
     """Wait until everything that Kafka holds was read again; what is about requests that are unknown now waits behind a parked message."""
 
     async def settled() -> bool:
-        if not await everything_read(stage):
+        if await behind(stage):
             return False
         waiting = await stage.habeas.fetchval(
             "SELECT (SELECT count(*) FROM request_intake.inbox AS i WHERE state = 'pending'"
@@ -144,15 +144,16 @@ async def later(stage: Stage) -> None:
         )
         return bool(waiting == 0)
 
-    assert await until(settled, WAIT_S), await stage.troubles()
+    assert await until(settled, WAIT_S), f"{await behind(stage)}\n{await stage.troubles()}"
     reasons = await stage.habeas.fetch("SELECT DISTINCT reason FROM request_intake.inbox WHERE state = 'parked'")
     assert [row["reason"] for row in reasons] == ["unknown_reference"]
 
 
-async def everything_read(stage: Stage) -> bool:
-    """Whether the database knows that every record was stored of every partition that a service had read from before the restore."""
+async def behind(stage: Stage) -> list[str]:
+    """Give the partitions that a service has read from before the restore and of which it has not stored everything again."""
     options = {"bootstrap_servers": stage.servers.kafka_bootstrap}
     admin, consumer = AIOKafkaAdminClient(**options), AIOKafkaConsumer(group_id=None, **options)
+    found = []
     await admin.start()
     await consumer.start()
     try:
@@ -161,12 +162,11 @@ async def everything_read(stage: Stage) -> bool:
             ends = await consumer.end_offsets(list(committed))
             rows = await stage.habeas.fetch(f"SELECT * FROM {service.replace('-', '_')}.positions")
             stored = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
-            if any(stored.get(each, 0) < end for each, end in ends.items()):
-                return False
-        return True
+            found += [f"{service} {each}" for each, end in ends.items() if stored.get(each, 0) < end]
     finally:
         await consumer.stop()
         await admin.close()
+    return found
 
 
 async def log_holds(stage: Stage, earlier: Path) -> None:
