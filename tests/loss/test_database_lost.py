@@ -13,6 +13,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from habeas.cli.brokers import committed_offsets
 from habeas.contracts.vocabulary import Right
 from habeas_embedded.postgres import PostgresServer
 from habeas_embedded.processes import end_of_log
@@ -158,7 +159,7 @@ async def behind(stage: Stage) -> list[str]:
     await consumer.start()
     try:
         for service in TOLD:
-            committed = await admin.list_consumer_group_offsets(service)
+            committed = await committed_offsets(admin, service)
             ends = await consumer.end_offsets(list(committed))
             rows = await stage.habeas.fetch(f"SELECT * FROM {service.replace('-', '_')}.positions")
             stored = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from habeas.chassis.history import AUDIT_PARTITION
+from habeas.cli.brokers import committed_offsets
 from habeas_embedded.fleet import Fleet, FleetPlan
 from habeas_embedded.provision import Access, drop_database, prepare_database, with_database
 from habeas_embedded.servers import Servers
@@ -76,8 +77,11 @@ class Toys:
         return log.is_file() and text.encode() in log.read_bytes()  # there is none before the first start
 
 
-async def forget_history(bootstrap: str) -> None:
-    """Empty the audit topic: to a new database, what services told before on the same Kafka would look like its own lost past."""
+async def forget_history(bootstrap: str, owner: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Let a new database begin where Kafka is now: it would be taken for one that was restored to before all that was told there.
+
+    The audit topic is emptied, and what the services have read of other topics counts as stored.
+    """
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await consumer.start()
@@ -86,6 +90,11 @@ async def forget_history(bootstrap: str) -> None:
         ends = await consumer.end_offsets([AUDIT_PARTITION])
         if ends[AUDIT_PARTITION]:
             await admin.delete_records({AUDIT_PARTITION: RecordsToDelete(before_offset=ends[AUDIT_PARTITION])})
+        for service in PAIR:
+            read = await committed_offsets(admin, service)
+            ends = await consumer.end_offsets(list(read))
+            rows = [(place.topic, place.partition, end) for place, end in ends.items()]
+            await owner.executemany(f"INSERT INTO {service.replace('-', '_')}.positions VALUES ($1, $2, $3)", rows)
     finally:
         await admin.close()
         await consumer.stop()
@@ -100,9 +109,9 @@ async def paired(
     access, _ = await asyncio.gather(
         prepare_database(admin_dsn, f"toys_{secrets.token_hex(6)}"), create_topics(servers.kafka_bootstrap)
     )
-    await forget_history(servers.kafka_bootstrap)
     owner = await asyncpg.connect(access.owner_dsn)
     await owner.execute(MAKE_TOYS)
+    await forget_history(servers.kafka_bootstrap, owner)
     await owner.close()
     nothing = servers.run.directory / "none.yaml"
     shared = {

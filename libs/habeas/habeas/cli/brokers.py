@@ -1,11 +1,15 @@
 """How the command line reaches Kafka: by the same variables as the services."""
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
+    from aiokafka import TopicPartition
+    from aiokafka.admin import AIOKafkaAdminClient
+
     from habeas.chassis.settings import ChassisSettings
 
 _NO_DATABASE = "postgresql:///none?host=/none"  # the chassis' settings want one; nothing is opened by it here
@@ -32,8 +36,24 @@ def client_options(dsn: str | None = None, bootstrap: str | None = None) -> dict
     return options_of(chassis_settings(dsn, bootstrap))
 
 
+async def committed_offsets(admin: "AIOKafkaAdminClient", service: str) -> "dict[TopicPartition, int]":
+    """Give the next offset of each partition that a service has committed. Waits as long as Kafka has no coordinator for it."""
+    from aiokafka.errors import GroupCoordinatorNotAvailableError
+
+    while True:
+        try:
+            found = await admin.list_consumer_group_offsets(service)
+        except (
+            GroupCoordinatorNotAvailableError
+        ):  # a new Kafka makes the topic of offsets when it is asked for the first time
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            return {place: each.offset for place, each in found.items() if each.offset >= 0}
+
+
 _REPLICAS_MAX: Final = 3
 _ASK_MS: Final = 10_000
+_PAUSE_S: Final = 0.1
 
 
 async def missing_topics(dsn: str | None = None) -> list[str]:

@@ -18,7 +18,7 @@ async def lags(bootstrap: str, followed: Mapping[str, int]) -> dict[str, int] | 
 
     from habeas.chassis.kafka import KafkaError
     from habeas.cli import store
-    from habeas.cli.brokers import client_options
+    from habeas.cli.brokers import client_options, committed_offsets
     from habeas.contracts.topics import AUDIT_ENTRIES
 
     options = client_options(bootstrap=bootstrap)
@@ -27,10 +27,7 @@ async def lags(bootstrap: str, followed: Mapping[str, int]) -> dict[str, int] | 
     try:
         async with asyncio.timeout(_LIMIT_S):
             await admin.start()
-            reached: dict[str, dict[TopicPartition, int]] = {}
-            for service in store.SERVICES:
-                offsets = await admin.list_consumer_group_offsets(service)
-                reached[service] = {place: each.offset for place, each in offsets.items() if each.offset >= 0}
+            reached = {service: await committed_offsets(admin, service) for service in store.SERVICES}
             for service, position in followed.items():
                 reached[service][TopicPartition(AUDIT_ENTRIES.name, 0)] = position
             await consumer.start()

@@ -6,7 +6,7 @@ again by themselves; what cannot be brought back is listed, and not one request 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -165,19 +165,17 @@ async def _gone(settings: "ChassisSettings", service: str, rows: Sequence[Any]) 
     ]
 
 
-async def _committed(settings: "ChassisSettings", service: str) -> "list[TopicPartition]":
-    """Give the partitions whose offsets the service has committed."""
+async def _committed(settings: "ChassisSettings", service: str) -> "Iterable[TopicPartition]":
     from aiokafka.admin import AIOKafkaAdminClient
 
     from habeas.chassis.kafka import client_options
+    from habeas.cli.brokers import committed_offsets
 
     admin = AIOKafkaAdminClient(**client_options(settings))
     try:
         async with asyncio.timeout(_START_S):
             await admin.start()
-            return [
-                place for place, each in (await admin.list_consumer_group_offsets(service)).items() if each.offset >= 0
-            ]
+            return await committed_offsets(admin, service)
     finally:
         await admin.close()
 
