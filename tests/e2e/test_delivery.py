@@ -52,7 +52,7 @@ async def test_everything_arrives_once_in_order_whoever_is_killed(toys: Toys) ->
             await toys.fleet.kill(victim)
             await toys.fleet.start_service(victim)
     await toys.want(3)
-    assert await toys.hears(2000, WAIT_S), await toys.heard()
+    assert await toys.hears(2000, WAIT_S), await toys.troubles()
     assert await toys.effects() == {key: list(range(1, 41)) for key in keys}
     left = await toys.connection.fetchrow(
         "SELECT (SELECT count(*) FROM request_intake.outbox WHERE published_at IS NULL) AS unpublished,"

@@ -57,7 +57,7 @@ async def test_services_outlive_restarts_of_postgresql(servers: Servers) -> None
             await end()
             await toys.servers.postgres.start()
             await toys.reconnect()
-        assert await toys.hears(1600, WAIT_S), await toys.heard()
+        assert await toys.hears(1600, WAIT_S), await toys.troubles()
         assert await toys.effects() == {key: list(range(1, 41)) for key in keys}
         assert pids(toys) == before
 
@@ -77,7 +77,7 @@ async def test_services_follow_a_failover(own: Servers) -> None:
             await standby.promote()
             await toys.reconnect(standby.admin_dsn)
             await toys.want(20)
-            assert await toys.hears(1600, WAIT_S), await toys.heard()
+            assert await toys.hears(1600, WAIT_S), await toys.troubles()
             assert await toys.effects() == {key: list(range(1, 41)) for key in keys}
             assert pids(toys) == before
 

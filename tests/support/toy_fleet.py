@@ -11,12 +11,13 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from habeas.chassis.history import AUDIT_PARTITION
-from habeas.cli.brokers import committed_offsets
+from habeas.contracts.topics import CATALOGUE
 from habeas_embedded.fleet import Fleet, FleetPlan
+from habeas_embedded.processes import end_of_log
 from habeas_embedded.provision import Access, drop_database, prepare_database, with_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
@@ -71,6 +72,20 @@ class Toys:
         self.connection.terminate()
         self.connection = await asyncpg.connect(dsn, timeout=10)
 
+    async def troubles(self) -> str:
+        """Say in a few lines what does not go on, for the message of a failed test."""
+        counts = await self.connection.fetchrow(
+            "SELECT (SELECT count(*) FROM erasure_executor.effects) AS effects,"
+            " (SELECT count(*) FROM request_intake.outbox WHERE published_at IS NULL) AS unpublished,"
+            " (SELECT count(*) FROM erasure_executor.inbox) AS unhandled,"
+            " (SELECT count(*) FROM erasure_executor.seen) AS stored"
+        )
+        assert counts is not None
+        logs = [
+            f"-- {each.name}\n{end_of_log(each.child.log, 6)}" for each in self.fleet.members if each.service in PAIR
+        ]
+        return "\n".join([str(dict(counts)), *logs])
+
     def logged(self, service: str, text: str) -> bool:
         """Answer whether a service's log has this text."""
         log = self.fleet.member(service).child.log
@@ -78,26 +93,25 @@ class Toys:
 
 
 async def forget_history(bootstrap: str, owner: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Let a new database begin where Kafka is now: it would be taken for one that was restored to before all that was told there.
+    """Empty all topics, and let a new database know where they end.
 
-    The audit topic is emptied, and what the services have read of other topics counts as stored.
+    What services told before on the same Kafka would look like its own lost past to it, and what they left there it would read.
     """
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await consumer.start()
     await admin.start()
     try:
-        ends = await consumer.end_offsets([AUDIT_PARTITION])
-        if ends[AUDIT_PARTITION]:
-            await admin.delete_records({AUDIT_PARTITION: RecordsToDelete(before_offset=ends[AUDIT_PARTITION])})
-        for service in PAIR:
-            read = await committed_offsets(admin, service)
-            ends = await consumer.end_offsets(list(read))
-            rows = [(place.topic, place.partition, end) for place, end in ends.items()]
-            await owner.executemany(f"INSERT INTO {service.replace('-', '_')}.positions VALUES ($1, $2, $3)", rows)
+        places = [TopicPartition(topic.name, each) for topic in CATALOGUE for each in range(topic.partitions)]
+        ends = {place: end for place, end in (await consumer.end_offsets(places)).items() if end}
+        await admin.delete_records({place: RecordsToDelete(before_offset=end) for place, end in ends.items()})
     finally:
         await admin.close()
         await consumer.stop()
+    ends.pop(AUDIT_PARTITION, None)  # its position says something else
+    for service in PAIR:
+        rows = [(*place, end) for place, end in ends.items()]
+        await owner.executemany(f"INSERT INTO {service.replace('-', '_')}.positions VALUES ($1, $2, $3)", rows)
 
 
 @asynccontextmanager
