@@ -37,15 +37,16 @@ def client_options(dsn: str | None = None, bootstrap: str | None = None) -> dict
 
 
 async def committed_offsets(admin: "AIOKafkaAdminClient", service: str) -> "dict[TopicPartition, int]":
-    """Give the next offset of each partition that a service has committed. Waits as long as Kafka has no coordinator for it."""
+    """Give the next offset of each partition that a service has committed.
+
+    Waits while Kafka has no coordinator for it: a new one makes the topic of offsets when it is asked for the first time.
+    """
     from aiokafka.errors import GroupCoordinatorNotAvailableError
 
     while True:
         try:
             found = await admin.list_consumer_group_offsets(service)
-        except (
-            GroupCoordinatorNotAvailableError
-        ):  # a new Kafka makes the topic of offsets when it is asked for the first time
+        except GroupCoordinatorNotAvailableError:
             await asyncio.sleep(_PAUSE_S)
         else:
             return {place: each.offset for place, each in found.items() if each.offset >= 0}

@@ -101,7 +101,6 @@ async def _look_at(settings: "ChassisSettings", service: str, database: "Databas
     """Read the audit topic from where it was last found in agreement: that position went back with the database."""
     from habeas.chassis.history import AUDIT_PARTITION, read_entries
     from habeas.chassis.store import FIND_AUDIT_HEAD, FIND_POSITION
-    from habeas.cli import store
 
     head = dict((await database.read("recover-head", FIND_AUDIT_HEAD))[0])
     at = await database.read("recover-position", FIND_POSITION, *AUDIT_PARTITION)
@@ -117,8 +116,7 @@ async def _look_at(settings: "ChassisSettings", service: str, database: "Databas
     async with _kafka():
         await read_entries(settings, service, at[0]["next_offset"] if at else None, take)
         _require_chain(service, head, found.entries)
-        rows = await database.read("recover-positions", store.FIND_ALL_POSITIONS)
-        found.gone = await _gone(settings, service, rows)
+        found.gone = await _gone(settings, service, database)
     return found
 
 
@@ -141,28 +139,30 @@ def _require_chain(service: str, head: Mapping[str, Any], entries: "Sequence[Ent
         seq, link = entry.seq, entry_hash(line)
 
 
-async def _gone(settings: "ChassisSettings", service: str, rows: Sequence[Any]) -> list[tuple[str, int, int, int]]:
+async def _gone(settings: "ChassisSettings", service: str, database: "Database") -> list[tuple[str, int, int, int]]:
     """Count what was never stored of every partition that the service has read from, before or after the restored moment."""
-    from aiokafka import TopicPartition
-
-    from habeas.contracts.topics import AUDIT_ENTRIES
-
-    positions = dict.fromkeys(await _committed(settings, service), 0)
-    positions |= {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
-    positions.pop(
-        TopicPartition(AUDIT_ENTRIES.name, 0), None
-    )  # it says something else, and the service's entries come back
-    if not positions:
+    places = sorted({*await _committed(settings, service), *await _positions(database)})
+    if not places:
         return []
     async with _consumer(settings) as consumer:
-        consumer.assign(list(positions))
+        consumer.assign(places)
         async with asyncio.timeout(_START_S):
-            first = await consumer.beginning_offsets(list(positions))
-    return [
-        (each.topic, each.partition, first[each], first[each] - stored)
-        for each, stored in sorted(positions.items())
-        if stored < first[each]
-    ]
+            first = await consumer.beginning_offsets(places)
+    stored = await _positions(database)  # after the beginnings: what was stored and trimmed meanwhile is not gone
+    lost = {each: first[each] - stored.get(each, 0) for each in places}
+    return [(each.topic, each.partition, first[each], count) for each, count in lost.items() if count > 0]
+
+
+async def _positions(database: "Database") -> "dict[TopicPartition, int]":
+    """Give how far partitions were stored; the audit topic's position says something else, and its entries come back."""
+    from aiokafka import TopicPartition
+
+    from habeas.cli import store
+    from habeas.contracts.topics import AUDIT_ENTRIES
+
+    rows = await database.read("recover-positions", store.FIND_ALL_POSITIONS)
+    found = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+    return {place: offset for place, offset in found.items() if place.topic != AUDIT_ENTRIES.name}
 
 
 async def _committed(settings: "ChassisSettings", service: str) -> "Iterable[TopicPartition]":
