@@ -3,11 +3,12 @@
 import asyncio
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer
 
 from habeas.chassis import kafka
 from habeas.chassis.producer import Producer
-from habeas.contracts.topics import REQUESTS
+from habeas.contracts.topics import AUDIT_ENTRIES, REQUESTS
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
 from tests.simulation.contract import Kafka, check_contract
@@ -41,3 +42,30 @@ async def test_kafka_keeps_the_contract_of_the_memory_broker(own_servers: Server
             await check_contract(Kafka(producer, join, leave))
     finally:
         await producer.stop()
+
+
+async def test_a_client_that_fails_to_stop_is_stopped_all_the_same(servers: Servers) -> None:
+    """A request that rests after a failure ends aiokafka's own stop by a CancelledError; nobody was cancelled, and all is closed."""
+    await create_topics(servers.kafka_bootstrap)
+    place = kafka.TopicPartition(AUDIT_ENTRIES.name, 0)
+
+    async def resting() -> AIOKafkaConsumer:
+        consumer = kafka.assigned_consumer(settings(kafka_bootstrap=servers.kafka_bootstrap), "contract")
+        await consumer.start()
+        consumer.assign([place])
+        consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
+        await consumer.getmany(timeout_ms=200)
+        consumer._fetcher._pending_tasks.add(asyncio.get_running_loop().create_task(asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        return consumer
+
+    plain = await resting()
+    with pytest.raises(asyncio.CancelledError):  # the day on which this fails, `stop_consumer` can go
+        await plain.stop()
+    await plain._client.close()
+    consumer = await resting()
+    connections = list(consumer._client._conns.values())
+    assert connections
+    await kafka.stop_consumer(consumer)
+    assert not any(each.connected() for each in connections)
+    await kafka.stop_consumer(consumer)

@@ -3,12 +3,15 @@
 import asyncio
 import gc
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from asyncpg import CannotConnectNowError
 
+from habeas.chassis import history, kafka
 from habeas.chassis.clock import SystemClock
+from habeas.chassis.database import ServerChanged
 from habeas.chassis.producer import Producer
 from habeas.chassis.service import Service
 from habeas.contracts.platform import RetentionTicked
@@ -19,6 +22,9 @@ class NoDatabase:
     """Stands where the database will be."""
 
     clock = SystemClock()
+
+    def __init__(self) -> None:
+        self.server_changed = asyncio.Event()
 
     def on_commit(self, callback: object) -> None:
         """Take the relay's wish to be told."""
@@ -98,6 +104,69 @@ async def test_the_database_may_go_away_while_the_service_starts(monkeypatch: py
         "balance",
         "house",
     ]
+
+
+async def test_another_server_during_the_start_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anybody watches: what is refused on a server that nobody has looked at goes on once its history was verified."""
+    made = service()
+    database = NoDatabase()
+    verified: list[str] = []
+
+    async def verify(_: object, name: str, __: object) -> None:
+        verified.append(name)
+        database.server_changed.clear()
+
+    async def refused(_: object) -> None:
+        if not verified:
+            database.server_changed.set()
+            raise ServerChanged
+
+    monkeypatch.setattr(history, "verify", verify)
+    made.prepare(refused)
+    assert await made._prepared(cast("Any", database))
+    assert verified == ["retention-sweeper"]
+
+
+async def never() -> None:
+    """Wait for what does not come."""
+    await asyncio.Event().wait()
+
+
+async def test_a_job_that_is_cancelled_by_nobody_ends_the_process() -> None:
+    """A CancelledError of something that a job waited for is a failure like any other: no job goes missing in silence."""
+    made = service()
+
+    async def job() -> None:
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
+
+    await made._guard(job())
+    assert isinstance(made._failure, asyncio.CancelledError)
+    assert made.stopping.is_set()
+
+
+async def test_a_job_that_is_cancelled_by_the_stop_is_no_failure() -> None:
+    """The stop cancels what is late."""
+    made = service()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(made._guard(never()))
+        await asyncio.sleep(0)
+        task.cancel()
+    assert task.cancelled()
+    assert made._failure is None
+
+
+async def test_whoever_is_cancelled_while_a_client_stops_is_cancelled() -> None:
+    """The CancelledError of the caller passes; only that of a request of the client's is its own affair."""
+    consumer = AsyncMock()
+    consumer.stop.side_effect = never
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(kafka.stop_consumer(consumer))
+        await asyncio.sleep(0)
+        task.cancel()
+    assert task.cancelled()
+    assert not consumer._client.close.called
 
 
 class StuckProducer:

@@ -111,9 +111,15 @@ class Consumer:
         except BaseException:
             with suppress(KafkaError, OSError, TimeoutError):
                 async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await self.broker.stop()
+                    await self.stop()
             raise
         return True
+
+    async def stop(self) -> None:
+        """Close everything; nothing happens when it is closed. Raises what Kafka raises."""
+        if self.subscriber.consumer is not None:
+            await kafka.stop_consumer(self.subscriber.consumer)
+        await self.broker.stop()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Store what comes until told to stop. Trouble with Kafka is waited out; the client finds its way back by itself."""

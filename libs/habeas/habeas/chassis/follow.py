@@ -126,6 +126,6 @@ def _clock() -> float:
 async def _stopped(consumer: AIOKafkaConsumer) -> None:
     try:
         async with asyncio.timeout(_STOP_TIMEOUT_S):
-            await consumer.stop()
+            await kafka.stop_consumer(consumer)
     except (KafkaError, TimeoutError, OSError) as error:
         log.event("follower.stop_failed", error=error)

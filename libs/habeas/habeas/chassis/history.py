@@ -74,7 +74,7 @@ async def read_entries(
     finally:
         with suppress(*KAFKA_TROUBLE):
             async with asyncio.timeout(_STOP_S):
-                await consumer.stop()
+                await kafka.stop_consumer(consumer)
 
 
 async def _read(

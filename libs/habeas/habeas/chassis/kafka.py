@@ -1,5 +1,6 @@
 """How this fleet speaks to Kafka: the same security options for FastStream and for aiokafka."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiokafka.structs import TopicPartition
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.waiting import is_cancelled
 from habeas.contracts.topics import Topic
 
 
@@ -87,6 +89,20 @@ async def make_topics(options: dict[str, Any], catalogue: Iterable[Topic], repli
         await admin.close()
 
 
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, whether or not it was started; raises what Kafka raises.
+
+    aiokafka cancels its requests and waits for them. One that rested after a failure ends the whole stop by a CancelledError, which must
+    not look as if the caller had been cancelled: the rest of the stop is done here.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        await consumer._client.close()  # noqa: SLF001 -- the step that is left, and there is no other way to it
+
+
 async def trim(settings: ChassisSettings, offsets: dict[TopicPartition, int]) -> None:
     """Move the start of partitions forward, so that earlier records are gone for every reader."""
     admin = AIOKafkaAdminClient(request_timeout_ms=10_000, **client_options(settings))
@@ -122,5 +138,6 @@ __all__ = [
     "client_options",
     "make_topics",
     "missing_topics",
+    "stop_consumer",
     "trim",
 ]

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from habeas.chassis import crash, kafka, log, metrics
 from habeas.chassis.crash import Point
 from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.waiting import is_cancelled
 
 _STOP_TIMEOUT_S: Final = 3.0
 _BATCH_BYTES_MAX: Final = 512 * 1024  # of a topic's max.message.bytes, a mebibyte
@@ -108,7 +109,9 @@ async def _end(producer: AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(_STOP_TIMEOUT_S):
             await producer.stop()
-    except (KafkaError, TimeoutError, OSError) as error:
+    except (KafkaError, TimeoutError, OSError, asyncio.CancelledError) as error:
+        if is_cancelled():  # else it is that of a task of the client's
+            raise
         log.event("producer.stop_failed", error=error)
     else:
         return
@@ -116,5 +119,7 @@ async def _end(producer: AIOKafkaProducer) -> None:
         async with asyncio.timeout(_STOP_TIMEOUT_S):
             await producer._sender.close()  # noqa: SLF001 -- aiokafka has no other way to drop what is unsent
             await producer.client.close()
-    except (KafkaError, TimeoutError, OSError) as error:
+    except (KafkaError, TimeoutError, OSError, asyncio.CancelledError) as error:
+        if is_cancelled():
+            raise
         log.event("producer.drop_failed", error=error)

@@ -35,7 +35,7 @@ from habeas.chassis.relay import Relay
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.sweep import Sweep, Swept
 from habeas.chassis.trim import Trimmer, sensitive
-from habeas.chassis.waiting import wait_any
+from habeas.chassis.waiting import bounded, is_cancelled, wait_any
 from habeas.chassis.watchdog import Deadman, Watchdog
 from habeas.chassis.worker import Handler, Worker
 from habeas.contracts.model import Event
@@ -59,6 +59,7 @@ _REST_S_MAX: Final = 30.0
 _HISTORY_S: Final = 1.0
 _DROP_ROWS_MAX: Final = 10_000
 _KAFKA_TROUBLE: Final = (kafka.KafkaError, OSError, TimeoutError)
+_HISTORY_TROUBLE: Final = (DatabaseRestored, *_KAFKA_TROUBLE, *TRANSIENT)
 _OUTBOX_KEPT: Final = timedelta(days=14)  # longer than any topic keeps records, so that a lost Kafka can be refilled
 _SEEN_KEPT: Final = timedelta(days=21)  # longer than the outbox, so that no replay finds its copies forgotten
 
@@ -248,38 +249,46 @@ class Service:
             return database.is_trusted
 
         async def holds() -> bool:
-            try:
-                await history.verify(self.settings, self.name, database)
-            except DatabaseRestored as error:
-                log.event("service.database_restored", severity=LogLevel.ERROR, entries=error.unknown, error=error)
-                raise
+            await self._verify(database)
             return True
 
         health.ready("history", trusted)
-        return bool(
-            await self._await("history", holds, (DatabaseRestored, *_KAFKA_TROUBLE, *TRANSIENT), pause_s=_HISTORY_S)
-        )
+        return bool(await self._await("history", holds, _HISTORY_TROUBLE, pause_s=_HISTORY_S))
+
+    async def _verify(self, database: Database) -> None:
+        try:
+            await history.verify(self.settings, self.name, database)
+        except DatabaseRestored as error:
+            log.event("service.database_restored", severity=LogLevel.ERROR, entries=error.unknown, error=error)
+            raise
+
+    async def _known_server(self, database: Database) -> None:
+        """During the start nobody watches yet: look at the history again when the database's server has become another one."""
+        if database.server_changed.is_set():
+            await self._verify(database)
 
     async def _prepared(self, database: Database) -> bool:
         """Do what comes before everything else; the database may have gone away again since it was asked."""
 
         async def checked() -> bool:
+            await self._known_server(database)
             for check in self._preparations:
                 await check(database)
             return True
 
-        return bool(await self._await("database", checked, TRANSIENT))
+        return bool(await self._await("database", checked, _HISTORY_TROUBLE))
 
     async def _settled(self, running: _Running) -> bool:
         """Know what supervisors want, take lanes and put the house in order, for which the database has to be there as well."""
 
         async def settled() -> bool:
+            await self._known_server(running.database)
             await running.control.look()
             await running.lanes.balance()
             await self._keep_house(running.database)
             return True
 
-        return bool(await self._await("database", settled, TRANSIENT))
+        return bool(await self._await("database", settled, _HISTORY_TROUBLE))
 
     async def _subscribed(self, running: _Running) -> bool:
         """Join the consumer group; Kafka may have gone away again since it was asked."""
@@ -384,9 +393,9 @@ class Service:
         """A job that raises ends the process: everything it could live with, it has handled itself."""
         try:
             await job
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 -- the reason is kept and told at the end
+        except BaseException as error:
+            if is_cancelled():
+                raise
             self._failure = self._failure or error
             self.stopping.set()
 
@@ -399,10 +408,10 @@ class Service:
         if late:
             await asyncio.wait(late, timeout=1)
         if running.consumer is not None:
-            await _bounded(running.consumer.broker.stop(), part_s)
-        await _bounded(self._drain(running.relay), part_s / 2)
-        await asyncio.gather(*(_bounded(producer.stop(), part_s / 2) for producer in running.producers))
-        await _bounded(running.lanes.leave(), part_s / 2)
+            await bounded(running.consumer.stop(), part_s)
+        await bounded(self._drain(running.relay), part_s / 2)
+        await asyncio.gather(*(bounded(producer.stop(), part_s / 2) for producer in running.producers))
+        await bounded(running.lanes.leave(), part_s / 2)
 
     async def _drain(self, relay: Relay) -> None:
         relay.look()
@@ -479,14 +488,6 @@ class Service:
         health.ready("consumer", assigned)
         health.ready("worker", not_halted)
         health.tell("control", running.control.shown)
-
-
-async def _bounded(step: Awaitable[Any], limit_s: float) -> None:
-    try:
-        async with asyncio.timeout(limit_s):
-            await step
-    except Exception as error:  # noqa: BLE001 -- a stop goes on whatever a step says; the next start mends what was left
-        log.event("service.stop_step_failed", error=error)
 
 
 def _end_overdue(limit_s: float) -> None:

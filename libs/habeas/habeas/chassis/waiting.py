@@ -1,6 +1,26 @@
 """Waiting for events of one's own process, always with a limit."""
 
 import asyncio
+from collections.abc import Awaitable
+
+from habeas.chassis import log
+
+
+def is_cancelled() -> bool:
+    """Answer whether somebody has cancelled this very task; a CancelledError may also be that of something it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def bounded(step: Awaitable[object], limit_s: float) -> None:
+    """Wait for one step of a stop, which goes on whatever the step says; the next start mends what was left."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await step
+    except (Exception, asyncio.CancelledError) as error:
+        if is_cancelled():
+            raise
+        log.event("service.stop_step_failed", error=error)
 
 
 async def wait_any(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> bool:

@@ -16,7 +16,7 @@ async def lags(bootstrap: str, followed: Mapping[str, int]) -> dict[str, int] | 
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.structs import TopicPartition
 
-    from habeas.chassis.kafka import KafkaError
+    from habeas.chassis.kafka import KafkaError, stop_consumer
     from habeas.cli import store
     from habeas.cli.brokers import client_options, committed_offsets
     from habeas.contracts.topics import AUDIT_ENTRIES
@@ -36,7 +36,7 @@ async def lags(bootstrap: str, followed: Mapping[str, int]) -> dict[str, int] | 
         return None
     finally:
         await admin.close()
-        await consumer.stop()
+        await stop_consumer(consumer)
     return {
         service: sum(max(0, ends[place] - offset) for place, offset in places.items())
         for service, places in reached.items()

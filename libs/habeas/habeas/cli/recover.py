@@ -302,7 +302,7 @@ async def _records(
 
 @asynccontextmanager
 async def _consumer(settings: "ChassisSettings") -> "AsyncIterator[AIOKafkaConsumer]":
-    from habeas.chassis.kafka import assigned_consumer
+    from habeas.chassis.kafka import assigned_consumer, stop_consumer
 
     consumer = assigned_consumer(settings, "habeas-cli")
     try:
@@ -310,7 +310,7 @@ async def _consumer(settings: "ChassisSettings") -> "AsyncIterator[AIOKafkaConsu
             await consumer.start()
         yield consumer
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 @asynccontextmanager
