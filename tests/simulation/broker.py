@@ -265,6 +265,16 @@ class FastStreamBroker:
         self._group = self._broker.group(group_id, topics)
         return self._subscription
 
+    @staticmethod
+    def reach_of(consumer: Any) -> Any:  # noqa: ANN401 -- the chassis' consumer, and what it asks Kafka by
+        """Give what asks for first offsets and ends, in the place of a connection of its own."""
+
+        async def reach(partitions: Sequence[TopicPartition]) -> object:
+            member: Consumer = consumer.subscriber.consumer
+            return await member.beginning_offsets(partitions), await member.end_offsets(partitions)
+
+        return reach
+
     async def start(self) -> None:
         """Join."""
         self._subscription.consumer = Consumer(self._group, self._name, self._gate, self._listener)

@@ -148,7 +148,7 @@ class World:
         consumer = self._consumer(service, heard, frozenset(handlers), database, chosen, worker)
         database.on_commit(relay.note)
         units: dict[str, Callable[[], Awaitable[object]]] = {
-            "lanes": lanes.balance,
+            "lanes": lanes.step,
             "relay": relay.step,
             "worker": worker.step,
             "consumer": lambda: _consume(consumer),
@@ -171,9 +171,11 @@ class World:
         worker: Worker,
     ) -> Consumer:
         FastStreamBroker.opened = (self.broker, self._fetching)
-        return self.variants.consumer(
+        consumer = self.variants.consumer(
             service, heard, wanted, database, self.cast.protection, chosen, worker, patience_s=0.0
         )
+        consumer.reach = FastStreamBroker.reach_of(consumer)
+        return consumer
 
     async def _fetching(self, point: str) -> Fate:
         """A turn of a consumer begins where it fetches."""

@@ -30,7 +30,9 @@ class Settings(ServiceSettings):
     )
     batch_rows_max: int = Field(5_000, ge=1, le=50_000, description="entries taken in one transaction")
     checkpoint_interval_s: float = Field(0.5, ge=0.05, le=60, description="least time between two signed checkpoints")
-    resume_interval_s: float = Field(2.0, ge=0.05, le=60, description="how often producers to resume are looked for")
+    resume_interval_s: float = Field(
+        30.0, ge=0.05, le=60, description="how often producers to resume are looked for that nothing told of"
+    )
 
     @model_validator(mode="after")
     def _has_a_key(self) -> Self:

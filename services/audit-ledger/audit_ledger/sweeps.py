@@ -34,7 +34,6 @@ async def publish_checkpoint(
     async with db.transaction("sign-checkpoint") as tx:
         signed = await _sign(tx, tree, signer)
         told = await store.find_publication(tx)
-    metrics.AUDIT_CHECKPOINT_AGE_S.set(max(0.0, (db.clock.now() - signed.signed_at).total_seconds()))
     if signed.size != tree.size:
         return Swept(0)  # another replica sequences by now
     published = await directory.checkpoint()
@@ -59,8 +58,10 @@ async def resume_producers(db: Database) -> Swept:
 
 
 async def measure_log(db: Database) -> None:
-    """Show which producers are halted, and since when there are entries that no signed checkpoint holds."""
+    """Show which producers are halted, how old the last checkpoint is, and since when there are entries that no signed one holds."""
     (row,) = await db.read("measure-log", store.FIND_UNSIGNED)
+    if row["signed_at"] is not None:
+        metrics.AUDIT_CHECKPOINT_AGE_S.set(max(0.0, (db.clock.now() - row["signed_at"]).total_seconds()))
     is_late = row["is_behind"] and row["signed_at"] is not None
     metrics.AUDIT_UNSIGNED_AGE_S.set((db.clock.now() - row["signed_at"]).total_seconds() if is_late else 0)
     await show_stuck(db, store.COUNT_HALTED)

@@ -1,8 +1,8 @@
 """The composition root of erasure-executor: all that it reacts to, on one screen."""
 
-from functools import partial
+from typing import Final
 
-from erasure_executor import gateways, handlers, sweeps
+from erasure_executor import gateways, handlers, store, sweeps
 from erasure_executor.settings import Settings
 from habeas.chassis.service import Service
 from habeas.contracts.request_intake import RequestVerified
@@ -10,6 +10,8 @@ from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
 from habeas.datamap.postgres import open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
+
+_STORES_INTERVAL_S: Final = 240.0  # less than idle connections to stores are kept
 
 
 def build(settings: Settings) -> Service:
@@ -23,11 +25,12 @@ def build(settings: Settings) -> Service:
 
     service.on(RequestVerified, handlers.on_request_verified)
 
-    service.every(settings.erase_interval_s, sweeps.erase_due, mapped, keys, Fingerprinter(kek))
+    erasing = service.every(settings.erase_interval_s, sweeps.erase_due, mapped, keys, Fingerprinter(kek))
+    erasing.after(RequestVerified).due(store.FIND_NEXT_DUE)
+    service.every(_STORES_INTERVAL_S, sweeps.look_at_stores, mapped)
 
     service.measure(sweeps.measure_stuck)
-    service.measure(partial(sweeps.look_at_stores, stores=mapped))
 
-    for store in stores:
-        service.close(store.close)
+    for each in stores:
+        service.close(each.close)
     return service

@@ -16,4 +16,6 @@ class Settings(ServiceSettings):
 
     sealing: SealingSettings
     datamap: DataMapSettings
-    erase_interval_s: float = Field(1.0, ge=0.05, le=60, description="how often due erasures are looked for")
+    erase_interval_s: float = Field(
+        30.0, ge=0.05, le=60, description="how often due erasures are looked for that nothing told of"
+    )

@@ -38,6 +38,8 @@ _LOCK_DUE: Final = (
 """
 )
 
+FIND_NEXT_DUE: Final = "SELECT min(next_attempt_at) FROM erasure_executor.erasures WHERE state <> 'completed'"
+
 _LOCK_ERASURES: Final = _ERASURE_COLUMNS + " WHERE request_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
 _SAVE_ERASURES: Final = """

@@ -171,7 +171,7 @@ def _print(fingerprinter: Fingerprinter, account: str) -> bytes:
     return fingerprinter.fingerprint("account", account)
 
 
-async def look_at_stores(_: Database, stores: Stores) -> None:
+async def look_at_stores(_: Database, stores: Stores) -> Swept:
     """Ask every store whether it answers and fits the data map, so that it is told before a request needs it.
 
     It keeps a connection and its plans at hand too, for which the first request after a quiet hour would wait.
@@ -180,6 +180,7 @@ async def look_at_stores(_: Database, stores: Stores) -> None:
         await stores.check()
     except StoreError as error:
         log.event("stores.unfit", reason=error.because, error=error)
+    return Swept(0)
 
 
 async def measure_stuck(db: Database) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from export_builder import gateways, handlers, sweeps
+from export_builder import gateways, handlers, store, sweeps
 from export_builder.settings import Settings
 from habeas.chassis.service import Service
 from habeas.contracts.erasure_executor import ErasureCompleted
@@ -27,12 +27,14 @@ def build(settings: Settings) -> Service:
     service.on(RequestVerified, handlers.on_request_verified, service.clock)
     service.on(ErasureCompleted, handlers.on_erasure_completed, keys)
 
-    service.every(settings.build_interval_s, sweeps.build_due, builder, vault, keys, kept)
+    building = service.every(settings.build_interval_s, sweeps.build_due, builder, vault, keys, kept)
+    building.after(RequestVerified).due(store.FIND_NEXT_DUE)
     service.every(settings.delete_interval_s, sweeps.withdraw_expired)
-    service.every(settings.delete_interval_s, sweeps.delete_withdrawn, vault)
+    deleting = service.every(settings.delete_interval_s, sweeps.delete_withdrawn, vault)
+    deleting.after(ErasureCompleted, sweeps.withdraw_expired).due(store.FIND_NEXT_WITHDRAWING)
 
     service.measure(sweeps.measure_stuck)
 
-    for store in stores:
-        service.close(store.close)
+    for each in stores:
+        service.close(each.close)
     return service

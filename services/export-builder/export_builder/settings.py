@@ -18,8 +18,10 @@ class Settings(ServiceSettings):
     sealing: SealingSettings
     datamap: DataMapSettings
     artefacts_dir: Path = Field(description="directory of the encrypted artefacts; shared by all replicas")
-    build_interval_s: float = Field(1.0, ge=0.05, le=60, description="how often due exports are looked for")
+    build_interval_s: float = Field(
+        30.0, ge=0.05, le=60, description="how often due exports are looked for that nothing told of"
+    )
     delete_interval_s: float = Field(
-        60.0, ge=0.05, le=3600, description="how often artefacts to be deleted are looked for"
+        60.0, ge=0.05, le=3600, description="how often artefacts whose time is over are looked for"
     )
     kept_days: int = Field(30, ge=1, le=90, description="days for which an artefact can be opened")

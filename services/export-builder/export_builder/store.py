@@ -41,6 +41,12 @@ _LOCK_DUE: Final = (
 """
 )
 
+FIND_NEXT_DUE: Final = """
+    SELECT min(next_attempt_at) FROM export_builder.exports WHERE state IN ('ready', 'building', 'stuck')
+"""
+
+FIND_NEXT_WITHDRAWING: Final = "SELECT min(next_attempt_at) FROM export_builder.exports WHERE state = 'withdrawing'"
+
 KEEP_ATTEMPTS: Final = """
     UPDATE export_builder.exports AS e SET next_attempt_at = $1
       FROM unnest($2::uuid[], $3::bigint[]) AS n (export_id, version)

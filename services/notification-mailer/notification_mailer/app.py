@@ -19,6 +19,7 @@ from habeas.sealing import Fingerprinter, KeyStore, Protector
 from notification_mailer import gateways, handlers, sweeps
 from notification_mailer.lifecycle.campaigns import Notice
 from notification_mailer.settings import Settings
+from notification_mailer.store import messages
 from notification_mailer.store.messages import Hold
 
 
@@ -55,10 +56,13 @@ def build(settings: Settings) -> Service:
     service.on(RequestWithdrawn, handlers.on_request_withdrawn)
     service.on(PolicyChanged, handlers.on_policy_changed, handlers.Desk(notice, keys))
 
-    service.every(settings.send_interval_s, sweeps.send_request_mails, room)
-    service.every(settings.send_interval_s, sweeps.send_campaign_mails, room)
-    service.every(settings.campaign_interval_s, sweeps.take_back_abandoned, room)
-    service.every(
+    answering = service.every(settings.send_interval_s, sweeps.send_request_mails, room)
+    answering.after(RequestAccepted, RequestFulfilled, sweeps.take_back_abandoned).due(messages.FIND_NEXT_DUE)
+    telling = service.every(settings.send_interval_s, sweeps.send_campaign_mails, room)
+    telling.after(sweeps.gather_recipients, sweeps.take_back_abandoned).due(messages.FIND_NEXT_DUE_OF_CAMPAIGNS)
+    abandoned = service.every(settings.campaign_interval_s, sweeps.take_back_abandoned, room)
+    abandoned.due(messages.FIND_NEXT_ABANDONED)
+    gathering = service.every(
         settings.campaign_interval_s,
         sweeps.gather_recipients,
         audience,
@@ -66,8 +70,10 @@ def build(settings: Settings) -> Service:
         Fingerprinter(kek),
         settings.page_accounts_max,
     )
-    service.every(settings.campaign_interval_s, sweeps.close_campaigns)
-    service.every(settings.campaign_interval_s, sweeps.watch_notice, notice)
+    gathering.after(PolicyChanged)
+    closing = service.every(settings.campaign_interval_s, sweeps.close_campaigns)
+    closing.after(sweeps.gather_recipients, sweeps.send_campaign_mails, sweeps.take_back_abandoned)
+    service.every(settings.campaign_interval_s, sweeps.watch_notice, notice).after(PolicyChanged)
 
     service.measure(sweeps.measure_waiting)
 

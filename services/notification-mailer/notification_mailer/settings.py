@@ -100,8 +100,12 @@ class Settings(ServiceSettings):
     sealing: SealingSettings
     datamap: DataMapSettings
     smtp: SmtpSettings
-    send_interval_s: float = Field(1.0, ge=0.05, le=60, description="how often due mails are looked for")
-    campaign_interval_s: float = Field(5.0, ge=0.05, le=3600, description="how often campaigns are looked after")
+    send_interval_s: float = Field(
+        30.0, ge=0.05, le=60, description="how often due mails are looked for that nothing told of"
+    )
+    campaign_interval_s: float = Field(
+        30.0, ge=0.05, le=3600, description="how often campaigns are looked after of which nothing told"
+    )
     batch_mails_max: int = Field(500, ge=1, le=2_000, description="mails that are claimed at once")
     page_accounts_max: int = Field(1_000, ge=1, le=10_000, description="account holders that a campaign reads at once")
     mail_lease_s: float = Field(

@@ -41,8 +41,9 @@ def build(settings: Settings) -> Service:
     service.on(MailUncertain, handlers.on_mail_uncertain)
 
     address_book = gateways.StoreAddressBook(stores)
-    service.every(settings.open_interval_s, sweeps.open_received, address_book, keys)
-    service.seldom(_STUCK_INTERVAL_S, sweeps.open_stuck, address_book, keys)
+    opening = service.every(settings.open_interval_s, sweeps.open_received, address_book, keys)
+    opening.after(RequestSubmitted)
+    service.every(_STUCK_INTERVAL_S, sweeps.open_stuck, address_book, keys)
 
     service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))
 

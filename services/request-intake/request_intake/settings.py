@@ -16,4 +16,6 @@ class Settings(ServiceSettings):
 
     sealing: SealingSettings
     datamap: DataMapSettings
-    open_interval_s: float = Field(1.0, ge=0.05, le=60, description="how often received requests are looked for")
+    open_interval_s: float = Field(
+        30.0, ge=0.05, le=60, description="how often received requests are looked for that nothing told of"
+    )

@@ -8,7 +8,7 @@ from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
 from habeas.datamap.postgres import StoreOptions, open_stores
 from habeas.sealing import Protector
-from retention_sweeper import gateways, handlers, sweeps
+from retention_sweeper import gateways, handlers, store, sweeps
 from retention_sweeper.settings import Settings
 
 
@@ -18,16 +18,18 @@ def build(settings: Settings) -> Service:
     policy = load_policy(settings.datamap.policy_file)
     stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy, StoreOptions(plan_once=False))
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
-    calendar = handlers.Calendar(tuple(store.name for store in stores), frozenset(policy.retention), tolerance)
+    calendar = handlers.Calendar(tuple(each.name for each in stores), frozenset(policy.retention), tolerance)
     mapped = gateways.MappedStores(stores, policy.zone)
 
     service.on(RetentionTicked, handlers.on_retention_ticked, calendar)
 
-    service.every(settings.sweep_interval_s, sweeps.plan_due, mapped)
-    service.every(settings.sweep_interval_s, sweeps.sweep_due, mapped, policy, settings.batch_rows_max)
+    planning = service.every(settings.sweep_interval_s, sweeps.plan_due, mapped)
+    planning.after(RetentionTicked).due(store.FIND_NEXT_TICK)
+    sweeping = service.every(settings.sweep_interval_s, sweeps.sweep_due, mapped, policy, settings.batch_rows_max)
+    sweeping.after(sweeps.plan_due).due(store.FIND_NEXT_SWEEP)
 
     service.measure(sweeps.measure_rules)
 
-    for store in stores:
-        service.close(store.close)
+    for each in stores:
+        service.close(each.close)
     return service

@@ -16,5 +16,7 @@ class Settings(ServiceSettings):
 
     sealing: SealingSettings
     datamap: DataMapSettings
-    sweep_interval_s: float = Field(1.0, ge=0.05, le=60, description="how often due sweeps are looked for")
+    sweep_interval_s: float = Field(
+        30.0, ge=0.05, le=60, description="how often due sweeps are looked for that nothing told of"
+    )
     batch_rows_max: int = Field(10_000, ge=1, le=1_000_000, description="rows that one statement deletes at most")

@@ -41,6 +41,8 @@ _LOCK_DUE_TICKS: Final = (
 """
 )
 
+FIND_NEXT_TICK: Final = "SELECT min(next_attempt_at) FROM retention_sweeper.ticks WHERE state <> 'completed'"
+
 _LOCK_TICKS: Final = """
     SELECT t.tick_id, t.store, t.as_of, t.scope, t.state, t.stuck_reason, t.attempts, t.next_attempt_at, t.traceparent, t.version
       FROM retention_sweeper.ticks AS t
@@ -86,6 +88,15 @@ _LOCK_DUE_SWEEP: Final = (
        FOR UPDATE SKIP LOCKED
 """
 )
+
+FIND_NEXT_SWEEP: Final = """
+    SELECT min(s.next_attempt_at)
+      FROM retention_sweeper.sweeps AS s
+     WHERE s.state <> 'completed'
+       AND NOT EXISTS (SELECT FROM retention_sweeper.sweeps AS b
+                        WHERE b.tick_id = s.tick_id AND b.store = s.store AND b.position < s.position
+                          AND b.state IN ('ready', 'sweeping'))
+"""
 
 _LOCK_SWEEP: Final = (
     _SWEEP_COLUMNS

@@ -251,6 +251,10 @@ class GrowingMeanwhile:
         await self._grow()
         return dict.fromkeys(partitions, 0)
 
+    async def reach(self, partitions: Sequence[TopicPartition]) -> tuple[positions.Offsets, positions.Offsets]:
+        """First offsets, then ends, as they are asked for."""
+        return await self.beginning_offsets(partitions), await self.end_offsets(partitions)
+
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on from there."""
         self.sought[partition] = offset
@@ -261,7 +265,7 @@ async def test_what_another_replica_stores_meanwhile_makes_no_partition_new(deli
     record = record_of(extended(new_id(), 1))
     place = TopicPartition(record.topic, record.partition)
     kafka = GrowingMeanwhile(lambda: delivery.receive(record))
-    await positions.settle(cast("Any", kafka), delivery.database, [place])
+    await positions.settle(cast("Any", kafka), delivery.database, [place], kafka.reach)
     rows = await delivery.look("SELECT topic, partition FROM erasure_executor.positions")
     assert [(row["topic"], row["partition"]) for row in rows] == [tuple(place)]
     assert kafka.sought == {place: 0}
@@ -294,11 +298,11 @@ async def test_what_another_replica_trims_meanwhile_is_not_gone(delivery: Delive
     place = TopicPartition(record.topic, record.partition)
     await delivery.receive(before)
     kafka = TrimmedMeanwhile(lambda: delivery.receive(record), committed=record.offset)
-    await positions.settle(cast("Any", kafka), delivery.database, [place])
+    await positions.settle(cast("Any", kafka), delivery.database, [place], kafka.reach)
     assert kafka.sought == {place: record.offset + 1}
     lost = TrimmedMeanwhile(AsyncMock(), committed=record.offset + 1)
     with pytest.raises(positions.RecordsGone, match=r"^1 records are gone"):
-        await positions.settle(cast("Any", lost), delivery.database, [place])
+        await positions.settle(cast("Any", lost), delivery.database, [place], lost.reach)
 
 
 async def test_a_partition_made_anew_is_known_from_where_it_begins(delivery: Delivery) -> None:
@@ -308,7 +312,7 @@ async def test_a_partition_made_anew_is_known_from_where_it_begins(delivery: Del
     for record in records:
         await delivery.receive(record)
     anew = TrimmedMeanwhile(AsyncMock(), committed=first.offset)
-    await positions.settle(cast("Any", anew), delivery.database, [place])
+    await positions.settle(cast("Any", anew), delivery.database, [place], anew.reach)
     assert anew.sought == {place: first.offset + 1}
     rows = await delivery.look("SELECT next_offset FROM erasure_executor.positions")
     assert [row["next_offset"] for row in rows] == [first.offset + 1]

@@ -140,7 +140,7 @@ class Lives:
             service = app.build(self._settings(part))
         heard = {topic.name for topic in self.hears[part.service]}
         assert set(service.topics) == heard, "what a service hears is named beside its flow"
-        built = [build(part.database) for build in service._sweepers]
+        built = [schedule.on(part.database) for schedule in service._schedules]
         sweeps: dict[str, Callable[[], Awaitable[object]]] = {sweep.name: sweep.once for sweep in built}
         return Role(service.handlers, {name: once for name, once in sweeps.items() if name in _PLAYED})
 

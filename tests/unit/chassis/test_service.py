@@ -1,7 +1,6 @@
 """How a service meets Kafka at its start, and how a producer is given up, with clients that fail as they are told."""
 
 import asyncio
-import gc
 from typing import Any, cast
 from unittest.mock import AsyncMock
 
@@ -9,7 +8,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from asyncpg import CannotConnectNowError
 
-from habeas.chassis import history, kafka
+from habeas.chassis import history, kafka, waiting
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.database import ServerChanged
 from habeas.chassis.producer import Producer
@@ -22,6 +21,8 @@ class NoDatabase:
     """Stands where the database will be."""
 
     clock = SystemClock()
+
+    schema = "retention_sweeper"
 
     def __init__(self) -> None:
         self.server_changed = asyncio.Event()
@@ -36,7 +37,7 @@ async def ignore(batch: object, tx: object) -> None:
 
 def service() -> Service:
     """A service with one subscription."""
-    made = Service("retention-sweeper", settings(start_timeout_s=5), protection=PROTECTOR)
+    made = Service("retention-sweeper", settings(), protection=PROTECTOR)
     made.on(RetentionTicked, cast("Any", ignore))
     return made
 
@@ -62,16 +63,23 @@ async def test_kafka_may_go_away_while_the_service_starts(monkeypatch: pytest.Mo
     assert done == ["start", "stop", "start", "stop", "start"]
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # FastStream forgets a producer that cannot start
-async def test_a_kafka_that_stays_away_ends_the_start() -> None:
-    """Without Kafka for the whole start limit the service gives up, and says so."""
-    made = Service("retention-sweeper", settings(start_timeout_s=1), protection=PROTECTOR)
-    made.on(RetentionTicked, cast("Any", ignore))
-    async with asyncio.timeout(30):
-        assert not await made._subscribed(made._assemble(cast("Any", NoDatabase())))
-    gc.collect()
+async def test_a_kafka_that_stays_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long Kafka is away the start goes on waiting, says for what, and ends without a failure when the service is stopped."""
+    monkeypatch.setattr(waiting, "_TROUBLE_FIRST_S", 0.001)
+    monkeypatch.setattr(waiting, "_TROUBLE_LONGEST_S", 0.001)
+    made = service()
+    seen: list[str | None] = []
+
+    async def away(*_: object) -> None:
+        seen.append(made._waits_for)
+        if len(seen) == 200:
+            made.stopping.set()
+        raise KafkaConnectionError
+
+    monkeypatch.setattr(kafka, "missing_topics", away)
+    async with asyncio.timeout(60):
+        assert not await made._kafka_there()
+    assert (seen[0], set(seen[1:])) == (None, {"kafka"})
 
 
 async def test_the_database_may_go_away_while_the_service_starts(monkeypatch: pytest.MonkeyPatch) -> None:

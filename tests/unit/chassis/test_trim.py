@@ -26,6 +26,7 @@ class Notes:
 
     assigned: set[TopicPartition] = field(default_factory=lambda: {ONE})
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
     markers: list[TopicPartition] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
 
@@ -39,6 +40,10 @@ class Notes:
     def assignment(self) -> set[TopicPartition]:
         """The partitions held."""
         return self.assigned
+
+    def highwater(self, partition: TopicPartition) -> int | None:
+        """The end that the last fetch told of."""
+        return self.ends.get(partition)
 
     async def committed(self, partition: TopicPartition) -> int | None:
         """The committed offset."""
@@ -62,10 +67,10 @@ class Trimming:
     trimmer: Trimmer
     trimmed: list[dict[TopicPartition, int]]
 
-    async def step(self, after: timedelta = timedelta(0)) -> None:
-        """Let time pass, then look."""
+    async def step(self, after: timedelta = timedelta(0)) -> bool:
+        """Let time pass, then look; answers whether something is left."""
         self.clock.advance(after)
-        await self.trimmer.step()
+        return await self.trimmer.step()
 
     def see(self, partition: int = 0) -> None:
         """Take a sensitive record."""
@@ -145,6 +150,26 @@ async def test_starts_move_to_what_is_committed(trimming: Trimming) -> None:
     trimming.notes.offsets = {ONE: 6}
     await trimming.step()
     assert trimming.trimmed == [{ONE: 5}, {ONE: 6}]
+
+
+async def test_the_trimmer_rests_when_everything_is_trimmed(trimming: Trimming) -> None:
+    """Something is left until the segment is closed and all that was read is trimmed; then only a record or a partition ends the rest."""
+    assert await trimming.step()
+    trimming.notes.ends = {ONE: 1}
+    assert await trimming.step(2 * SECOND), "the marker is not yet committed"
+    trimming.notes.offsets = {ONE: 1}
+    assert not await trimming.step()
+    trimming.trimmer.wake.clear()
+    trimming.see()
+    assert trimming.trimmer.wake.is_set()
+    assert await trimming.step()
+
+
+async def test_an_empty_partition_is_no_reason_to_look(trimming: Trimming) -> None:
+    """Of a partition in which nothing ever was, nothing can be committed: the trimmer does not wait for it."""
+    trimming.notes.ends = {ONE: 0}
+    await trimming.step()
+    assert not await trimming.step(2 * SECOND)
 
 
 async def test_other_topics_and_markers_are_none_of_its_business(trimming: Trimming) -> None:

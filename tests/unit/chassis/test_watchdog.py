@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 
-from habeas.chassis.metrics import KAFKA_UNREACHABLE_S, render
-from habeas.chassis.watchdog import Deadman, Watchdog
+import pytest
+
+from habeas.chassis.watchdog import Watchdog
+from habeas_embedded.waiting import until
 
 BLOCKED = """
 import asyncio, threading
@@ -59,56 +61,20 @@ async def test_a_stopped_watchdog_does_not_bite() -> None:
     assert not ended.wait(0.5)
 
 
-async def run_deadman(answers: list[bool | type[Exception]], limit_s: float) -> tuple[list[int], int]:
-    """Give the exit codes and the number of probes, until the answers are used up."""
-    codes: list[int] = []
-    stopping = asyncio.Event()
-    asked = 0
+async def test_a_loop_that_shows_its_life_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that beats by itself is left alone without being asked for a sign, over many times the limit."""
+    loop = asyncio.get_running_loop()
+    asked: list[float] = []
+    ended = threading.Event()
+    monkeypatch.setattr(Watchdog, "_answer", lambda _, asked_at: asked.append(asked_at))
+    watchdog = Watchdog(loop, 0.8, end=lambda _: ended.set())
+    watchdog.start()
+    over = loop.time() + 2.4
 
-    async def probe() -> bool:
-        nonlocal asked
-        answer = answers[asked]
-        asked += 1
-        if asked == len(answers):
-            stopping.set()
-        if isinstance(answer, type):
-            raise answer("ada.lovelace@example.org")
-        return answer
+    def beaten() -> bool:
+        watchdog.beat()
+        return loop.time() >= over
 
-    deadman = Deadman(probe, limit_s, every_s=0.02, exit_code=69, gauge=KAFKA_UNREACHABLE_S, end=codes.append)
-    async with asyncio.timeout(20):
-        await deadman.run(stopping)
-    return codes, asked
-
-
-async def test_silence_for_too_long_ends_the_process() -> None:
-    """Three failures and the limit exceeded: code 69, whatever way the probe failed."""
-    codes, asked = await run_deadman([True, False, OSError, False, *[False] * 50], 0.05)
-    assert codes == [69]
-    assert 4 <= asked < 50
-
-
-async def test_an_answer_in_between_starts_anew() -> None:
-    """Failures do not add up over an answer."""
-    codes, _ = await run_deadman([False, False, True] * 10, 0.0)
-    assert codes == []
-    assert b"habeas_kafka_unreachable_s 0.0" in render()
-
-
-async def test_short_silence_is_waited_out() -> None:
-    """However often the probe fails, only the time counts."""
-    codes, asked = await run_deadman([False] * 10, 60)
-    assert (codes, asked) == ([], 10)
-
-
-async def test_a_probe_that_hangs_counts_as_no() -> None:
-    """A probe is not waited for longer than its interval."""
-    codes: list[int] = []
-
-    async def hangs() -> bool:
-        await asyncio.Event().wait()
-        return True
-
-    async with asyncio.timeout(20):
-        await Deadman(hangs, 0.05, every_s=0.02, end=codes.append).run(asyncio.Event())
-    assert codes == [69]
+    assert await until(beaten, 30)
+    watchdog.stop()
+    assert (asked, ended.is_set()) == ([], False)

@@ -7,8 +7,9 @@ committed some times a second and not with every batch: what was taken is known 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from habeas.chassis.message import Protection, Stored, relabel, take
 from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import named
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.waiting import wait_any
+from habeas.chassis.waiting import Outage, wait_any
 from habeas.chassis.worker import Worker
 from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.topics import Topic
@@ -37,10 +38,10 @@ Taken = Sequence[tuple[Stored, "ConsumerRecord[bytes, bytes]"]]
 _COMMIT_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
-_FETCH_WAIT_MS: Final = 250
+_LOOK_S: Final = 30.0  # without records: how often the loop shows that it lives
 _PATIENCE_S: Final = 0.25
 _COLUMNS: Final = len(Stored._fields)
-_METADATA_MS: Final = 3_000
+_METADATA_MS: Final = 30_000
 _SESSION_MIN_S: Final = 6.0  # brokers refuse less, unless they are told otherwise
 
 
@@ -67,6 +68,12 @@ class Consumer:
         self._told_at_ms = 0  # when what was taken last was published
         self._settled: set[TopicPartition] = set()  # partitions that are read from where the database says
         self.seen: Callable[[Records], None] = lambda _: None
+        self.stored: Callable[[Collection[int]], None] = lambda _: (
+            None
+        )  # called with the lanes of what lies in the inbox now
+        self.given: Callable[[], None] = lambda: (
+            None
+        )  # called when partitions were given out, or are read from another place
         self._topics = topics
         self._wanted = wanted
         self._database = database
@@ -74,6 +81,7 @@ class Consumer:
         self._settings = settings
         self._worker = worker
         self._patience_s = patience_s
+        self.reach: positions.Reach = partial(kafka.reach, settings)
         self.broker = KafkaBroker(
             apply_types=False,
             allow_auto_create_topics=False,
@@ -83,6 +91,7 @@ class Consumer:
             acks="all",
             # A group that is given out while topics are missing gets nothing, and is given out again only when metadata shows them.
             metadata_max_age_ms=_METADATA_MS,
+            retry_backoff_ms=kafka.RETRY_BACKOFF_MS,
             **kafka.broker_options(settings),
         )
         # What a dead replica consumed stands still for as long as its lanes do.
@@ -97,9 +106,10 @@ class Consumer:
             ack_policy=AckPolicy.MANUAL,
             listener=self.membership,
             max_records=settings.inbox_batch_rows_max,
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=kafka.FETCH_WAIT_MS,
+            consumer_timeout_ms=kafka.FETCHER_LOOKS_MS,
             session_timeout_ms=session_ms,
-            heartbeat_interval_ms=session_ms // 5,
+            heartbeat_interval_ms=session_ms // 3,
             rebalance_timeout_ms=30_000,
             max_poll_interval_ms=300_000,
         )
@@ -113,6 +123,8 @@ class Consumer:
                 async with asyncio.timeout(_STOP_TIMEOUT_S):
                     await self.stop()
             raise
+        if self.subscriber.consumer is not None:
+            kafka.fetch_whole(self.subscriber.consumer)
         return True
 
     async def stop(self) -> None:
@@ -128,24 +140,19 @@ class Consumer:
             message = "the broker is started before its consumer is run"
             raise Invariant(message)
         pace = Pace(self._database.clock)
+        outage = Outage("consumer.trouble")
         while not stopping.is_set():
             pace.begin()
             try:
                 await self._settle(consumer)
                 await self._worker_is_through(stopping)
-                found = await consumer.getmany(
-                    timeout_ms=_FETCH_WAIT_MS, max_records=self._settings.inbox_batch_rows_max
-                )
-                await self._look_for_gaps(consumer, found)
-            except KafkaError as error:
-                log.event("consumer.kafka_trouble", error=error)
-                await wait_any(stopping, stopping, self._settings.poll_interval_s)
-                continue
-            except TRANSIENT as error:
+                found = await self._fetch(consumer, stopping)
+                await self._look_for_gaps(found)
+            except (KafkaError, *TRANSIENT) as error:
                 self.polled_at = self._database.clock.monotonic()
-                log.event("consumer.database_trouble", error=error)
-                await wait_any(stopping, stopping, self._settings.poll_interval_s)
+                await outage.wait(error, stopping)
                 continue
+            outage.over()
             self.polled_at = self._database.clock.monotonic()
             # What was fetched of a partition before it was settled comes again from the right place.
             records = [record for place, batch in found.items() if place in self._settled for record in batch]
@@ -156,20 +163,26 @@ class Consumer:
             await pace.rest(len(records), self._settings.inbox_batch_rows_max, stopping)
         await self._commit(consumer)
 
+    async def _fetch(self, consumer: "AIOKafkaConsumer", stopping: asyncio.Event) -> Mapping[TopicPartition, Records]:
+        """Wait for records; for as long as there are none, unless offsets are to be committed or the service stops."""
+        longest_s = _COMMIT_EVERY_S if self._offsets else _LOOK_S
+        return await kafka.getmany(consumer, stopping, longest_s, self._settings.inbox_batch_rows_max)
+
     def unsettle(self) -> None:
         """Look anew from where partitions are to be read: they were given out again, or the database is another one."""
         self._settled = set()
         self._offsets = {}
         self._expected = {}
+        self.given()
 
     async def _settle(self, consumer: "AIOKafkaConsumer") -> None:
         new = sorted(consumer.assignment() - self._settled)
         if new:
             settled = self._settled
-            await positions.settle(consumer, self._database, new)
+            await positions.settle(consumer, self._database, new, self.reach)
             settled.update(new)  # in vain when everything was unsettled meanwhile
 
-    async def _look_for_gaps(self, consumer: "AIOKafkaConsumer", found: Mapping[TopicPartition, Records]) -> None:
+    async def _look_for_gaps(self, found: Mapping[TopicPartition, Records]) -> None:
         """Look anew where a partition is to be read from when Kafka passed over records that it no longer has.
 
         Offsets also have gaps that are nothing: marks of transactions, compacted records.
@@ -181,7 +194,7 @@ class Consumer:
         }
         if passed:
             try:
-                lost = await positions.gone(consumer, passed)
+                lost = await positions.gone(self.reach, passed)
             except KafkaError:
                 self.unsettle()  # what was fetched comes again
                 raise
@@ -220,7 +233,9 @@ class Consumer:
         """Handle or store one batch, however long the database is away; gives what was parked, None when told to stop before."""
         taken = self._read(records)
         if taken and await self._handle_at_once(taken, records, stopping):
+            self.stored({each.lane for each, _ in taken})
             return []
+        outage = Outage("consumer.database_trouble")
         while True:
             try:
                 if not taken:
@@ -229,13 +244,13 @@ class Consumer:
                 parked = await self._database.run("inbox-store", lambda tx: self._store(tx, taken, records))
             except TRANSIENT as error:
                 self.polled_at = self._database.clock.monotonic()
-                log.event("consumer.database_trouble", error=error)
-                await wait_any(stopping, stopping, self._settings.poll_interval_s)
+                await outage.wait(error, stopping)
                 if stopping.is_set():
                     return None
             else:
                 if self._worker is not None:
                     self._worker.note()
+                self.stored({each.lane for each, _ in taken})
                 return parked
 
     async def _handle_at_once(self, taken: Taken, records: Records, stopping: asyncio.Event) -> bool:

@@ -269,18 +269,19 @@ class Database:
 
         return await self._repeated(name, attempt)
 
-    async def change(self, name: str, sql: str, *args: object) -> None:
-        """Run one statement that is a whole unit of work by itself and commits with it, again after trouble as ``run`` does.
+    async def change(self, name: str, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Run one statement that is a whole unit of work and commits with it, again after trouble as ``run`` does; gives its rows.
 
         For what leaves neither events nor facts. It may have been done when it raises, and it may be done twice: it must be idempotent.
         """
 
-        async def attempt() -> None:
+        async def attempt() -> list[asyncpg.Record]:
             async with self.pool.acquire(timeout=self._acquire_timeout_s) as connection:
-                await connection.execute(f"/* {name} */ {sql}", *args)
+                rows: list[asyncpg.Record] = await connection.fetch(f"/* {name} */ {sql}", *args)
             metrics.TRANSACTION_STATEMENTS.add(1, transaction=_label(name))
+            return rows
 
-        await self._repeated(name, attempt)
+        return await self._repeated(name, attempt)
 
     async def _repeated(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
         for number in range(_ATTEMPTS_MAX):

@@ -7,7 +7,7 @@ position means nothing in it: that is found out by the record before the positio
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
@@ -20,7 +20,7 @@ from habeas.chassis.database import TRANSIENT
 from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import named
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.waiting import wait_any
+from habeas.chassis.waiting import Outage, wait_any
 from habeas.contracts.topics import Topic
 
 Position = Callable[[], Awaitable[int]]
@@ -31,16 +31,16 @@ Take = Callable[[Sequence["ConsumerRecord[bytes, bytes]"]], Awaitable[None]]
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 5.0
 _LOOK_TIMEOUT_S: Final = 10.0
-_TROUBLE_WAIT_S: Final = 1.0
 _SILENCE_S: Final = 20.0  # less than `habeas replay` lets Kafka be without topics
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Follower:
     """``position`` gives the offset to read next; ``take`` derives from records and moves the position, in one transaction.
 
     ``mark`` gives Kafka's time of the record before the position, in milliseconds, where it is known; ``anew`` puts the position to the
-    beginning of a topic that is another one than the position is of.
+    beginning of a topic that is another one than the position is of. ``alive`` is called in every round, with records or without, and a
+    round without takes ``wait_s``. Whoever ends a pause sets ``wake``.
     """
 
     topic: Topic
@@ -50,7 +50,14 @@ class Follower:
     take: Take
     batch_rows_max: int
     wait_s: float
-    alive: Callable[[], Awaitable[None]] | None = None  # called in every round, with records or without
+    alive: Callable[[], Awaitable[None]] | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _consumer: AIOKafkaConsumer | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to a broker."""
+        return kafka.is_connected(self._consumer)
 
     async def run(
         self,
@@ -58,26 +65,34 @@ class Follower:
         client_id: str,
         clock: Clock,
         stopping: asyncio.Event,
+        took: Callable[[str], None] = lambda _: None,
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Follow until told to stop; after any trouble with Kafka or the database start again from the kept position."""
+        """Follow until told to stop; after any trouble with Kafka or the database start again from the kept position.
+
+        ``took`` is called with the topic's name after records were taken.
+        """
+        outage = Outage("follower.trouble")
         while not stopping.is_set():
-            consumer = kafka.assigned_consumer(settings, client_id)
+            self._consumer = consumer = kafka.assigned_consumer(settings, client_id)
             try:
                 async with asyncio.timeout(_START_TIMEOUT_S):
                     await consumer.start()
                 partition = kafka.TopicPartition(self.topic.name, 0)
+                kafka.fetch_whole(consumer)
                 consumer.assign([partition])
                 consumer.seek(partition, await self._begin(consumer, partition))
+                outage.over()
                 heard_at = _clock()
                 pace = Pace(clock, several=1)  # nobody waits for the log: a trickle too is taken in groups
                 while not stopping.is_set():
                     if self.alive is not None:
                         await self.alive()
+                    self.wake.clear()
                     if paused():
-                        await wait_any(stopping, stopping, self.wait_s)
+                        await wait_any(self.wake, stopping, self.wait_s)
                         continue
-                    found = await consumer.getmany(timeout_ms=int(self.wait_s * 1000), max_records=self.batch_rows_max)
+                    found = await kafka.getmany(consumer, stopping, self.wait_s, self.batch_rows_max)
                     pace.begin()
                     if found and _clock() - heard_at > _SILENCE_S:
                         break  # Kafka may have been another one meanwhile: look at the topic before anything of it is taken
@@ -88,10 +103,10 @@ class Follower:
                         crash.at(Point.FOLLOWER_FETCHED)
                         await self.take(records)
                         crash.at(Point.FOLLOWER_TOOK)
+                        took(self.topic.name)
                         await pace.rest(len(records), self.batch_rows_max, stopping)
             except (KafkaError, *TRANSIENT) as error:
-                log.event("follower.trouble", error=error)
-                await wait_any(stopping, stopping, _TROUBLE_WAIT_S)
+                await outage.wait(error, stopping)
             finally:
                 await _stopped(consumer)
 

@@ -1,19 +1,50 @@
-"""Gauges of a running service: what waits, who works, how full the pool is. Read from the database every two seconds."""
+"""Gauges of a running service: what waits, who works, how full the pool is. Counted when somebody asks for them."""
 
-from collections.abc import Sequence
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from habeas.chassis import metrics, store
+from habeas.chassis import log, metrics, store
+from habeas.chassis.clock import Clock
 from habeas.chassis.consumer import Consumer
-from habeas.chassis.database import Database
+from habeas.chassis.database import TRANSIENT, Database
 from habeas.chassis.errors import Invariant
 from habeas.chassis.lanes import Lanes
 from habeas.chassis.redaction import named
 from habeas.chassis.sweep import Sweep
 from habeas.chassis.worker import Worker
 
-EVERY_S: Final = 2.0
+_FRESH_S: Final = 1.0
+_RESTS: Final = 25.0  # long queues take long to count; counting them must take no part in making them longer
+_REST_S_MAX: Final = 30.0
+_LIMIT_S: Final = 5.0
+
+
+class Counts:
+    """What is counted in the database when metrics are asked for: not again within a second, nor more often than it can be afforded."""
+
+    def __init__(self, clock: Clock, counting: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        self._clock = clock
+        self._counting = counting
+        self._again_at = -math.inf
+        self._turn = asyncio.Lock()
+
+    async def refresh(self) -> None:
+        """Count anew, in five seconds at most; while the database is away, figures stay as they were last counted."""
+        async with self._turn:
+            begun = self._clock.monotonic()
+            if begun < self._again_at:
+                return
+            try:
+                async with asyncio.timeout(_LIMIT_S):
+                    for count in self._counting:
+                        await count()
+            except TRANSIENT as error:
+                log.event("service.not_counted", error=error)
+            ended = self._clock.monotonic()
+            self._again_at = ended + max(_FRESH_S, min(_REST_S_MAX, _RESTS * (ended - begun)))
 
 
 async def show(

@@ -48,6 +48,7 @@ class Health:
         self._live: dict[Name, Probe] = {}
         self._ready: dict[Name, Probe] = {}
         self._details: dict[Name, Callable[[], object]] = {}
+        self._counts: Callable[[], Awaitable[None]] | None = None
         self._states: dict[Name, State] = {}
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -69,6 +70,10 @@ class Health:
         """Let /readyz carry what `detail` gives, plain JSON, under this name; it changes no answer."""
         self._details[Name(name)] = detail
 
+    def count(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Let `refresh` bring the gauges up to date before metrics are shown; it bounds its time itself and does not raise."""
+        self._counts = refresh
+
     async def serve(self) -> None:
         """Answer from now on. Raises OSError when the address cannot be had, TimeoutError when the server is stuck."""
         listener = _listen(self._host, self._port)
@@ -83,6 +88,7 @@ class Health:
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,
             limit_concurrency=_REQUESTS_MAX,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=_STOP_S,
@@ -96,7 +102,7 @@ class Health:
         """Answer no more, after what is being answered, but in three seconds at most. Idempotent."""
         if self._server is None or self._serving is None:
             return
-        self._server.should_exit = True
+        self._server.end()
         serving, self._serving = self._serving, None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S + 1):
@@ -110,6 +116,8 @@ class Health:
             case "http", "GET", "/readyz":
                 status, kind, body = await self._report(self._ready, self._details)
             case "http", "GET", "/metrics":
+                if self._counts is not None:
+                    await self._counts()
                 status, kind, body = 200, metrics.CONTENT_TYPE, metrics.render()
             case _:
                 problem = {"type": "about:blank", "title": "Not Found", "status": 404}
@@ -151,11 +159,22 @@ class Health:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: stopping is the service's decision."""
+    """uvicorn without its signal handlers, as stopping is the service's decision, and without its ten looks a second for an end."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.answering = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Answer no more."""
+        self.should_exit = True
+        self._ended.set()
+
+    @override
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # sets the headers that every answer has
+        await self._ended.wait()
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from habeas.chassis import kafka, log, store
 from habeas.chassis.database import TRANSIENT, Database, Server
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.waiting import wait_any
+from habeas.chassis.waiting import Outage, wait_any
 from habeas.contracts.topics import AUDIT_ENTRIES
 
 KAFKA_TROUBLE: Final = (KafkaError, OSError, TimeoutError)
@@ -141,23 +141,23 @@ async def watch(
     """
     while not stopping.is_set():
         if not await wait_any(database.server_changed, stopping, _ADVANCE_S):
-            await _attempt(lambda: verify(settings, service, database), stopping, settings.poll_interval_s, once=True)
+            await _attempt(lambda: verify(settings, service, database), stopping, once=True)
             continue
         if stopping.is_set():
             return
         log.event("service.server_changed", severity=LogLevel.WARNING)
         changed()
-        await _attempt(lambda: verify(settings, service, database), stopping, settings.poll_interval_s, once=False)
+        await _attempt(lambda: verify(settings, service, database), stopping, once=False)
 
 
-async def _attempt(step: Callable[[], Awaitable[None]], stopping: asyncio.Event, pause_s: float, *, once: bool) -> None:
+async def _attempt(step: Callable[[], Awaitable[None]], stopping: asyncio.Event, *, once: bool) -> None:
+    outage = Outage("history.trouble")
     while not stopping.is_set():
         try:
             await step()
         except (*KAFKA_TROUBLE, *TRANSIENT) as error:
-            log.event("history.trouble", error=error)
+            await outage.wait(error, stopping)
             if once:
                 return
-            await wait_any(stopping, stopping, pause_s)
         else:
             return

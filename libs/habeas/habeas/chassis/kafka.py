@@ -1,10 +1,11 @@
 """How this fleet speaks to Kafka: the same security options for FastStream and for aiokafka."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.structs import TopicPartition
@@ -13,6 +14,21 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.waiting import is_cancelled
 from habeas.contracts.topics import Topic
+
+FETCH_WAIT_MS: Final = 5_000
+"""How long a broker holds a fetch that finds nothing; the next record answers it at once.
+
+The client cannot take a fetch back: after partitions were given out anew, the first fetch waits for so long behind the last one.
+"""
+
+FETCHER_LOOKS_MS: Final = 600_000
+"""The client's own look for something to do, which everything that there is to do wakes as well."""
+
+RETRY_BACKOFF_MS: Final = 500
+"""How long the client waits before it asks a broker again that did not answer."""
+
+_STOP_TIMEOUT_S: Final = 5.0
+_UNCONSUMED_S: Final = 3_600.0
 
 
 def client_options(settings: ChassisSettings) -> dict[str, Any]:
@@ -89,6 +105,60 @@ async def make_topics(options: dict[str, Any], catalogue: Iterable[Topic], repli
         await admin.close()
 
 
+def fetch_whole(consumer: AIOKafkaConsumer) -> None:
+    """Let the consumer ask for nothing more while it has records that were not taken.
+
+    By default it asks for the other partitions when records were not taken for 100 ms. That fetch is held for as long as nothing comes
+    there, and until it ends the partitions whose records are taken meanwhile are not asked for again.
+    """
+    consumer._fetcher._prefetch_backoff = _UNCONSUMED_S  # noqa: SLF001 -- the client has the parameter and passes it on from nowhere
+
+
+async def getmany(
+    consumer: AIOKafkaConsumer, stopping: asyncio.Event, longest_s: float, records_max: int
+) -> "Mapping[TopicPartition, Sequence[ConsumerRecord[bytes, bytes]]]":
+    """Wait for records, for at most so long or until told to stop; gives them by partition. Raises what Kafka raises."""
+    if stopping.is_set():
+        return {}
+    fetching = asyncio.ensure_future(consumer.getmany(timeout_ms=int(longest_s * 1000), max_records=records_max))
+    ended = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({fetching, ended}, return_when=asyncio.FIRST_COMPLETED)
+        return fetching.result() if fetching.done() else {}
+    finally:
+        ended.cancel()
+        fetching.cancel()
+        with suppress(
+            asyncio.CancelledError
+        ):  # nobody asks for its records any more; they come again after the next start
+            await asyncio.wait({fetching})
+
+
+async def reach(
+    settings: ChassisSettings, partitions: Sequence[TopicPartition]
+) -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
+    """Give the first offset and the end of partitions. Raises what Kafka raises.
+
+    Asked over a connection of its own: on a consumer's, questions wait behind a fetch that a broker holds.
+    """
+    consumer = assigned_consumer(settings, f"reach-{settings.instance}")
+    try:
+        await consumer.start()
+        return await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+    finally:
+        with suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await stop_consumer(consumer)
+
+
+def is_connected(consumer: AIOKafkaConsumer | None) -> bool:
+    """Answer whether the consumer has a connection to a broker; a broker that went silent is noticed with the next answer that is late."""
+    return consumer is not None and any(
+        connection.connected()
+        for connection in consumer._client._conns.values()  # noqa: SLF001 -- asking a broker instead would be one request a look
+    )
+
+
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Stop a consumer, whether or not it was started; raises what Kafka raises.
 
@@ -122,22 +192,31 @@ def assigned_consumer(settings: ChassisSettings, client_id: str) -> AIOKafkaCons
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
-        fetch_max_wait_ms=500,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        consumer_timeout_ms=FETCHER_LOOKS_MS,
         request_timeout_ms=40_000,
         metadata_max_age_ms=60_000,
+        retry_backoff_ms=RETRY_BACKOFF_MS,
         **client_options(settings),
     )
 
 
 __all__ = [
+    "FETCHER_LOOKS_MS",
+    "FETCH_WAIT_MS",
+    "RETRY_BACKOFF_MS",
     "KafkaError",
     "TopicPartition",
     "TopicsMissing",
     "assigned_consumer",
     "broker_options",
     "client_options",
+    "fetch_whole",
+    "getmany",
+    "is_connected",
     "make_topics",
     "missing_topics",
+    "reach",
     "stop_consumer",
     "trim",
 ]

@@ -6,8 +6,7 @@ tokens it believes in, and finds nothing under a token that has moved on.
 """
 
 import asyncio
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -15,19 +14,28 @@ from uuid import UUID
 from habeas.chassis import crash, log, metrics, store
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
-from habeas.chassis.outbox import AUDIT_LANE, LANES
+from habeas.chassis.outbox import ALL_LANES, AUDIT_LANE, LANES
 from habeas.chassis.settings import LogLevel
+from habeas.chassis.waiting import Outage, on_beat, wait_any
 
-_TROUBLE_WAIT_S: Final = 1.0
 _LOOKS_PER_LEASE: Final = 20  # at most, while leases of others are about to run out
 
 
 class Lanes:
     """The lanes that this replica holds, renewed at a third of the lease."""
 
-    def __init__(self, database: Database, holder: UUID, instance: int, lease_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        holder: UUID,
+        instance: int,
+        lease_s: float,
+        gained: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``gained`` is called when lanes can be worked on that could not before: of what waits in them nobody told this replica."""
         self.holder = holder
         self.held: dict[int, int] = {}
+        self._gained = gained
         self._database = database
         self._instance = instance
         self._lease_s = lease_s
@@ -49,30 +57,53 @@ class Lanes:
         """Answer whether this replica writes the service's audit log."""
         return AUDIT_LANE in self.held and self._fresh()
 
+    def are_held(self, lanes: Collection[int]) -> bool:
+        """Answer whether this replica holds all of these lanes."""
+        return len(self.held) == len(ALL_LANES) or self.held.keys() >= set(lanes)
+
     async def keep(self, stopping: asyncio.Event) -> None:
         """Renew and balance until told to stop; a database that is away costs the lanes, never the process.
 
         Whoever lives looks again when the next lease of another replica runs out, so that lanes of the dead rest no longer than that.
         """
+        outage = Outage("lanes.trouble")
         while not stopping.is_set():
-            longest_s = math.inf
             try:
-                await self.balance()
+                await self.step()
             except TRANSIENT as error:
-                log.event("lanes.trouble", error=error)
-                longest_s = _TROUBLE_WAIT_S  # without lanes nothing is done: ask soon whether the database is back
                 if not self._fresh():
                     self.held = {}
-            try:
-                await asyncio.wait_for(stopping.wait(), min(longest_s, self._wait_s()))
-            except TimeoutError:
-                continue
+                await outage.wait(
+                    error, stopping
+                )  # without lanes nothing is done: ask soon whether the database is back
+            else:
+                outage.over()
+                await wait_any(stopping, stopping, self._wait_s())
+
+    async def step(self) -> None:
+        """Renew what is held, in one statement while nothing changes, else with everything that ``balance`` does."""
+        if not await self._keep_steady():
+            await self.balance()
+
+    async def _keep_steady(self) -> bool:
+        """Renew what is held, where nothing else is to be done; False when it is, and then ``balance`` does all of it."""
+        if self._is_new or not self.held or not self._fresh():
+            return False
+        started = self._database.clock.monotonic()
+        (row,) = await self._database.change("lanes-keep", store.KEEP_LANES, self.holder, self._instance, self._lease)
+        held = dict(zip(row["lanes"] or (), row["tokens"] or (), strict=True))
+        least, over = divmod(LANES + 1, row["replicas"] + 1)
+        if held != self.held or row["silent"] or len(held) != least + (row["rank"] < over):
+            return False
+        self._renewed = started
+        self._next_expiry_s = row["next_expiry_s"]
+        return True
 
     async def balance(self) -> None:
         """Renew what is held, take what is free up to the fair share, give back what is above it."""
         started = self._database.clock.monotonic()
         before = dict(self.held)
-        self._fresh()
+        was_silent = not self._fresh()
         after = await self._database.run("lanes-balance", self._balance)
         self.held = after
         self._is_new = self._is_fenced = False
@@ -84,6 +115,8 @@ class Lanes:
         _tell("lanes.given_back", {lane: gone[lane] for lane in gone if lane not in lost}, held=len(after))
         _tell("lanes.lost", lost, held=len(after), severity=LogLevel.WARNING)
         metrics.LANE_TAKEN_LANES.add(len(taken))
+        if taken or was_silent:
+            self._gained()
         metrics.LANE_LOST_LANES.add(len(lost))
 
     async def _balance(self, tx: Transaction) -> dict[int, int]:
@@ -141,7 +174,7 @@ class Lanes:
         return False
 
     def _wait_s(self) -> float:
-        regular_s = self._lease_s / 3
+        regular_s = on_beat(self._lease_s / 3)
         if self._next_expiry_s is None:
             return regular_s
         return min(regular_s, max(self._next_expiry_s, 0.0) + self._lease_s / _LOOKS_PER_LEASE)

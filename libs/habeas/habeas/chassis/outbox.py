@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LANES: Final = 16
 AUDIT_LANE: Final = 16
+ALL_LANES: Final = frozenset(range(LANES + 1))
 VALUE_BYTES_MAX: Final = 900_000
 
 

@@ -6,8 +6,8 @@ that are gone from Kafka before they were stored cannot be read any more: that i
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
@@ -19,6 +19,9 @@ from habeas.chassis.redaction import named
 from habeas.chassis.settings import LogLevel
 
 _ASK_TIMEOUT_S: Final = 5.0
+
+Offsets: TypeAlias = Mapping[TopicPartition, int]
+Reach: TypeAlias = Callable[[Sequence[TopicPartition]], Awaitable[tuple[Offsets, Offsets]]]
 
 
 class RecordsGone(Invariant):
@@ -53,8 +56,10 @@ def choose(stored: int | None, committed: int | None, first: int, end: int, stor
     return Start(max(first, min(committed, reached)), gone)
 
 
-async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Sequence[TopicPartition]) -> None:
-    """Put the consumer where each partition is to be read on from.
+async def settle(
+    consumer: AIOKafkaConsumer, database: Database, partitions: Sequence[TopicPartition], reach: Reach
+) -> None:
+    """Put the consumer where each partition is to be read on from; ``reach`` asks Kafka for first offsets and ends.
 
     Raises ``RecordsGone``, and what Kafka and database raise when they are away; then it may be called again.
     """
@@ -64,8 +69,7 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
     try:
         async with asyncio.timeout(_ASK_TIMEOUT_S):  # a partition that is not there would be waited for without end
             committed = {each: await consumer.committed(each) for each in partitions}
-            first = await consumer.beginning_offsets(partitions)
-            end = await consumer.end_offsets(partitions)
+            first, end = await reach(partitions)
     except TimeoutError as error:
         raise KafkaTimeoutError from error
     since = await _stored(database, partitions)
@@ -94,11 +98,11 @@ async def settle(consumer: AIOKafkaConsumer, database: Database, partitions: Seq
         consumer.seek(each, start.offset)
 
 
-async def gone(consumer: AIOKafkaConsumer, expected: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+async def gone(reach: Reach, expected: Mapping[TopicPartition, int]) -> set[TopicPartition]:
     """Give the partitions that no longer have the record expected next. Raises what Kafka raises when it is away."""
     try:
         async with asyncio.timeout(_ASK_TIMEOUT_S):
-            first = await consumer.beginning_offsets(list(expected))
+            first, _ = await reach(list(expected))
     except TimeoutError as error:
         raise KafkaTimeoutError from error
     return {each for each, offset in expected.items() if first[each] > offset}

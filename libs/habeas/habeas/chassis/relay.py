@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from habeas.chassis import crash, log, metrics, store, tracing
+from habeas.chassis import crash, metrics, store, tracing
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant
@@ -20,7 +20,7 @@ from habeas.chassis.outbox import Pending
 from habeas.chassis.pace import Pace
 from habeas.chassis.producer import Producer, PublishFailed, Record
 from habeas.chassis.settings import ChassisSettings
-from habeas.chassis.waiting import wait_any
+from habeas.chassis.waiting import Outage, on_beat, wait_any
 from habeas.contracts import audit, topics
 from habeas.contracts.envelope import Envelope, encode_headers
 
@@ -85,10 +85,10 @@ class Relay:
 
         The facts of one request then go together, and their way through the log takes no time from the request that caused them.
         """
-        self.note(Pending(events=pending.events))
-        if pending.facts and not self._facts_are_due:
-            self._facts_are_due = True
-            asyncio.get_running_loop().call_later(_FACTS_LATER_S, self._note_facts)
+        if pending.events:
+            self._events.note()
+        if pending.facts:
+            self.look_for_facts_soon()
 
     def _note_facts(self) -> None:
         self._facts_are_due = False
@@ -96,8 +96,22 @@ class Relay:
 
     def look(self) -> None:
         """Look for both kinds with the next step, whoever wrote them."""
+        self.look_for_events()
+        self.look_for_facts()
+
+    def look_for_events(self) -> None:
+        """Look for events with the next step: another replica wrote some, or has given their lanes back."""
         self._events.note()
+
+    def look_for_facts(self) -> None:
+        """Look for facts with the next step, likewise."""
         self._facts.note()
+
+    def look_for_facts_soon(self) -> None:
+        """Look for facts a moment later, once for all that come until then."""
+        if not self._facts_are_due:
+            self._facts_are_due = True
+            asyncio.get_running_loop().call_later(_FACTS_LATER_S, self._note_facts)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Publish events until told to stop; while Kafka or the database is away, keep trying."""
@@ -112,26 +126,21 @@ class Relay:
         return await self._step(self._events) + await self._step(self._facts)
 
     async def _run(self, line: _Line, stopping: asyncio.Event) -> None:
-        clock = asyncio.get_running_loop().time
-        looked_at = clock()
         pace = Pace(self._database.clock)
+        outage = Outage("relay.trouble")
         while not stopping.is_set():
             line.wake.clear()
             pace.begin()
-            if clock() - looked_at >= self._settings.poll_interval_s:
-                # However busy the own transactions keep it: other replicas write rows for these lanes too.
-                looked_at = clock()
-                line.waits = True
             try:
                 sent = await self._step(line)
             except (PublishFailed, *TRANSIENT) as error:
-                log.event("relay.trouble", error=error)
                 metrics.RELAY_FAILURES.add()
                 line.waits = True
-                await wait_any(stopping, stopping, self._settings.poll_interval_s)
+                await outage.wait(error, stopping)
                 continue
-            if sent == 0:
-                await wait_any(line.wake, stopping, self._settings.poll_interval_s)
+            outage.over()
+            if sent == 0 and not await wait_any(line.wake, stopping, on_beat(self._settings.poll_interval_s)):
+                line.waits = True  # nobody told of anything for long: other replicas write rows for these lanes too
             await pace.rest(sent, self._settings.relay_batch_rows_max, stopping)
 
     async def _step(self, line: _Line) -> int:

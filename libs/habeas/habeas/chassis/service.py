@@ -1,43 +1,37 @@
 """A service: what it reacts to, and how its process starts, runs and stops.
 
-Start in any order: it waits, bounded, for database, schema, Kafka and topics, then for its own preparations; what stays missing ends the
-start with the reason. Stop in bounded time: consuming ends first, the batch in progress is finished, the outbox gets a last pass, lanes are
-given back. A deadline behind everything ends the process even where a library hangs.
+Start in any order: it waits for database, schema, Kafka and topics, then for its own preparations, for however long they are away, is not
+ready meanwhile and says for what it waits. Nor does it end when they go away later: it ends only for what cannot be waited out. Stop in
+bounded time: consuming ends first, the batch in progress is finished, the outbox gets a last pass, lanes are given back. A deadline behind
+everything ends the process even where a library hangs.
 """
 
 import asyncio
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import timedelta
-from functools import partial
 from importlib.metadata import version
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from habeas.chassis import crash, gauges, history, kafka, log, metrics, migrations, store, tracing
+from habeas.chassis import crash, history, kafka, log, metrics, migrations, store, tracing
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import Clock, SystemClock
-from habeas.chassis.consumer import Consumer, Records
-from habeas.chassis.control import LOOK_S, Control
+from habeas.chassis.consumer import Records
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.follow import Follower
 from habeas.chassis.health import Health
 from habeas.chassis.history import DatabaseRestored
-from habeas.chassis.ids import uuid7
-from habeas.chassis.lanes import Lanes
 from habeas.chassis.message import Protection
 from habeas.chassis.positions import RecordsGone
-from habeas.chassis.producer import Producer
 from habeas.chassis.redaction import Name
-from habeas.chassis.relay import Relay
+from habeas.chassis.running import Declared, Running
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.sweep import Sweep, Swept
-from habeas.chassis.trim import Trimmer, sensitive
-from habeas.chassis.waiting import bounded, is_cancelled, wait_any
-from habeas.chassis.watchdog import Deadman, Watchdog
-from habeas.chassis.worker import Handler, Worker
+from habeas.chassis.sweep import Schedule, Swept
+from habeas.chassis.waiting import BEAT_S, Outage, is_cancelled, on_beat, wait_any
+from habeas.chassis.watchdog import Watchdog
+from habeas.chassis.worker import Handler
 from habeas.contracts.model import Event
 from habeas.contracts.topics import Topic
 
@@ -52,29 +46,12 @@ _EXIT_PAST_UNKNOWN: Final = (
 )
 _PARTITION_DAYS_AHEAD: Final = 7
 _HOUSEKEEPING_S: Final = 3600.0
-_POLL_AGE_MAX_S: Final = 120.0
-_MEASURES_S: Final = 30.0
-_GAUGE_RESTS: Final = 25.0  # long queues take long to count; counting them must take no part in making them longer
-_REST_S_MAX: Final = 30.0
-_HISTORY_S: Final = 1.0
 _DROP_ROWS_MAX: Final = 10_000
 _KAFKA_TROUBLE: Final = (kafka.KafkaError, OSError, TimeoutError)
+_BEATS_PER_WATCH: Final = 4
 _HISTORY_TROUBLE: Final = (DatabaseRestored, *_KAFKA_TROUBLE, *TRANSIENT)
 _OUTBOX_KEPT: Final = timedelta(days=14)  # longer than any topic keeps records, so that a lost Kafka can be refilled
 _SEEN_KEPT: Final = timedelta(days=21)  # longer than the outbox, so that no replay finds its copies forgotten
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """Everything that exists only while the process runs."""
-
-    database: Database
-    control: Control
-    lanes: Lanes
-    relay: Relay
-    producers: tuple[Producer, ...]
-    worker: Worker
-    consumer: Consumer | None
 
 
 class Service:
@@ -91,13 +68,14 @@ class Service:
         self.topics: dict[str, Topic] = {}
         self.stopping = asyncio.Event()
         self._protection = protection
-        self._sweeps: list[Sweep] = []
-        self._sweepers: list[Callable[[Database], Sweep]] = []
+        self._schedules: list[Schedule] = []
         self._followers: list[Callable[[Database], Follower]] = []
         self._preparations: list[Callable[[Database], Awaitable[None]]] = []
         self._measures: list[Callable[[Database], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._failure: BaseException | None = None
+        self._waits_for: str | None = None
+        self._running: Running | None = None
         self._is_started = False
 
     def on(
@@ -121,33 +99,18 @@ class Service:
         sweep: Callable[Concatenate[Database, P], Awaitable[Swept]],
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> None:
-        """Run a sweep on start, then at least this often; handled messages wake it before."""
-        self._add_sweep(sweep.__name__, seconds, lambda database: sweep(database, *args, **kwargs), is_woken=True)
-
-    def seldom(
-        self,
-        seconds: float,
-        sweep: Callable[Concatenate[Database, P], Awaitable[Swept]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
-        """Run a sweep on start, then this often, whatever is handled."""
-        self._add_sweep(sweep.__name__, seconds, lambda database: sweep(database, *args, **kwargs), is_woken=False)
-
-    def _add_sweep(
-        self, name: str, seconds: float, once: Callable[[Database], Awaitable[Swept]], *, is_woken: bool
-    ) -> None:
-        self._sweepers.append(
-            lambda database: Sweep(name, seconds, partial(once, database), self.clock, is_woken=is_woken)
-        )
+    ) -> Schedule:
+        """Run a sweep on start, then at least this often; what is returned says what else makes it run."""
+        schedule = Schedule(sweep.__name__, seconds, lambda database: sweep(database, *args, **kwargs))
+        self._schedules.append(schedule)
+        return schedule
 
     def follow(self, build: Callable[[Database], Follower]) -> None:
         """Read one partition strictly in order, with a position that the handler keeps."""
         self._followers.append(build)
 
     def measure(self, look: Callable[[Database], Awaitable[None]]) -> None:
-        """Show figures of the service's own tables as metrics, every half minute, also while it is paused."""
+        """Show figures of the service's own tables whenever metrics are asked for, also while it is paused."""
         self._measures.append(look)
 
     def prepare(self, check: Callable[[Database], Awaitable[None]]) -> None:
@@ -172,10 +135,13 @@ class Service:
         watchdog.start()
         health = Health(self.settings.health_host, self.settings.health_port)
         health.ready("service", self._at_work)
+        health.tell("waiting_for", lambda: self._waits_for)
         await health.serve()
+        beating = asyncio.create_task(self._beat(watchdog))
         try:
             return await self._run(health)
         finally:
+            beating.cancel()
             await health.stop()
             watchdog.stop()
             tracing.shutdown()
@@ -184,31 +150,34 @@ class Service:
         """Answer whether everything was there at the start, and no stop was asked for since."""
         return self._is_started and not self.stopping.is_set()
 
+    async def _beat(self, watchdog: Watchdog) -> None:
+        """Show the watchdog that the loop turns, and note whether Kafka is there, on the beats of the process."""
+        loop = asyncio.get_running_loop()
+        longest_s = min(BEAT_S, self.settings.watchdog_s / _BEATS_PER_WATCH)
+        while True:
+            rest_s = on_beat(longest_s)
+            due_at = loop.time() + rest_s
+            await asyncio.sleep(rest_s)
+            metrics.LOOP_DELAY_S.observe(max(0.0, loop.time() - due_at))
+            watchdog.beat()
+            if self._running is not None:
+                self._running.see_kafka()
+
     async def _run(self, health: Health) -> int:
         started = self.clock.monotonic()
         database = await self._await_database()
         if database is None:
-            return _EXIT_FAILED if not self.stopping.is_set() else 0
+            return 0
         try:
-            if not await self._kafka_there():
-                return _EXIT_FAILED if not self.stopping.is_set() else 0
-            if not await self._history_holds(health, database):
-                return _EXIT_PAST_UNKNOWN if not self.stopping.is_set() else 0
-            if not await self._prepared(database):
-                return _EXIT_FAILED if not self.stopping.is_set() else 0
-            running = self._assemble(database)
-            self._register(health, running)
-            if not await self._subscribed(running):
-                return _EXIT_FAILED if not self.stopping.is_set() else 0
-            if not await self._settled(running):
-                await self._stop(running, [])
-                return _EXIT_FAILED if not self.stopping.is_set() else 0
-            tasks = self._start(running)
+            running = await self._begin(health, database)
+            if running is None:
+                return 0
+            tasks = [asyncio.create_task(self._guard(job)) for job in self._jobs(running)]
             self._is_started = True
             log.event("service.started", seconds=round(self.clock.monotonic() - started, 3))
             await self.stopping.wait()
             threading.Thread(target=_end_overdue, args=(self.settings.stop_timeout_s,), daemon=True).start()
-            await self._stop(running, tasks)
+            await running.stop(tasks)
         finally:
             for closer in self._closers:
                 await closer()
@@ -218,6 +187,21 @@ class Service:
             return _EXIT_PAST_UNKNOWN if isinstance(self._failure, DatabaseRestored | RecordsGone) else _EXIT_FAILED
         log.event("service.stopped")
         return 0
+
+    async def _begin(self, health: Health, database: Database) -> Running | None:
+        """Wait for one thing after the other that the service needs; None when told to stop before all was there."""
+        if not (
+            await self._kafka_there() and await self._history_holds(health, database) and await self._prepared(database)
+        ):
+            return None
+        running = self._running = self._assemble(database)
+        running.register(health)
+        if not await self._subscribed(running):
+            return None
+        if not await self._settled(running):
+            await running.stop([])
+            return None
+        return running
 
     async def _await_database(self) -> Database | None:
         """Wait until the database answers and has the service's schema at the version that this program needs."""
@@ -253,7 +237,7 @@ class Service:
             return True
 
         health.ready("history", trusted)
-        return bool(await self._await("history", holds, _HISTORY_TROUBLE, pause_s=_HISTORY_S))
+        return bool(await self._await("history", holds, _HISTORY_TROUBLE))
 
     async def _verify(self, database: Database) -> None:
         try:
@@ -278,7 +262,7 @@ class Service:
 
         return bool(await self._await("database", checked, _HISTORY_TROUBLE))
 
-    async def _settled(self, running: _Running) -> bool:
+    async def _settled(self, running: Running) -> bool:
         """Know what supervisors want, take lanes and put the house in order, for which the database has to be there as well."""
 
         async def settled() -> bool:
@@ -290,104 +274,34 @@ class Service:
 
         return bool(await self._await("database", settled, _HISTORY_TROUBLE))
 
-    async def _subscribed(self, running: _Running) -> bool:
+    async def _subscribed(self, running: Running) -> bool:
         """Join the consumer group; Kafka may have gone away again since it was asked."""
         return running.consumer is None or bool(await self._await("kafka", running.consumer.start, _KAFKA_TROUBLE))
 
     async def _await(
-        self,
-        what: str,
-        attempt: Callable[[], Awaitable[T]],
-        trouble: tuple[type[BaseException], ...],
-        pause_s: float = 0.2,
+        self, what: str, attempt: Callable[[], Awaitable[T]], trouble: tuple[type[BaseException], ...]
     ) -> T | None:
-        deadline = self.clock.monotonic() + self.settings.start_timeout_s
-        while not self.stopping.is_set():
-            try:
-                return await attempt()
-            except trouble as error:
-                if self.clock.monotonic() > deadline:
-                    log.event("service.start_gave_up", waiting_for=Name(what), error=error)
-                    return None
-                log.event("service.waiting", waiting_for=Name(what), error=error)
-                await wait_any(self.stopping, self.stopping, pause_s)
+        """Attempt something until it succeeds, for however long it takes; None when told to stop before."""
+        outage = Outage("service.waiting", waiting_for=Name(what))
+        try:
+            while not self.stopping.is_set():
+                try:
+                    return await attempt()
+                except trouble as error:
+                    self._waits_for = what
+                    await outage.wait(error, self.stopping)
+        finally:
+            self._waits_for = None
         return None
 
-    def _assemble(self, database: Database) -> _Running:
-        settings = self.settings
-        lanes = Lanes(database, uuid7(self.clock), settings.instance, settings.lease_s)
-        producer = Producer(settings, f"{self.name}-{settings.instance}-relay")
-        facts_producer = Producer(settings, f"{self.name}-{settings.instance}-audit")
-        relay = Relay(self.name, database, lanes, producer, settings, facts_producer)
-        control = Control(database, settings.log_level)
-        worker = Worker(
-            database,
-            lanes,
-            self.handlers,
-            self.topics,
-            self._protection,
-            settings,
-            self._handled,
-            paused=control.is_paused,
-        )
-        consumer = None
-        if self.topics:
-            wanted = frozenset(self.handlers)
-            consumer = Consumer(self.name, self.topics, wanted, database, self._protection, settings, worker)
-        self._sweeps = [build(database) for build in self._sweepers]
-        database.on_commit(relay.note_soon)
-        return _Running(database, control, lanes, relay, (producer, facts_producer), worker, consumer)
+    def _assemble(self, database: Database) -> Running:
+        declared = Declared(self.handlers, self.topics, self._schedules, self._followers, self._measures)
+        return Running(self.name, self.settings, database, self._protection, declared)
 
-    def _handled(self, by: Sweep | None = None) -> None:
-        """Something was done that sweeps may have been waiting for."""
-        for sweep in self._sweeps:
-            if sweep is not by and sweep.is_woken:
-                sweep.wake.set()
-
-    def _start(self, running: _Running) -> list["asyncio.Task[None]"]:
-        settings = self.settings
-        paused = running.control.is_paused
-        jobs: list[Coroutine[Any, Any, None]] = [
-            running.lanes.keep(self.stopping),
-            running.relay.run(self.stopping),
-            running.relay.run_facts(self.stopping),
-            running.worker.run(self.stopping),
-            self._watch_history(running),
-            self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database)),
-            self._every(gauges.EVERY_S, lambda: self._gauge(running), rests=_GAUGE_RESTS),
-            self._every(LOOK_S, running.control.look),
-            *(self._every(_MEASURES_S, partial(measure, running.database)) for measure in self._measures),
-            Deadman(
-                self._kafka_answers,
-                self.settings.kafka_unreachable_s,
-                every_s=5.0,
-                exit_code=69,
-                gauge=metrics.KAFKA_UNREACHABLE_S,
-            ).run(self.stopping),
-            *(sweep.run(self.stopping, self._handled, paused) for sweep in self._sweeps),
-            *(
-                build(running.database).run(
-                    settings, f"{self.name}-{settings.instance}-follower", self.clock, self.stopping, paused
-                )
-                for build in self._followers
-            ),
-        ]
-        if running.consumer is not None:
-            jobs.append(running.consumer.run(self.stopping))
-            names = sensitive(self.topics)
-            if names:
-                trimmer = Trimmer(
-                    self.name,
-                    names,
-                    running.consumer,
-                    Producer(settings, f"{self.name}-{settings.instance}-trimmer"),
-                    self.clock,
-                    settings,
-                    roll_after_s=1.2,
-                )
-                running.consumer.seen = trimmer.see
-                jobs.append(trimmer.run(self.stopping))
-        return [asyncio.create_task(self._guard(job)) for job in jobs]
+    def _jobs(self, running: Running) -> Iterator[Coroutine[Any, Any, None]]:
+        yield from running.jobs(self.stopping)
+        yield self._watch_history(running)
+        yield self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database))
 
     async def _guard(self, job: Coroutine[Any, Any, None]) -> None:
         """A job that raises ends the process: everything it could live with, it has handled itself."""
@@ -398,25 +312,6 @@ class Service:
                 raise
             self._failure = self._failure or error
             self.stopping.set()
-
-    async def _stop(self, running: _Running, tasks: list["asyncio.Task[None]"]) -> None:
-        """Stop in the order in which work flows; every step is bounded."""
-        part_s = self.settings.stop_timeout_s / 4
-        _, late = await asyncio.wait(tasks, timeout=part_s) if tasks else (set(), set())
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=1)
-        if running.consumer is not None:
-            await bounded(running.consumer.stop(), part_s)
-        await bounded(self._drain(running.relay), part_s / 2)
-        await asyncio.gather(*(bounded(producer.stop(), part_s / 2) for producer in running.producers))
-        await bounded(running.lanes.leave(), part_s / 2)
-
-    async def _drain(self, relay: Relay) -> None:
-        relay.look()
-        while await relay.step():
-            pass
 
     async def _keep_house(self, database: Database) -> None:
         """Make tomorrow's partitions, drop what is kept long enough; bounded, so that a pass never holds anything up."""
@@ -434,60 +329,25 @@ class Service:
         while await database.run("seen-forget", forget) and not self.stopping.is_set():
             pass
 
-    async def _gauge(self, running: _Running) -> None:
-        await gauges.show(running.database, running.lanes, running.worker, running.consumer, self._sweeps)
-
-    async def _every(self, seconds: float, job: Callable[[], Awaitable[None]], *, rests: float = 0.0) -> None:
-        """Do a job again and again, after so many seconds, or after it has rested so many times as long as it took."""
+    async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
+        """Do a job again and again, after so many seconds."""
+        outage = Outage("service.database_trouble")
         while not self.stopping.is_set():
-            begun = self.clock.monotonic()
             try:
                 await job()
             except TRANSIENT as error:
-                log.event("service.database_trouble", error=error)
-            rest_s = min(_REST_S_MAX, rests * (self.clock.monotonic() - begun))
-            await wait_any(self.stopping, self.stopping, max(seconds, rest_s))
+                await outage.wait(error, self.stopping)
+            else:
+                outage.over()
+                await wait_any(self.stopping, self.stopping, on_beat(seconds))
 
-    async def _watch_history(self, running: _Running) -> None:
+    async def _watch_history(self, running: Running) -> None:
         """End the process when the database turns out to be older than what was told; after any change of its server, read again."""
-
-        def changed() -> None:
-            if running.consumer is not None:
-                running.consumer.unsettle()
-
         try:
-            await history.watch(self.settings, self.name, running.database, self.stopping, changed)
+            await history.watch(self.settings, self.name, running.database, self.stopping, running.unsettle)
         except DatabaseRestored as error:
             log.event("service.database_restored", severity=LogLevel.ERROR, entries=error.unknown, error=error)
             raise
-
-    async def _kafka_answers(self) -> bool:
-        try:
-            await kafka.missing_topics(self.settings, ())
-        except _KAFKA_TROUBLE:
-            return False
-        return True
-
-    def _register(self, health: Health, running: _Running) -> None:
-        async def assigned() -> bool:
-            return running.consumer is None or running.consumer.membership.is_given
-
-        async def leased() -> bool:
-            return bool(running.lanes.held)
-
-        async def not_halted() -> bool:
-            return not running.worker.halted
-
-        async def polling() -> bool:
-            consumer = running.consumer
-            return consumer is None or self.clock.monotonic() - consumer.polled_at < _POLL_AGE_MAX_S
-
-        health.live("consumer", polling)
-        health.ready("database", running.database.ping)
-        health.ready("lanes", leased)
-        health.ready("consumer", assigned)
-        health.ready("worker", not_halted)
-        health.tell("control", running.control.shown)
 
 
 def _end_overdue(limit_s: float) -> None:

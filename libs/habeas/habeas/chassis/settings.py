@@ -83,9 +83,6 @@ class ChassisSettings(BaseModel):
     kafka_sasl_password: SecretStr | None = Field(
         None, min_length=1, max_length=1024, description="password at the brokers"
     )
-    kafka_unreachable_s: float = Field(
-        120.0, ge=5, le=3600, description="how long Kafka may be unreachable before the process ends to be restarted"
-    )
 
     database_dsn: SecretStr = Field(
         min_length=1,
@@ -109,7 +106,10 @@ class ChassisSettings(BaseModel):
     )
     relay_batch_rows_max: int = Field(1_000, ge=1, le=10_000, description="messages that the relay sends at once")
     poll_interval_s: float = Field(
-        0.5, ge=0.01, le=60, description="how often to look for work when nothing woke the service"
+        20.0,
+        ge=0.01,
+        le=60,
+        description="how often to look for messages and events that nothing told of, below all that wakes the service",
     )
     lease_s: float = Field(15.0, ge=1, le=300, description="how long a lane stays with a replica that went silent")
     retry_first_s: float = Field(1.0, ge=0.01, le=3600, description="wait before the first retry of a message")
@@ -128,9 +128,6 @@ class ChassisSettings(BaseModel):
         "127.0.0.1", max_length=45, description="IP address on which health and metrics are answered, in plain HTTP"
     )
     health_port: int = Field(0, ge=0, le=65_535, description="TCP port of health and metrics; 0 takes a free one")
-    start_timeout_s: float = Field(
-        60.0, ge=1, le=3600, description="how long the start may wait for Kafka, database and schema"
-    )
     stop_timeout_s: float = Field(30.0, ge=1, le=600, description="how long the stop may wait for work in progress")
     watchdog_s: float = Field(30.0, ge=1, le=600, description="how long the event loop may be blocked")
 

@@ -102,6 +102,9 @@ NOTE_RECORDS: Final = """
     ON CONFLICT (event_id) DO NOTHING
 """
 
+# Outside of every transaction that does work: commits that notify wait for one another.
+TELL: Final = "SELECT pg_notify($1, n) FROM unnest($2::text[]) AS n"
+
 FIND_POSITIONS: Final = "SELECT topic, partition, next_offset FROM positions WHERE topic = ANY($1::text[])"
 
 FIND_POSITION: Final = "SELECT next_offset FROM positions WHERE topic = $1 AND partition = $2"
@@ -143,6 +146,15 @@ CLAIM: Final = """
        AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id)
      ORDER BY i.inbox_id
      LIMIT $5
+"""
+
+# When the next message that waits for another attempt can be claimed; those behind it of its key come with it.
+FIND_NEXT_MESSAGE: Final = """
+    SELECT min(i.next_attempt_at) AS due_at
+      FROM inbox AS i
+     WHERE i.state = 'pending' AND i.attempts > 0
+       AND i.lane = ANY(ARRAY(SELECT lane FROM lanes WHERE lane = ANY($1::smallint[]) AND paused_at IS NULL))
+       AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id)
 """
 
 # The same fence for what is handled at once, and whether the inbox has anything of these keys: it would be overtaken. The ids were noted by
@@ -232,6 +244,26 @@ INHERIT_LANES: Final = """
 FORGET_PREDECESSORS: Final = "DELETE FROM replicas WHERE instance = $2 AND holder <> $1"
 
 FORGET_DEAD_REPLICAS: Final = "DELETE FROM replicas WHERE expires_at < now() - interval '1 minute'"
+
+# All that a replica has to write while nothing changes, in one round trip: its sign of life and its leases.
+KEEP_LANES: Final = """
+    WITH alive AS (
+        UPDATE replicas SET expires_at = now() + $3::interval WHERE holder = $1 RETURNING holder),
+    renewed AS (
+        UPDATE lanes SET expires_at = now() + $3::interval
+         WHERE EXISTS (SELECT FROM alive)
+           AND lane IN (SELECT lane FROM lanes WHERE holder = $1 ORDER BY lane FOR NO KEY UPDATE)
+        RETURNING lane, token),
+    others AS (
+        SELECT count(*) AS replicas, count(*) FILTER (WHERE (instance, holder) < ($2::integer, $1::uuid)) AS rank,
+               count(*) FILTER (WHERE expires_at < now()) AS silent
+          FROM replicas WHERE holder <> $1)
+    SELECT (SELECT array_agg(lane ORDER BY lane) FROM renewed) AS lanes, (SELECT array_agg(token ORDER BY lane) FROM renewed) AS tokens,
+           o.replicas, o.rank, o.silent,
+           (SELECT extract(epoch FROM min(expires_at) - now())::float8 FROM lanes WHERE holder IS NOT NULL AND holder <> $1)
+               AS next_expiry_s
+      FROM others AS o
+"""
 
 COUNT_REPLICAS: Final = """
     SELECT count(*) AS replicas, count(*) FILTER (WHERE (instance, holder) < ($2::integer, $1::uuid)) AS rank

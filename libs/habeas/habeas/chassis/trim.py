@@ -11,19 +11,21 @@ from typing import Final
 
 from aiokafka.errors import KafkaError
 
-from habeas.chassis import crash, kafka, log
+from habeas.chassis import crash, kafka
 from habeas.chassis.clock import Clock
 from habeas.chassis.consumer import Consumer, Records
 from habeas.chassis.crash import Point
 from habeas.chassis.ids import uuid7
 from habeas.chassis.producer import Producer, PublishFailed, Record
 from habeas.chassis.settings import ChassisSettings
-from habeas.chassis.waiting import wait_any
+from habeas.chassis.waiting import Outage, on_beat, wait_any
 from habeas.contracts.catalogue import ROLLED
 from habeas.contracts.envelope import Envelope, encode_headers
 from habeas.contracts.topics import Topic
 
-_EVERY_S: Final = 1.0
+_EVERY_S: Final = 1.0  # while there is something to trim
+_LOOK_S: Final = 60.0
+_HOPE_S: Final = 30.0  # after this without progress, what is left cannot be committed now
 _PUBLISH_TIMEOUT_S: Final = 10.0
 _MARKER_TYPE: Final = ROLLED.encode()
 
@@ -45,31 +47,50 @@ class Trimmer:
     clock: Clock
     settings: ChassisSettings
     roll_after_s: float
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
     _partitions: dict[kafka.TopicPartition, _Partition] = field(default_factory=dict)
+    _moved_at: float = 0.0
 
     def see(self, records: Records) -> None:
         """Note which partitions now hold something that must go."""
         now = self.clock.monotonic()
         for record in records:
-            if record.topic in self.topics and ("ce_type", _MARKER_TYPE) not in record.headers:
-                partition = kafka.TopicPartition(record.topic, record.partition)
-                self._partitions.setdefault(partition, _Partition(now)).last_sensitive_at = now
+            if record.topic in self.topics:
+                self.look()
+                if ("ce_type", _MARKER_TYPE) not in record.headers:
+                    partition = kafka.TopicPartition(record.topic, record.partition)
+                    self._partitions.setdefault(partition, _Partition(now)).last_sensitive_at = now
+
+    def look(self) -> None:
+        """Look soon: records were taken, or partitions were given out."""
+        self._moved_at = self.clock.monotonic()
+        self.wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Trim until told to stop; while Kafka is away, keep trying."""
+        """Trim until told to stop; while Kafka is away, keep trying. Without anything left, wait for ``look``."""
+        outage = Outage("trimmer.trouble")
         while not stopping.is_set():
+            self.wake.clear()
             try:
-                await self.step()
+                left = await self.step()
             except (KafkaError, PublishFailed, OSError, TimeoutError) as error:
-                log.event("trimmer.trouble", error=error)
-            await wait_any(stopping, stopping, _EVERY_S)
+                await outage.wait(error, stopping)
+            else:
+                outage.over()
+                if left and self.clock.monotonic() - self._moved_at < _HOPE_S:
+                    await wait_any(stopping, stopping, _EVERY_S)
+                else:
+                    await wait_any(self.wake, stopping, on_beat(_LOOK_S))
         await self.producer.stop()
 
-    async def step(self) -> None:
-        """Write markers where a segment is old enough to be closed, then move the starts forward to the committed offsets."""
+    async def step(self) -> bool:
+        """Write markers where a segment is old enough to be closed, then move the starts forward to the committed offsets.
+
+        Answers whether something is left: a segment that is to be closed, or records that are read and not yet trimmed.
+        """
         consumer = self.consumer.subscriber.consumer
         if consumer is None:
-            return
+            return True
         mine = [partition for partition in consumer.assignment() if partition.topic in self.topics]
         now = self.clock.monotonic()
         # After a start, or while another replica had the partition, nobody knows what the newest segment holds: treat it as if it
@@ -81,6 +102,7 @@ class Trimmer:
             if state.last_sensitive_at is not None and now - state.last_sensitive_at >= self.roll_after_s
         }
         if due:
+            self._moved_at = now
             await self.producer.publish([self._marker(partition) for partition in due], _PUBLISH_TIMEOUT_S)
             crash.at(Point.TRIM_MARKED)
             for partition, seen_at in due.items():
@@ -93,11 +115,16 @@ class Trimmer:
             if committed is not None and committed > self._partitions[partition].trimmed_to:
                 offsets[partition] = committed
         if offsets:
+            self._moved_at = now
             crash.at(Point.TRIM_FOUND)
             await kafka.trim(self.settings, offsets)
             crash.at(Point.TRIMMED)
             for partition, offset in offsets.items():
                 self._partitions[partition].trimmed_to = offset
+        return any(
+            state.last_sensitive_at is not None or max(state.trimmed_to, 0) < (consumer.highwater(partition) or 0)
+            for partition, state in self._partitions.items()
+        )
 
     def _marker(self, partition: kafka.TopicPartition) -> Record:
         envelope = Envelope(uuid7(self.clock), ROLLED, self.service, self.clock.now(), self.service)

@@ -1,9 +1,19 @@
 """Waiting for events of one's own process, always with a limit."""
 
 import asyncio
+import math
 from collections.abc import Awaitable
+from typing import Final
 
 from habeas.chassis import log
+from habeas.chassis.redaction import Name
+
+BEAT_S: Final = 5.0
+
+_TROUBLE_FIRST_S: Final = 0.25
+_TROUBLE_LONGEST_S: Final = 2.0
+_TOLD_EVERY_S: Final = 30.0
+_EARLY_S: Final = 0.05  # timers may fire a little early, and a beat must not be counted twice
 
 
 def is_cancelled() -> bool:
@@ -41,3 +51,40 @@ async def wait_any(first: asyncio.Event, second: asyncio.Event, limit_s: float) 
     finally:
         for waiter in waiters:
             waiter.cancel()
+
+
+def on_beat(limit_s: float) -> float:
+    """Return how long to wait, in seconds, so that a wait of at most ``limit_s`` ends on a beat of the process.
+
+    Beats are five seconds apart and the same for every loop, so that all that looks now and then looks in one wake-up. A limit below
+    one beat is returned as it is.
+    """
+    if limit_s < BEAT_S:
+        return limit_s
+    now = asyncio.get_running_loop().time()
+    return math.floor((now + limit_s + _EARLY_S) / BEAT_S) * BEAT_S - now
+
+
+class Outage:
+    """Trouble with a server that a loop waits out, for however long: tried again soon, then every two seconds, told now and then."""
+
+    def __init__(self, event: str, waiting_for: Name | None = None) -> None:
+        """``event`` is what is logged, and ``waiting_for`` what is away, where one event is of several."""
+        self._event = event
+        self._waiting_for = waiting_for
+        self._next_s = _TROUBLE_FIRST_S
+        self._told_at = -math.inf
+
+    async def wait(self, error: BaseException, stopping: asyncio.Event) -> None:
+        """Log the error, unless one was logged within the last half minute, and wait before the next try; ends early for a stop."""
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= _TOLD_EVERY_S or self._next_s == _TROUBLE_FIRST_S:
+            self._told_at = now
+            waiting_for = {} if self._waiting_for is None else {"waiting_for": self._waiting_for}
+            log.event(self._event, severity=None, error=error, **waiting_for)
+        pause_s, self._next_s = self._next_s, min(self._next_s * 2, _TROUBLE_LONGEST_S)
+        await wait_any(stopping, stopping, pause_s)
+
+    def over(self) -> None:
+        """Note that the server answers."""
+        self._next_s = _TROUBLE_FIRST_S

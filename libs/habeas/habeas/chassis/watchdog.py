@@ -7,22 +7,20 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic
 from traceback import walk_stack
 from typing import Final
 
 from habeas.chassis import log, metrics
-from habeas.chassis.instruments import Gauge
 from habeas.chassis.log import LogLevel
 from habeas.chassis.redaction import Words, place
 
 EXIT_BLOCKED: Final = 70  # EX_SOFTWARE of sysexits.h
-EXIT_UNREACHABLE: Final = 69  # EX_UNAVAILABLE
 
-_BEATS: Final = 8  # looked for in the time that the loop may be blocked
+_ROUNDS: Final = 8  # in the time that the loop may be blocked
+_PATIENT_ROUNDS: Final = 4  # of these, before the loop is asked for a sign
 _FRAMES_MAX: Final = 30
-_FAILURES_MIN: Final = 3
 _JOIN_S: Final = 5.0
 _LOG_S: Final = 5.0
 
@@ -31,14 +29,16 @@ class Watchdog:
     """A thread that ends the process with code 70 when its event loop was blocked for longer than `limit_s`.
 
     What the loop's thread was doing is logged first, by file and line. Time in which the whole process stood still does
-    not count: it is the thread's own rounds without a sign of the loop that are counted.
+    not count: it is the thread's own rounds without a sign of the loop that are counted. A loop that calls ``beat`` more often than twice
+    in the limit is asked for no sign, and then the thread wakes up about twice in the limit.
     """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, limit_s: float, *, end: Callable[[int], object] = os._exit
     ) -> None:
         self._loop = loop
-        self._round_s = limit_s / _BEATS
+        self._round_s = limit_s / _ROUNDS
+        self._beat_at = monotonic()
         self._end = end
         self._loop_thread: int | None = None
         self._missed = 0
@@ -56,17 +56,30 @@ class Watchdog:
         if self._thread.is_alive():
             self._thread.join(_JOIN_S)
 
+    def beat(self) -> None:
+        """Show that the loop turns; to be called in the loop."""
+        self._beat_at = monotonic()
+        self._missed = 0
+
     def _watch(self) -> None:
-        while not self._stopped.wait(self._round_s):
+        while not self._stopped.wait(self._patience_s()):
+            if monotonic() - self._beat_at < self._round_s * _PATIENT_ROUNDS:
+                continue
             self._missed += 1
-            if self._missed > _BEATS:
+            if self._missed > _ROUNDS - _PATIENT_ROUNDS:
                 self._give_up()
                 return
-            if self._missed == 1:  # the last beat came back: ask for the next
+            if self._missed == 1:
                 try:
-                    self._loop.call_soon_threadsafe(self._beat, monotonic())
+                    self._loop.call_soon_threadsafe(self._answer, monotonic())
                 except RuntimeError:  # the loop is closed: there is nothing left to watch
                     return
+
+    def _patience_s(self) -> float:
+        """Return the time until the last beat is old; one round while the loop has been asked for a sign."""
+        if self._missed:
+            return self._round_s
+        return max(self._round_s, self._beat_at + self._round_s * _PATIENT_ROUNDS - monotonic())
 
     def _give_up(self) -> None:
         """Tell where the loop hangs and end; also where the loop hangs in writing the log, and so holds up this line."""
@@ -77,66 +90,11 @@ class Watchdog:
         if_log_hangs.cancel()
         self._end(EXIT_BLOCKED)
 
-    def _beat(self, asked_at: float) -> None:
-        self._missed = 0
+    def _answer(self, asked_at: float) -> None:
         metrics.LOOP_DELAY_S.observe(monotonic() - asked_at)
+        self.beat()
 
     def _frames(self) -> list[Words]:
         frame = sys._current_frames().get(self._loop_thread or 0)  # noqa: SLF001 -- the only way to see another thread
         places = [place(each.f_code.co_filename, line, each.f_code.co_name) for each, line in walk_stack(frame)]
         return [Words(each) for each in places[:_FRAMES_MAX]]
-
-
-class Deadman:
-    """Ends the process when something it cannot work without does not answer for `limit_s`.
-
-    `probe` answers whether it is there; an error counts as no. At least three rounds in a row must have failed, so that a
-    process that stood still itself gets the chance to look.
-    """
-
-    def __init__(
-        self,
-        probe: Callable[[], Awaitable[bool]],
-        limit_s: float,
-        *,
-        every_s: float = 5.0,
-        exit_code: int = EXIT_UNREACHABLE,
-        gauge: Gauge | None = None,
-        end: Callable[[int], object] = os._exit,
-    ) -> None:
-        self._probe = probe
-        self._limit_s = limit_s
-        self._every_s = every_s
-        self._exit_code = exit_code
-        self._gauge = gauge
-        self._end = end
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Probe until told to stop."""
-        answered_at = monotonic()
-        failures = 0
-        while not stopping.is_set():
-            if await self._answers():
-                answered_at, failures = monotonic(), 0
-            else:
-                failures += 1
-            silent_s = monotonic() - answered_at if failures else 0.0
-            if self._gauge is not None:
-                self._gauge.set(silent_s)
-            if failures >= _FAILURES_MIN and silent_s > self._limit_s:
-                log.event("deadman.gave_up", severity=LogLevel.ERROR, silent_s=silent_s, exit_code=self._exit_code)
-                self._end(self._exit_code)
-                return
-            try:
-                async with asyncio.timeout(self._every_s):
-                    await stopping.wait()
-            except TimeoutError:
-                pass
-
-    async def _answers(self) -> bool:
-        try:
-            async with asyncio.timeout(self._every_s):
-                return await self._probe()
-        except Exception as error:  # noqa: BLE001 -- whatever goes wrong, there was no answer
-            log.event("deadman.no_answer", error=error)
-            return False

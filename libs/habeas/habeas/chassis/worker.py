@@ -11,7 +11,7 @@ notes their ids. At the first sign that a message is special nothing of that sta
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -26,7 +26,7 @@ from habeas.chassis.message import Arrived, Defect, Message, Protection, Stored,
 from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import Name
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.waiting import wait_any
+from habeas.chassis.waiting import Outage, on_beat, wait_any
 from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.topics import Topic
 from habeas.contracts.vocabulary import ParkReason
@@ -35,6 +35,7 @@ Handler = Callable[[Batch[Any], Transaction], Awaitable[None]]
 
 _UNEXPECTED: Final = "unexpected"
 _ATTEMPTS_MIN: Final = 8  # nothing is given up before it was tried this often
+_QUIET_S: Final = 1.0  # after a claim that found nothing, before it is asked when the next message is due
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class Worker:
         topics: Mapping[str, Topic],
         protection: Protection,
         settings: ChassisSettings,
-        handled: Callable[[], None] = lambda: None,
+        handled: Callable[[Collection[str]], None] = lambda _: None,
         *,
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -97,20 +98,41 @@ class Worker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop; the batch in progress is finished. An ``Invariant`` ends the process."""
         pace = Pace(self._database.clock)
+        outage = Outage("worker.database_trouble")
         while not stopping.is_set():
             self.wake.clear()
             pace.begin()
             try:
-                handled = 0 if self.halted or self._paused() else await self.step()
+                handled = await self.step() if self.is_willing else 0
+                if not handled or not self._more:
+                    await self._rest(stopping)
+                    await pace.rest(handled, self._settings.inbox_batch_rows_max, stopping)
             except TRANSIENT as error:
-                log.event("worker.database_trouble", error=error)
-                await _pause(stopping, self._settings.poll_interval_s)
-                continue
-            if handled:
-                self._told()
-            if not handled or not self._more:
-                await wait_any(self.wake, stopping, self._settings.poll_interval_s)
-                await pace.rest(handled, self._settings.inbox_batch_rows_max, stopping)
+                await outage.wait(error, stopping)
+            else:
+                outage.over()
+
+    async def _rest(self, stopping: asyncio.Event) -> None:
+        """Wait until messages were stored, one is due for its next attempt, or it is time to look whatever was told."""
+        longest_s = self._settings.poll_interval_s
+        if self.is_willing and longest_s > _QUIET_S:
+            if await wait_any(self.wake, stopping, _QUIET_S):
+                return
+            due_at = await self._next_due()
+            if due_at is not None:
+                due_s = max(0.0, (due_at - self._database.clock.now()).total_seconds())
+                if due_s < longest_s:
+                    await wait_any(self.wake, stopping, due_s)
+                    return
+        await wait_any(self.wake, stopping, on_beat(longest_s))
+
+    async def _next_due(self) -> datetime | None:
+        lanes, _ = self._lanes.of_messages()
+        if not lanes:
+            return None
+        (row,) = await self._database.read("inbox-next", store.FIND_NEXT_MESSAGE, lanes)
+        due_at: datetime | None = row["due_at"]
+        return due_at
 
     @property
     def is_willing(self) -> bool:
@@ -161,7 +183,6 @@ class Worker:
                 self.wake.set()
         self._tell(rows, [row.inbox_id for row in rows], {}, {})
         metrics.INBOX_WAIT_S.observe(0.0)
-        self._told()
         return True
 
     async def _handle_at_once(
@@ -249,7 +270,8 @@ class Worker:
         async with self._database.transaction("inbox-batch") as tx:
             rows = await self._claim(tx, self._limit)
             attempt.claimed = [row.inbox_id for row in rows]
-            self._more = len(rows) == self._limit
+            # What waits behind a message of its key that is tried again can be claimed once that is settled.
+            self._more = len(rows) == self._limit or any(row.attempts for row in rows)
             if not rows:
                 return 0
             crash.at(Point.WORKER_CLAIMED)
@@ -384,8 +406,11 @@ class Worker:
         metrics.INBOX_RETRIED_MESSAGES.add(len(waiting))
         metrics.INBOX_PARKED_MESSAGES.add(len(parked))
         handled = frozenset(done)
-        for kind, count in Counter([row.type for row in rows if row.inbox_id in handled]).items():
+        kinds = Counter([row.type for row in rows if row.inbox_id in handled])
+        for kind, count in kinds.items():
             metrics.INBOX_HANDLED_MESSAGES.add(count, type=Name(kind))
+        if kinds:
+            self._told(kinds.keys())
         if parked or log.is_logged(LogLevel.INFO):
             self._log_each(rows, handled, parked, waiting)
         own = sum(1 for row in rows if row.inbox_id in parked and not self._is_foreign(row))
@@ -430,7 +455,3 @@ def in_order(messages: Sequence[Message]) -> list[list[Message]]:
             groups.append([message])
             last_of_key[message.key] = len(groups) - 1
     return groups
-
-
-async def _pause(stopping: asyncio.Event, limit_s: float) -> None:
-    await wait_any(stopping, stopping, limit_s)

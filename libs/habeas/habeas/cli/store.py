@@ -194,6 +194,8 @@ _UNPUBLISH_ENTRIES: Final = """
     RETURNING head.published_seq
 """
 
+_WAKE: Final = "SELECT pg_notify($1, 'supervised')"  # with the commit, the service's processes look at once
+
 _FORGET_HISTORY: Final = "DELETE FROM {schema}.positions WHERE topic = $1"
 
 _COUNT_UNPUBLISHED: Final = """
@@ -387,6 +389,7 @@ async def unpublish(conn: Querying, service: str, since: datetime | None) -> int
     entries = await conn.fetchrow(_UNPUBLISH_ENTRIES.format(schema=schema))
     rows += 0 if entries is None else entries["published_seq"]
     await conn.fetch(_FORGET_HISTORY.format(schema=schema), AUDIT_ENTRIES.name)
+    await conn.fetch(_WAKE, schema)
     return rows
 
 

@@ -100,6 +100,16 @@ _LOCK_DUE_OF_CAMPAIGNS: Final = (
 """
 )
 
+FIND_NEXT_DUE: Final = """
+    SELECT min(next_attempt_at) FROM notification_mailer.messages WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NULL
+"""
+
+FIND_NEXT_DUE_OF_CAMPAIGNS: Final = """
+    SELECT min(next_attempt_at) FROM notification_mailer.messages WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NOT NULL
+"""
+
+FIND_NEXT_ABANDONED: Final = "SELECT min(lease_until) FROM notification_mailer.messages WHERE holder IS NOT NULL"
+
 # The guards: a mail moves on from the state and in the attempt that its sender knows, or not at all.
 _CLAIM_MAILS: Final = """
     UPDATE notification_mailer.messages AS m
