@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import fleet, mails, overload, page, pair, recovery
+from tests.bench import fleet, idle, mails, overload, page, pair, recovery
 from tests.bench.report import Figure, keep, show
 
 
@@ -22,6 +22,7 @@ _BENCHES: Final[Mapping[str, Callable[[Console], Awaitable[list[Figure]]]]] = {
     "mails": mails.measure,
     "recovery": recovery.measure,
     "overload": overload.measure,
+    "idle": idle.measure,
 }
 
 
