@@ -1,15 +1,15 @@
-# What can be done with this repository. Needs python3.11 and make; everything else is installed into .venv, nothing outside it.
+# What can be done with this repository. Needs Python 3.11 that can make virtual environments (on Debian the
+# packages python3 and python3-venv) and make; everything else is installed into .venv, nothing outside it.
 # `make` alone lists the verbs: the text after `##` of each target.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 
-PYTHON ?= python3.11
+# The interpreter that .venv is made with; empty: python3.11, or python3 when it is 3.11.
+PYTHON ?=
 BIN := .venv/bin
-INSTALLED := .venv/.installed
 
-DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml deploy/*/pyproject.toml)))
 TYPED := libs services deploy tests
 LOCK_OPTIONS := --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
@@ -34,19 +34,8 @@ up: install ## start servers and fleet, and keep them until Ctrl-C
 # -- for people who work on it
 
 .PHONY: install
-install: $(INSTALLED) ## install everything into .venv (a second run costs nothing)
-
-# One stamp for the locked packages and one for our own distributions, so that a new distribution does not fetch anything.
-.venv/.locked: requirements.lock
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.lock
-	@touch $@
-
-$(INSTALLED): .venv/.locked $(DISTRIBUTIONS:%=%/pyproject.toml)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation \
-		$(DISTRIBUTIONS:%=--editable ./%)
-	@$(BIN)/python -m pip check --disable-pip-version-check
-	@touch $@
+install: ## install everything into .venv (a second run costs nothing; a broken .venv is made anew)
+	@PYTHON='$(PYTHON)' sh deploy/install.sh
 
 .PHONY: check
 check: check-style check-types check-layers check-containers check-documents ## everything that can be checked without a server
@@ -137,5 +126,6 @@ compose-env: install ## write .env with random passwords, and a key ring, for do
 
 .PHONY: clean
 clean: ## remove .venv, caches, build outputs and the local fleet's data
+	rm -f .venv/.whole
 	rm -rf .venv .habeas .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find libs services deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +
