@@ -89,7 +89,7 @@ async def laid_out(name: str, *, seed: int, size: Size, replicas: int = 2) -> As
     async with AsyncExitStack() as stack:
         front = free_port()
         servers = await stack.enter_async_context(
-            Servers(name, env={"HABEAS_SERVERS": "embedded"}, kafka_front_port=front)
+            Servers(name, env={"HABEAS_SERVERS": "embedded"}, hasty=True, kafka_front_port=front)
         )
         proxies = Proxies(
             Proxy("kafka", lambda: _behind(servers), front),

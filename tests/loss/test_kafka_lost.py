@@ -46,7 +46,7 @@ async def lose_kafka(stage: Stage) -> None:
 @pytest.mark.timeout(400)
 async def test_a_lost_kafka_is_filled_again_and_nothing_happens_twice(tmp_path: Path) -> None:
     """In the middle of 24 requests Kafka's data directory is deleted; after `habeas replay` all are answered, once."""
-    async with raised(f"tests-loss-{os.getpid()}") as stage:
+    async with raised(f"tests-loss-{os.getpid()}", hasty=True) as stage:
         people = stage.take(REQUESTS)
         rights = [Right.ERASURE if number % 2 else Right.ACCESS for number in range(REQUESTS)]
         early = [await stage.ask(right, person) for right, person in zip(rights[:4], people[:4], strict=True)]

@@ -31,14 +31,14 @@ def postgres_server() -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """Kafka, PostgreSQL and an SMTP sink, as durable as in production."""
-    yield from _running(Servers(f"tests-{os.getpid()}", ephemeral=True))
+    """Kafka, PostgreSQL and an SMTP sink, as durable as in production; a killed Kafka is soon back."""
+    yield from _running(Servers(f"tests-{os.getpid()}", ephemeral=True, hasty=True))
 
 
 @pytest.fixture
 def own_servers() -> Iterator[Servers]:
     """All three servers for one test alone, empty."""
-    yield from _running(Servers(f"tests-own-{os.getpid()}", ephemeral=True, durable=False))
+    yield from _running(Servers(f"tests-own-{os.getpid()}", ephemeral=True, durable=False, hasty=True))
 
 
 @pytest.fixture(scope="session")

@@ -226,16 +226,18 @@ async def raised(
     shared: Mapping[str, str] | None = None,
     replicas: Mapping[str, int] | None = None,
     database_settings: str = "",
+    hasty: bool = False,
 ) -> AsyncIterator[Stage]:
     """Start a stage and take it down at the end; `name` is that of its run, what has no word of its own is as in FleetPlan.
 
+    `hasty` is for a test that kills Kafka, as in Servers.
     `database_settings` is SQL that an administrator runs before any service connects.
     """
     clock = SystemClock()
     now = clock.now()
     services = tuple(services)
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(Servers(name, ephemeral=True, env=_EMBEDDED))
+        servers = await stack.enter_async_context(Servers(name, ephemeral=True, hasty=hasty, env=_EMBEDDED))
         access, platform, _ = await asyncio.gather(
             prepare_database(servers.postgres_admin_dsn),
             prepare_platform(servers.postgres_admin_dsn, seed=_SEED, now=now, size=size),

@@ -15,7 +15,7 @@ from typing import Any, Final
 from typing_extensions import override
 
 from habeas_embedded.errors import ServerFailed
-from habeas_embedded.kafka import kafka_answers
+from habeas_embedded.kafka import kafka_answers, own_properties
 from habeas_embedded.ports import LOOPBACK, free_port
 from habeas_embedded.postgres import postgres_answers
 from habeas_embedded.waiting import until
@@ -37,8 +37,6 @@ _KAFKA_ENVIRONMENT: Final = {
     "KAFKA_ADVERTISED_LISTENERS": "INSIDE://localhost:9092,OUTSIDE://127.0.0.1:{port}",
     "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "KAFKA_INTER_BROKER_LISTENER_NAME": "INSIDE",
-    "KAFKA_BROKER_SESSION_TIMEOUT_MS": "2000",
-    "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
     "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
@@ -46,8 +44,6 @@ _KAFKA_ENVIRONMENT: Final = {
     "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
     "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
     "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
-    "KAFKA_LOG_RETENTION_CHECK_INTERVAL_MS": "1000",
-    "KAFKA_LOG_SEGMENT_DELETE_DELAY_MS": "100",
 }
 
 
@@ -143,8 +139,9 @@ class ContainerServer(ABC):
 class KafkaContainer(ContainerServer):
     """Kafka in a container, set up like the embedded one."""
 
-    def __init__(self) -> None:
-        super().__init__("kafka", _KAFKA_IMAGE, 29092, _KAFKA_ENVIRONMENT)
+    def __init__(self, *, hasty: bool = False) -> None:
+        own = {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in own_properties(hasty=hasty).items()}
+        super().__init__("kafka", _KAFKA_IMAGE, 29092, _KAFKA_ENVIRONMENT | own)
 
     @property
     def bootstrap(self) -> str:

@@ -4,8 +4,7 @@ import asyncio
 import os
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,21 +13,18 @@ from typing import Final, Self
 from habeas.sealing.kek import KekSettings, open_kek
 from habeas_embedded.errors import FleetFailed
 from habeas_embedded.ports import free_port
-from habeas_embedded.probing import is_ready
+from habeas_embedded.probing import what_is_missing
 from habeas_embedded.processes import Child, end_of_log
 from habeas_embedded.provision import SERVICES, Access
 from habeas_embedded.runs import Run
 from habeas_embedded.servers import Servers
-from habeas_embedded.waiting import until
+from habeas_embedded.supervision import keep
+from habeas_embedded.waiting import Patience, until_progress_ends
 
 __all__ = ["Fleet", "FleetPlan", "Member"]
 
-_READY_LIMIT_S: Final = 90.0
+_START: Final = Patience(still_s=90.0)
 _STOP_LIMIT_S: Final = 35.0  # services give themselves 30 s
-_BACKOFF_FIRST_S: Final = 0.5
-_BACKOFF_MAX_S: Final = 30.0
-_SETTLED_S: Final = 60.0  # who ran this long starts again with the first backoff
-_LOOK_S: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -59,44 +55,36 @@ class Member:
     child: Child
     restarts: int = 0
     wanted: bool = False
-    _backoff_s: float = field(default=_BACKOFF_FIRST_S, repr=False)
-    _started_s: float = field(default=0.0, repr=False)
-    _again_at_s: float | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
         """The service's name with its ordinal, as its log file and its lines in the view are named."""
         return f"{self.service}-{self.instance}"
 
-    def due(self, now_s: float) -> bool:
-        """Say whether the member has died and its pause before the next start is over."""
-        if not self.wanted or self.child.alive:
-            return False
-        if self._again_at_s is None:
-            if now_s - self._started_s > _SETTLED_S:
-                self._backoff_s = _BACKOFF_FIRST_S
-            self._again_at_s = now_s + self._backoff_s
-            self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
-        return now_s >= self._again_at_s
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.child.alive
 
-    def started(self, now_s: float) -> None:
-        """Note a start."""
-        self.wanted = True
-        self._started_s = now_s
-        self._again_at_s = None
+    async def ended(self) -> None:
+        """Wait until the process has ended."""
+        await self.child.ended()
 
 
 class Fleet:
     """The services of one run; an async context manager that starts them and stops them.
 
     `supervise` restarts who dies. `kill` ends a member as a crash would, and supervision brings it back; who was stopped by
-    `stop_service` stays away until `start_service`.
+    `stop_service` stays away until `start_service`. `say` is told of starts that take long, and what they wait for.
     """
 
-    def __init__(self, servers: Servers, access: Access, plan: FleetPlan) -> None:
+    def __init__(
+        self, servers: Servers, access: Access, plan: FleetPlan, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._servers = servers
         self._access = access
         self._plan = plan
+        self._say = say
         self._run: Run = servers.run
         self.kek_file = Path(os.environ.get("HABEAS_KEK_FILE") or self._run.directory / "fleet.kek").resolve()
         self.artefacts_dir = self._run.directory / "artefacts"
@@ -110,7 +98,11 @@ class Fleet:
         )
 
     async def start(self, services: Iterable[str] = SERVICES) -> None:
-        """Start services and wait until each says that it is ready; raises FleetFailed, leaving the others running."""
+        """Start services and wait until each says that it is ready, for as long as it gets on.
+
+        Raises:
+            FleetFailed: one ended, or stood still; the others are left running.
+        """
         members = [member for member in self.members if member.service in set(services)]
         for member in members:
             self._spawn(member)
@@ -153,13 +145,20 @@ class Fleet:
 
     async def supervise(self, stopping: asyncio.Event, told: Callable[[Member], None] = lambda _: None) -> None:
         """Start again whoever dies, after a pause that doubles from 0.5 s to 30 s, until `stopping` is set."""
-        while not stopping.is_set():
-            for member in self.members:
-                if member.due(time.monotonic()):
-                    member.restarts += 1
-                    self._spawn(member)
-                    told(member)
-            await until(stopping.is_set, _LOOK_S)
+
+        def again(member: Member) -> Callable[[], Awaitable[None]]:
+            async def start() -> None:
+                member.restarts += 1
+                self._spawn(member)
+                told(member)
+
+            return start
+
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(keep(member, again(member))) for member in self.members]
+            await stopping.wait()
+            for keeper in keepers:
+                keeper.cancel()
 
     async def __aenter__(self) -> Self:
         try:
@@ -214,23 +213,28 @@ class Fleet:
 
     def _spawn(self, member: Member) -> None:
         member.child.spawn()
-        member.started(time.monotonic())
+        member.wanted = True
         self._run.remember(member.child)
 
     async def _until_ready(self, member: Member) -> None:
-        async def ready_or_ended() -> bool:
-            return not member.child.alive or await is_ready(member.health_port)
+        child = member.child
+        missing: str | None = "does not answer yet"
 
-        if not await until(ready_or_ended, _READY_LIMIT_S):
-            raise FleetFailed(
-                f"{member.name} was not ready after {_READY_LIMIT_S:.0f} s; its log {member.child.log} ends with:\n"
-                f"{end_of_log(member.child.log)}"
-            )
-        if not member.child.alive:
-            raise FleetFailed(
-                f"{member.name} ended with exit code {member.child.exit_code}; its log {member.child.log} ends with:\n"
-                f"{end_of_log(member.child.log)}"
-            )
+        async def ready_or_ended() -> bool:
+            nonlocal missing
+            missing = await what_is_missing(member.health_port) if child.alive else None
+            return missing is None
+
+        def told(waited_s: float) -> None:
+            self._say(f"{member.name}: still starting, {waited_s:.0f} s, {missing}; its log is {child.log}")
+
+        done = await until_progress_ends(ready_or_ended, lambda: (child.progress(), missing), _START, told)
+        if done and child.alive:
+            return
+        how = (
+            f"was not ready and stands still ({missing})" if child.alive else f"ended with exit code {child.exit_code}"
+        )
+        raise FleetFailed(f"{member.name} {how}; its log {child.log} ends with:\n{end_of_log(child.log)}")
 
     async def _end(self, member: Member) -> None:
         await member.child.stop(_STOP_LIMIT_S)

@@ -17,22 +17,21 @@ from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from typing_extensions import override
 
 from habeas_embedded.errors import ServerFailed
 from habeas_embedded.jars import KAFKA_VERSION, ensure_jars, jars_key, missing_jars
 from habeas_embedded.java import Java, find_java
+from habeas_embedded.own_server import OwnServer
 from habeas_embedded.ports import LOOPBACK, answers, free_port
-from habeas_embedded.processes import Child, end_of_log
+from habeas_embedded.processes import Child
 from habeas_embedded.runs import Run
-from habeas_embedded.waiting import until
 
-__all__ = ["KafkaServer", "kafka_answers", "kafka_cache", "kafka_prepared"]
+__all__ = ["KafkaServer", "kafka_answers", "kafka_cache", "kafka_prepared", "own_properties"]
 
-_START_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 15.0
 _ARCHIVE_LIMIT_S: Final = 45.0  # a stop that also writes the class archive takes seconds longer
 _TOOL_LIMIT_S: Final = 60.0
-_START_TRIES: Final = 3
 _LOGGING: Final = "kafka-log4j2.properties"
 
 _PROPERTIES: Final = """\
@@ -45,9 +44,6 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,BEHIND:P
 controller.listener.names=CONTROLLER
 log.dirs={data}
 
-# A killed node may not register again while its old session lives; 2 s instead of 9 s. Right for one node only.
-broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 
 auto.create.topics.enable=false
@@ -60,15 +56,38 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=2
 
-# Trimmed and compacted records leave the disk within seconds, so that tests can look for them there.
+log.cleaner.dedupe.buffer.size=8388608
+"""
+
+# For a node that rests most of the time; docs/servers-at-rest.md says what each setting bought. Nothing here costs durability: high
+# watermarks are written for a broker that has followers, and this one has none.
+_QUIET: Final = """
+# A killed node may not register again while its old session lives: it is back after 9 s.
+broker.session.timeout.ms=9000
+broker.heartbeat.interval.ms=3000
+# No record every half second that says only that there is none.
+metadata.max.idle.interval.ms=0
+# Trimmed records leave the disk within 10 s.
+log.initial.task.delay.ms=5000
+log.retention.check.interval.ms=10000
+replica.high.watermark.checkpoint.interval.ms=30000
+# Each of these threads looks about three times a second whether there is work.
+num.network.threads=1
+num.io.threads=2
+group.coordinator.threads=1
+background.threads=2
+metric.reporters=
+"""
+
+# For tests, on top of the quiet settings: a killed node is back after 2 s, trimmed and compacted records leave the disk within 2 s. It
+# costs CPU, and on a busy machine the node loses its session.
+_HASTY: Final = """
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
 log.initial.task.delay.ms=500
 log.retention.check.interval.ms=1000
 log.segment.delete.delay.ms=100
 log.cleaner.backoff.ms=1000
-log.cleaner.dedupe.buffer.size=8388608
-
-num.network.threads=2
-num.io.threads=4
 """
 
 
@@ -88,32 +107,44 @@ def kafka_prepared(cache: Path) -> bool:
     return _template(directory).is_dir() and _classes(directory, java, jars).is_file()
 
 
-class KafkaServer:
+def own_properties(*, hasty: bool) -> dict[str, str]:
+    """Return the settings that decide what a node costs at rest, by Kafka's names for them."""
+    lines = (_QUIET + (_HASTY if hasty else "")).splitlines()  # where one is named twice the last counts, as in Kafka
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+class KafkaServer(OwnServer):
     """A Kafka node of one run.
 
-    Its addresses stay the same over stop, kill and start. The first start on a machine fetches the jars and, at its stop,
-    writes an archive of loaded classes into the cache, with which later starts take less than half the time.
+    The first start on a machine fetches the jars and, at its stop, writes an archive of loaded classes into the cache, with which
+    later starts take less than half the time.
 
     With `front_port` there is a second listener, `bootstrap_behind`, that tells its clients to come to that port of loopback: whoever
-    listens there and forwards to it stands between them and Kafka.
+    listens there and forwards to it stands between them and Kafka. `hasty` is for tests: see `_HASTY`.
     """
 
     name = "kafka"
+    title = "Kafka"
 
     def __init__(
-        self, run: Run, cache: Path, say: Callable[[str], None] = lambda _: None, *, front_port: int | None = None
+        self,
+        run: Run,
+        cache: Path,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        front_port: int | None = None,
+        hasty: bool = False,
     ) -> None:
-        self._run = run
+        super().__init__(run, say)
         self._cache = kafka_cache(cache)
-        self._say = say
         self._front_port = front_port
+        self._hasty = hasty
         self._port = 0
         self._behind_port = 0
         self._controller_port = 0
-        self._child: Child | None = None
+        self._started_from: tuple[Java, tuple[Path, ...], Path | None] | None = None
         self._archive: Path | None = None  # being written by the running node
         self.directory = run.directory / "kafka"
-        self.log = run.logs / "kafka.log"
 
     @property
     def bootstrap(self) -> str:
@@ -131,57 +162,51 @@ class KafkaServer:
         return self.directory / "data"
 
     @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._child is not None and self._child.alive
+    @override
+    def stop_limit_s(self) -> float:
+        """How long it may stand still while it is stopped; one that also writes the class archive takes seconds longer."""
+        return _STOP_LIMIT_S if self._archive is None else _ARCHIVE_LIMIT_S
 
-    async def start(self) -> None:
-        """Start the node and wait until a client can speak with it; raises ServerFailed, JarsUnavailable, JavaMissing."""
+    @override
+    async def prepare(self) -> None:
+        """Find Java and the jars, and format the storage; raises ServerFailed, JarsUnavailable, JavaMissing."""
         java = await asyncio.to_thread(find_java, self._cache)
         jars = await asyncio.to_thread(ensure_jars, self._cache / "jars", self._say)
         base = await asyncio.to_thread(_base_archive, java, self._cache)
         await asyncio.to_thread(self._prepare, java, jars)
-        tries = _START_TRIES if self._port == 0 else 1  # a later start must come back at the same address
-        for left in reversed(range(tries)):
-            if tries > 1 or self._port == 0:
-                self._port, self._controller_port, self._behind_port = free_port(), free_port(), free_port()
-            self._configure()
-            self._child = self._make_child(java, jars, base)
-            self._child.spawn()
-            self._run.remember(self._child)
-            if await until(self._ready_or_ended, _START_LIMIT_S) and self.alive:
-                return
-            await self.kill()
-            if left == 0:
-                raise ServerFailed(f"Kafka did not start; its log {self.log} ends with:\n{end_of_log(self.log)}")
+        self._started_from = java, jars, base
 
+    @override
+    def choose_address(self) -> None:
+        """Choose a port for each listener."""
+        self._port, self._controller_port, self._behind_port = free_port(), free_port(), free_port()
+
+    @override
     async def stop(self) -> None:
-        """Stop in order, or after a limit at once."""
-        child = self._child
-        if child is None or not child.alive:
-            return
-        await child.stop(_STOP_LIMIT_S if self._archive is None else _ARCHIVE_LIMIT_S)
-        self._run.forget(child)
-        if self._archive is not None:
+        """Stop in order, or at once when it stands still."""
+        was_alive = self.alive
+        await super().stop()
+        if was_alive and self._archive is not None:
             written = self._half_written(self._archive)
             if written.is_file():
                 written.replace(self._archive)
             self._archive = None
 
+    @override
     async def kill(self) -> None:
         """End the node as a crash would."""
-        if self._child is not None:
-            await self._child.kill()
-            self._run.forget(self._child)
-            self._archive = None
+        await super().kill()
+        self._archive = None
+
+    @override
+    async def answers(self) -> str | None:
+        """Return None when a client gets an answer that names a broker, else what is seen instead."""
+        if not answers(LOOPBACK, self._port):
+            return "its port is closed yet"
+        return None if await kafka_answers(self.bootstrap) else "its port is open, no broker is named yet"
 
     def _half_written(self, archive: Path) -> Path:
         return archive.with_suffix(f".{self._run.name}")
-
-    async def _ready_or_ended(self) -> bool:
-        if not self.alive:
-            return True
-        return answers(LOOPBACK, self._port) and await kafka_answers(self.bootstrap)
 
     def _prepare(self, java: Java, jars: tuple[Path, ...]) -> None:
         """Give the node a formatted storage directory, from the cache, unless it kept one from an earlier run."""
@@ -200,7 +225,8 @@ class KafkaServer:
 
     def _configure(self) -> None:
         stands = self._front_port is not None
-        text = _PROPERTIES.format(
+        properties = _PROPERTIES + _QUIET + (_HASTY if self._hasty else "")
+        text = properties.format(
             host=LOOPBACK,
             port=self._port,
             controller_port=self._controller_port,
@@ -211,7 +237,12 @@ class KafkaServer:
         (self.directory / "server.properties").write_text(text)
         (self.directory / _LOGGING).write_bytes(files("habeas_embedded").joinpath(_LOGGING).read_bytes())
 
-    def _make_child(self, java: Java, jars: tuple[Path, ...], base: Path | None) -> Child:
+    @override
+    def make_child(self) -> Child:
+        """Return the process, with its properties written."""
+        assert self._started_from is not None, "prepare() raises or sets it"  # noqa: S101 - for mypy
+        java, jars, base = self._started_from
+        self._configure()
         temporary = self.directory / "tmp"
         temporary.mkdir(exist_ok=True)
         archive = _classes(self._cache, java, jars)
@@ -223,8 +254,15 @@ class KafkaServer:
             sharing = [f"-XX:ArchiveClassesAtExit={self._half_written(archive)}"]
             sharing += [] if base is None else [f"-XX:SharedArchiveFile={base}"]
         argv = (
-            *(str(java.path), "-Xms128m", "-Xmx768m", "-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData"),
-            *("-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xlog:disable", "-Xlog:all=error:stderr", *sharing),
+            *(str(java.path), "-Xms128m", "-Xmx768m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"),
+            *(
+                "-XX:-UsePerfData",
+                "-XX:TieredStopAtLevel=1",
+                "-Xshare:auto",
+                "-Xlog:disable",
+                "-Xlog:all=error:stderr",
+                *sharing,
+            ),
             *(f"-Djava.io.tmpdir={temporary}", "-Djava.awt.headless=true"),
             *(f"-Dlog4j2.configurationFile={self.directory / _LOGGING}", f"-Dhabeas.kafka.log={self.log}"),
             *("-cp", _class_path(jars), "kafka.Kafka", str(self.directory / "server.properties")),

@@ -21,23 +21,21 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import asyncpg
+from typing_extensions import override
 
 from habeas_embedded.errors import ServerFailed
-from habeas_embedded.ports import LOOPBACK, free_port
-from habeas_embedded.processes import Child, end_of_log
+from habeas_embedded.own_server import OwnServer
+from habeas_embedded.ports import LOOPBACK, answers, free_port
+from habeas_embedded.processes import Child
 from habeas_embedded.runs import Run
-from habeas_embedded.waiting import until
 
 __all__ = ["PostgresServer", "postgres_answers", "postgres_cache", "postgres_programs"]
 
 _SUPERUSER: Final = "postgres"
 _USER_WHEN_ROOT: Final = "embedded_postgres"
-_START_LIMIT_S: Final = 60.0
-_STOP_LIMIT_S: Final = 20.0
 _INITDB_LIMIT_S: Final = 120.0
 _USERADD_LIMIT_S: Final = 30.0
 _CONNECT_LIMIT_S: Final = 5.0
-_START_TRIES: Final = 3
 _READ_BY_ALL: Final = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _RUN_BY_ALL: Final = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
@@ -101,27 +99,27 @@ def postgres_cache(cache: Path) -> Path:
     return directory
 
 
-class PostgresServer:
-    """A PostgreSQL server of one run; its address and password stay the same over stop, kill and start.
+class PostgresServer(OwnServer):
+    """A PostgreSQL server of one run; its password stays the same over stop, kill and start, as its address does.
 
     A new data directory is a copy of one that `initdb` made once in the cache. `durable` may be switched off where a
     crash of the machine does not matter; a killed server loses nothing either way.
     """
 
     name = "postgres"
+    title = "PostgreSQL"
 
     def __init__(
         self, run: Run, cache: Path, say: Callable[[str], None] = lambda _: None, *, durable: bool = True
     ) -> None:
-        self._run = run
+        super().__init__(run, say)
         self._cache = postgres_cache(cache)
-        self._say = say
         self._durable = durable
         self._port = 0
         self._password = ""
-        self._child: Child | None = None
+        self._template_password: str | None = None  # still to be changed
+        self._owner = _Owner(None, None)
         self.directory = run.directory / "postgres"
-        self.log = run.logs / "postgres.log"
 
     @property
     def admin_dsn(self) -> str:
@@ -133,47 +131,47 @@ class PostgresServer:
         """The server's PGDATA."""
         return self.directory / "data"
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._child is not None and self._child.alive
-
+    @override
     async def start(self) -> None:
-        """Start the server and wait until it answers; raises ServerFailed."""
-        owner = await asyncio.to_thread(_owner)
-        template_password = await asyncio.to_thread(self._prepare, owner)
-        tries = _START_TRIES if self._port == 0 else 1  # a later start must come back at the same address
-        for left in reversed(range(tries)):
-            if tries > 1:
-                self._port = free_port()
-            self._child = self._make_child(owner)
-            self._child.spawn()
-            self._run.remember(self._child)
-            if (
-                await until(lambda: self._ready_or_ended(template_password or self._password), _START_LIMIT_S)
-                and self.alive
-            ):
-                break
-            await self.kill()
-            if left == 0:
-                raise ServerFailed(f"PostgreSQL did not start; its log {self.log} ends with:\n{end_of_log(self.log)}")
-        if template_password is not None:
-            await self._set_password(template_password)
+        """Start the server and wait until it answers, as every server does; it then has a password of its own."""
+        await super().start()
+        if self._template_password is not None:
+            await self._set_password(self._template_password)
+            self._template_password = None
 
-    async def stop(self) -> None:
-        """Stop in order, ending connections; or after a limit at once."""
-        if self._child is not None and self._child.alive:
-            await self._child.stop(_STOP_LIMIT_S)
-            self._run.forget(self._child)
+    @override
+    async def prepare(self) -> None:
+        """Find who the server runs as, and make its data directory; raises ServerFailed."""
+        self._owner = await asyncio.to_thread(_owner)
+        self._template_password = await asyncio.to_thread(self._prepare, self._owner)
 
-    async def kill(self) -> None:
-        """End the server and all its processes as a crash would."""
-        if self._child is not None:
-            await self._child.kill()
-            self._run.forget(self._child)
+    @override
+    def choose_address(self) -> None:
+        """Choose a port."""
+        self._port = free_port()
 
-    async def _ready_or_ended(self, password: str) -> bool:
-        return not self.alive or await postgres_answers(_dsn(self._port, password))
+    @override
+    def make_child(self) -> Child:
+        """Return the process. SIGINT ends connections and stops in order; SIGTERM would wait for the clients to leave."""
+        program = str(postgres_programs() / "bin" / "postgres")
+        return Child(
+            "postgres",
+            (program, "-D", str(self.data_directory), "-p", str(self._port)),
+            self.log,
+            env=_environment(),
+            cwd=Path("/"),
+            stop_signal=signal.SIGINT,
+            user=self._owner.user,
+            group=self._owner.group,
+        )
+
+    @override
+    async def answers(self) -> str | None:
+        """Return None when a query is answered, else what is seen instead."""
+        if not answers(LOOPBACK, self._port):
+            return "its port is closed yet"
+        password = self._template_password or self._password
+        return None if await postgres_answers(_dsn(self._port, password)) else "its port is open, it takes no query yet"
 
     @property
     def _password_file(self) -> Path:
@@ -217,21 +215,6 @@ class PostgresServer:
             await connection.close()
         _write_secret(self._password_file, password)
         self._password = password
-
-    def _make_child(self, owner: _Owner) -> Child:
-        program = str(postgres_programs() / "bin" / "postgres")
-        argv = (program, "-D", str(self.data_directory), "-p", str(self._port))
-        # SIGINT ends connections and stops in order; SIGTERM would wait for the clients to leave.
-        return Child(
-            "postgres",
-            argv,
-            self.log,
-            env=_environment(),
-            cwd=Path("/"),
-            stop_signal=signal.SIGINT,
-            user=owner.user,
-            group=owner.group,
-        )
 
 
 async def postgres_answers(dsn: str) -> bool:

@@ -1,12 +1,13 @@
 """Asking services over plain HTTP on loopback: are you ready, what do you count."""
 
 import asyncio
+import json
 import re
-from typing import Final
+from typing import Any, Final
 
 from habeas_embedded.ports import LOOPBACK
 
-__all__ = ["ask", "is_ready", "read_metrics"]
+__all__ = ["ask", "is_ready", "read_metrics", "what_is_missing"]
 
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _SAMPLE: Final = re.compile(rb"^([a-z_]+)(?:\{([^}]*)\})? ([0-9.eE+-]+)$", re.MULTILINE)
@@ -35,6 +36,37 @@ async def is_ready(port: int) -> bool:
     """Say whether the service on this health port says that it is ready."""
     status, _ = await ask(port, "/readyz")
     return status == 200  # noqa: PLR2004 (RFC 9110, 15.3.1)
+
+
+async def what_is_missing(port: int) -> str | None:
+    """Return None when the service on this health port says that it is ready, else in a few words what it says instead."""
+    status, body = await ask(port, "/readyz")
+    if status == 200:  # noqa: PLR2004 (RFC 9110, 15.3.1)
+        return None
+    if not status:
+        return "does not answer yet"
+    return f"not ready: {_reasons(body) or status}"
+
+
+def _reasons(body: bytes) -> str:
+    """Read the reason of the whole, if one is given, and every probe that did not pass."""
+    try:
+        report = json.loads(body)
+    except ValueError:
+        return ""
+    if not isinstance(report, dict):
+        return ""
+    failed = [probe for probe in report.get("probes", ()) if probe.get("state") != "ok"]
+    return ", ".join(filter(None, (_text(report.get("reason")), *(_told(probe) for probe in failed))))
+
+
+def _told(probe: dict[str, Any]) -> str:
+    reason = _text(probe.get("reason"))
+    return f"{_text(probe.get('name'))} ({reason})" if reason else _text(probe.get("name"))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 async def read_metrics(port: int) -> dict[str, float]:

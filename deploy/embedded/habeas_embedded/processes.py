@@ -1,5 +1,6 @@
-"""Child processes that do not outlive their run: started with a log file, recognised again, stopped within a limit."""
+"""Child processes that do not outlive their run: started with a log file, watched, recognised again, stopped within a limit."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -7,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +18,14 @@ from typing import Final
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from habeas_embedded.waiting import until, wait_blocking
+from habeas_embedded.waiting import Patience, until, until_progress_ends, wait_blocking
 
 __all__ = ["Child", "Trace", "end_of_log", "stop_traces"]
 
 _PR_SET_PDEATHSIG: Final = 1
+_LOOK_S: Final = 1.0  # where the kernel cannot tell of a process' end
+_CPU_STEP_S: Final = 2.0
+_STOP_FACTOR_MAX: Final = 4.0
 _START_TOLERANCE_S: Final = 2.0  # the kernel counts from boot; the clock may have been set since
 _KILL_LIMIT_S: Final = 10.0
 _LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -121,12 +125,44 @@ class Child:
         """How the last start ended; None while it runs and before it was ever started."""
         return None if self._popen is None else self._popen.poll()
 
+    def progress(self, *others: Path) -> Hashable:
+        """Return something that changes while the process gets on: with its CPU time, its log, and the other files named.
+
+        Processes that it started count too. CPU time counts in steps of 2 s, so that one that only looks for something again
+        and again, with less than a thirtieth of a core, does not seem to get on to whoever waits a minute for it.
+        """
+        if self._popen is None or not self.alive:
+            return None
+        cpu_s = sum(_cpu_s(process) for process in _family(self._popen.pid))
+        return (self._popen.pid, int(cpu_s / _CPU_STEP_S), *(_size(path) for path in (self.log, *others)))
+
+    async def ended(self) -> None:
+        """Wait until the process has ended: woken by the kernel where it can do so, else looking once a second."""
+        while self._popen is not None and self.alive:
+            try:
+                end = os.pidfd_open(self._popen.pid)
+            except (AttributeError, OSError):  # not on this system, or not in this sandbox
+                await asyncio.sleep(_LOOK_S)
+                continue
+            loop = asyncio.get_running_loop()
+            told = asyncio.Event()
+            loop.add_reader(end, told.set)
+            try:
+                await told.wait()
+            finally:
+                loop.remove_reader(end)
+                os.close(end)
+
     async def stop(self, limit_s: float) -> bool:
-        """Ask the process to end, and kill it when it did not within `limit_s`; False when it had to be killed."""
+        """Ask the process to end; False when it had to be killed.
+
+        That is done after `limit_s` without progress, and after four times as long in any case.
+        """
         if self._popen is None or not self.alive:
             return True
         self._popen.send_signal(self.stop_signal)
-        if await until(lambda: not self.alive, limit_s):
+        patience = Patience(still_s=limit_s, most_s=limit_s * _STOP_FACTOR_MAX)
+        if await until_progress_ends(lambda: not self.alive, self.progress, patience):
             return True
         await self.kill()
         return False
@@ -173,6 +209,21 @@ def _family(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _kill_quietly(process: psutil.Process) -> None:

@@ -72,7 +72,9 @@ class Run:
         self._write()
 
     def forget(self, child: Child) -> None:
-        """Strike out a process that has ended."""
+        """Strike out a process that has ended, unless it was started again meanwhile."""
+        if child.alive:
+            return
         self._traces.pop(child.name, None)
         self._write()
 

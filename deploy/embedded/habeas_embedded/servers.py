@@ -10,7 +10,9 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self
@@ -19,10 +21,12 @@ from habeas_embedded.containers import ContainerServer, KafkaContainer, Postgres
 from habeas_embedded.errors import EmbeddedError
 from habeas_embedded.kafka import KafkaServer, kafka_prepared
 from habeas_embedded.mailbox import Mailbox
+from habeas_embedded.own_server import OwnServer
 from habeas_embedded.places import cache_directory
 from habeas_embedded.postgres import PostgresServer
 from habeas_embedded.runs import Run
 from habeas_embedded.smtp import SmtpServer
+from habeas_embedded.supervision import keep
 
 __all__ = ["ALL_SERVERS", "Server", "Servers", "main"]
 
@@ -41,7 +45,9 @@ _SMTP_PORT: Final = 25
 class Server(Protocol):
     """One server of ours, which tests may stop, kill and start again; its address stays the same."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called: kafka, postgres, smtp."""
 
     @property
     def alive(self) -> bool:
@@ -62,11 +68,12 @@ class Servers:
 
     A server given by environment variable is used as it is and never started or stopped. `only` limits what is started,
     as an integration test needs PostgreSQL alone. Without `keep_data` every start begins with empty servers. `ephemeral`
-    runs leave nothing on disk. `kafka_front_port` is for whoever stands between Kafka and its clients (see KafkaServer). Start and stop
-    from the main thread, as on Linux the servers end with the thread that started them.
+    runs leave nothing on disk. `hasty` is for tests that kill Kafka or look for trimmed records on its disk; without it servers at
+    rest take next to nothing (see kafka.py). `kafka_front_port` is for whoever stands between Kafka and its clients (see KafkaServer).
+    Start and stop from the main thread, as on Linux the servers end with the thread that started them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (choices of their own, all by keyword)
         self,
         name: str,
         *,
@@ -74,6 +81,7 @@ class Servers:
         keep_data: bool = False,
         ephemeral: bool = False,
         durable: bool = True,
+        hasty: bool = False,
         kafka_front_port: int | None = None,
         env: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda _: None,
@@ -85,6 +93,7 @@ class Servers:
         self._keep_data = keep_data
         self._ephemeral = ephemeral
         self._durable = durable
+        self._hasty = hasty
         self._kafka_front_port = kafka_front_port
         self._env = dict(os.environ if env is None else env)
         self._say = say
@@ -116,13 +125,13 @@ class Servers:
         own = {name for name in self.wanted if not self._env.get(_GIVEN[name])}
         contained = bool(own - {"smtp"}) and await asyncio.to_thread(containers_wanted, self._env)
         if "kafka" in own:
-            node = KafkaServer(run, cache, self._say, front_port=self._kafka_front_port)
-            self._kafka = KafkaContainer() if contained else node
+            node = KafkaServer(run, cache, self._say, front_port=self._kafka_front_port, hasty=self._hasty)
+            self._kafka = KafkaContainer(hasty=self._hasty) if contained else node
         if "postgres" in own:
             embedded = PostgresServer(run, cache, self._say, durable=self._durable)
             self._postgres = PostgresContainer() if contained else embedded
         if "smtp" in own:
-            self._smtp = SmtpServer(run)
+            self._smtp = SmtpServer(run, self._say)
 
     async def stop(self) -> None:
         """Stop all that we started, each within its limit; doing it again does nothing."""
@@ -133,6 +142,16 @@ class Servers:
         )
         self._run.close()
         self._run = None
+
+    async def supervise(self, told: Callable[[str], None] = lambda _: None) -> None:
+        """Start again every embedded server that dies, at its address, after a pause that doubles from 0.5 s to 30 s; until cancelled.
+
+        `told` hears of each death and of what came of it. Containers are left to their engine.
+        """
+        async with asyncio.TaskGroup() as group:
+            for server in self._own():
+                if isinstance(server, OwnServer):
+                    group.create_task(keep(server, partial(_again, server, told)))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -234,6 +253,18 @@ class Servers:
         path = self.run.directory / "addresses.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps(self.addresses(), indent=1))
+
+
+async def _again(server: OwnServer, told: Callable[[str], None]) -> None:
+    """Start a server that has died; what hinders it is told, and tried again later."""
+    told(f"{server.name} died and is started again; see {server.log}")
+    begun = time.monotonic()
+    try:
+        await server.start()
+    except (EmbeddedError, OSError) as error:
+        told(str(error))
+    else:
+        told(f"{server.name} answers again after {time.monotonic() - begun:.1f} s")
 
 
 def _not_ours(name: str) -> RuntimeError:

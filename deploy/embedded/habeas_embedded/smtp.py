@@ -14,76 +14,65 @@ import re
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import uvloop
 from pydantic import ValidationError
+from typing_extensions import override
 
 from habeas_embedded.conversation import Conversation, Ending, Envelope
-from habeas_embedded.errors import ServerFailed
 from habeas_embedded.mailbox import FAULTS_FILE, SPOOL_FILE, Faults, Mailbox, recipient_hash, spool_entry, spooled
+from habeas_embedded.own_server import OwnServer
 from habeas_embedded.ports import LOOPBACK, answers, free_port
-from habeas_embedded.processes import Child, end_of_log
+from habeas_embedded.processes import Child
 from habeas_embedded.runs import Run
-from habeas_embedded.waiting import until
 
 __all__ = ["Sink", "SmtpServer", "main"]
 
-_START_LIMIT_S: Final = 30.0
 _STOP_LIMIT_S: Final = 5.0
-_START_TRIES: Final = 3
 _MESSAGE_ID: Final = re.compile(rb"^Message-ID:((?:[^\r\n]|\r\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
 _Seen = tuple[int, int, int] | None  # by which a changed file of faults is known
 
 
-class SmtpServer:
-    """The sink process of one run; its port stays the same over stop, kill and start."""
+class SmtpServer(OwnServer):
+    """The sink process of one run; its mailbox stays when it is killed."""
 
     name = "smtp"
+    title = "The SMTP sink"
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._child: Child | None = None
+    def __init__(self, run: Run, say: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(run, say)
         self.host = LOOPBACK
         self.port = 0
-        self.log = run.logs / "smtp.log"
         self.mailbox = Mailbox(run.directory / "mail")
 
     @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._child is not None and self._child.alive
+    @override
+    def stop_limit_s(self) -> float:
+        """How long it may stand still while it is stopped."""
+        return _STOP_LIMIT_S
 
-    async def start(self) -> None:
-        """Start the sink and wait until it accepts connections; raises ServerFailed."""
-        tries = _START_TRIES if self.port == 0 else 1
-        for left in reversed(range(tries)):
-            if tries > 1:
-                self.port = free_port()
-            arguments = ("--port", str(self.port), "--directory", str(self.mailbox.directory))
-            self._child = Child("smtp", (sys.executable, "-m", "habeas_embedded.smtp", *arguments), self.log)
-            self._child.spawn()
-            self._run.remember(self._child)
-            if await until(lambda: not self.alive or answers(self.host, self.port), _START_LIMIT_S) and self.alive:
-                return
-            await self.kill()
-            if left == 0:
-                raise ServerFailed(
-                    f"the SMTP sink did not start; its log {self.log} ends with:\n{end_of_log(self.log)}"
-                )
+    @override
+    async def prepare(self) -> None:
+        """Do nothing: the process makes its directory itself."""
 
-    async def stop(self) -> None:
-        """Stop in order, or after a limit at once."""
-        if self._child is not None and self._child.alive:
-            await self._child.stop(_STOP_LIMIT_S)
-            self._run.forget(self._child)
+    @override
+    def choose_address(self) -> None:
+        """Choose a port."""
+        self.port = free_port()
 
-    async def kill(self) -> None:
-        """End the sink as a crash would."""
-        if self._child is not None:
-            await self._child.kill()
-            self._run.forget(self._child)
+    @override
+    def make_child(self) -> Child:
+        """Return the process."""
+        arguments = ("--port", str(self.port), "--directory", str(self.mailbox.directory))
+        return Child("smtp", (sys.executable, "-m", "habeas_embedded.smtp", *arguments), self.log)
+
+    @override
+    async def answers(self) -> str | None:
+        """Return None when it accepts connections, else what is seen instead."""
+        return None if answers(self.host, self.port) else "its port is closed yet"
 
 
 class Sink:

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from habeas_embedded import fleet as fleet_module
+from habeas_embedded import supervision
 from habeas_embedded.errors import FleetFailed
 from habeas_embedded.fleet import Fleet, FleetPlan
 from habeas_embedded.probing import read_metrics
 from habeas_embedded.provision import SERVICES, Access, open_access
 from habeas_embedded.servers import Servers
-from habeas_embedded.waiting import until
+from habeas_embedded.waiting import Patience, until
 
 # A service as the fleet sees one: it answers its health port, counts something, and ends in order when told.
 STAND_IN = """
@@ -27,6 +29,27 @@ class Answer(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+HTTPServer(("127.0.0.1", int(os.environ["REQUEST_INTAKE_HEALTH_PORT"])), Answer).serve_forever()
+"""
+SLOWLY_READY = """
+import json, os, signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+looks = 0
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        global looks
+        looks += 1
+        self.send_response(200 if looks > 20 else 503)
+        self.end_headers()
+        probes = [{"name": "database", "state": "ok"}, {"name": "kafka", "state": "failed", "reason": f"no broker, look {looks}"}]
+        self.wfile.write(json.dumps({"state": "failed", "probes": probes}).encode())
+    def log_message(self, *_):
+        pass
+
+print("begins", flush=True)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 HTTPServer(("127.0.0.1", int(os.environ["REQUEST_INTAKE_HEALTH_PORT"])), Answer).serve_forever()
 """
@@ -77,14 +100,26 @@ async def test_dead_member_is_started_again_and_counted(given: Servers, access: 
     assert not member.child.alive
 
 
-async def test_stopped_member_stays_away(given: Servers, access: Access) -> None:
-    """Supervision leaves alone who was stopped on purpose, however long ago."""
+async def test_stopped_member_stays_away(given: Servers, access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervision leaves alone who was stopped on purpose, until somebody starts it; then it is kept again."""
     fleet = Fleet(given, access, a_plan(sys.executable, "-c", STAND_IN))
-    await fleet.start(ONE)
-    await fleet.stop_service("request-intake")
+    monkeypatch.setattr(supervision, "_FIRST_S", 0.0)
+    monkeypatch.setattr(supervision, "_LOOK_S", 0.01)
+    stopping = asyncio.Event()
     member = fleet.member("request-intake")
-    assert not member.due(1e9)
-    assert member.child.exit_code == 0
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fleet.supervise(stopping))
+        await fleet.start(ONE)
+        await fleet.stop_service("request-intake")
+        assert not await until(lambda: member.alive, 0.3)  # some thirty looks of the supervisor
+        assert member.child.exit_code == 0
+        await fleet.start_service("request-intake")
+        first = member.child.pid
+        await fleet.kill("request-intake")
+        assert await until(lambda: member.child.alive and member.child.pid != first, 10)
+        stopping.set()
+    await fleet.stop()
+    assert member.restarts == 1
 
 
 async def test_member_that_ends_at_once_fails_the_start(given: Servers, access: Access) -> None:
@@ -92,6 +127,32 @@ async def test_member_that_ends_at_once_fails_the_start(given: Servers, access: 
     fleet = Fleet(given, access, a_plan(sys.executable, "-c", "import sys; sys.exit('settings are not usable')"))
     with pytest.raises(FleetFailed, match="settings are not usable"):
         await fleet.start(ONE)
+
+
+async def test_start_waits_for_a_service_that_gets_on_and_says_what_for(
+    given: Servers, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that gives one reason after another for longer than one may stand still is waited for; the reasons are said."""
+    monkeypatch.setattr(fleet_module, "_START", Patience(still_s=0.8, first_word_s=0.2, later_words_s=0.2))
+    said: list[str] = []
+    fleet = Fleet(given, access, a_plan(sys.executable, "-c", SLOWLY_READY), said.append)
+    await fleet.start(ONE)
+    await fleet.stop()
+    assert any(
+        "request-intake-0: still starting" in each and "not ready: kafka (no broker, look " in each for each in said
+    )
+
+
+async def test_start_that_stands_still_is_given_up_with_its_reason(
+    given: Servers, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that only repeats one reason is given up with it and the end of its log."""
+    monkeypatch.setattr(fleet_module, "_START", Patience(still_s=0.8))
+    program = SLOWLY_READY.replace("looks += 1", "looks = 1")
+    fleet = Fleet(given, access, a_plan(sys.executable, "-c", program))
+    with pytest.raises(FleetFailed, match=r"(?s)stands still \(not ready: kafka \(no broker, look 1\)\).*begins"):
+        await fleet.start(ONE)
+    await fleet.stop()
 
 
 async def test_metrics_are_summed_over_labels(given: Servers, access: Access) -> None:

@@ -22,7 +22,7 @@ TOPIC = CATALOGUE[0].name
 @pytest_asyncio.fixture
 async def kafka() -> AsyncIterator[Servers]:
     """A Kafka node with the topics of the catalogue, for one test."""
-    async with Servers(f"tests-kafka-{os.getpid()}", only=["kafka"], ephemeral=True, env={}) as servers:
+    async with Servers(f"tests-kafka-{os.getpid()}", only=["kafka"], ephemeral=True, hasty=True, env={}) as servers:
         await create_topics(servers.kafka_bootstrap)
         yield servers
 
