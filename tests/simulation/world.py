@@ -175,6 +175,7 @@ class World:
             service, heard, wanted, database, self.cast.protection, chosen, worker, patience_s=0.0
         )
         consumer.reach = FastStreamBroker.reach_of(consumer)
+        consumer.doubt_s = 0.0
         return consumer
 
     async def _fetching(self, point: str) -> Fate:

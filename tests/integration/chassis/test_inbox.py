@@ -238,7 +238,7 @@ class GrowingMeanwhile:
         self.sought: dict[TopicPartition, int] = {}
         self._grow = grow
 
-    async def committed(self, _: TopicPartition) -> int:
+    async def committed(self, _: TopicPartition) -> int | None:
         """Nothing was committed beyond the first record."""
         return 0
 
@@ -279,7 +279,7 @@ class TrimmedMeanwhile(GrowingMeanwhile):
         self._committed = committed
 
     @override
-    async def committed(self, _: TopicPartition) -> int:
+    async def committed(self, _: TopicPartition) -> int | None:
         return self._committed
 
     @override
@@ -290,6 +290,20 @@ class TrimmedMeanwhile(GrowingMeanwhile):
     @override
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, self._committed + 1)
+
+
+class Forgetful(TrimmedMeanwhile):
+    """A partition of which no committed offset is known any more; all its records are there."""
+
+    first = 0
+
+    @override
+    async def committed(self, partition: TopicPartition) -> int | None:
+        return None
+
+    @override
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, self.first)
 
 
 async def test_what_another_replica_trims_meanwhile_is_not_gone(delivery: Delivery) -> None:
@@ -303,6 +317,20 @@ async def test_what_another_replica_trims_meanwhile_is_not_gone(delivery: Delive
     lost = TrimmedMeanwhile(AsyncMock(), committed=record.offset + 1)
     with pytest.raises(positions.RecordsGone, match=r"^1 records are gone"):
         await positions.settle(cast("Any", lost), delivery.database, [place], lost.reach)
+
+
+async def test_offsets_that_kafka_does_not_know_are_doubted_first(delivery: Delivery) -> None:
+    """A coordinator that loads its groups knows no offsets: that alone does not make a partition another one."""
+    *_, last = records = [record_of(extended(new_id(), 1)) for _ in range(3)]
+    place = TopicPartition(last.topic, last.partition)
+    for record in records:
+        await delivery.receive(record)
+    forgetful = Forgetful(AsyncMock(), committed=last.offset)
+    with pytest.raises(positions.OffsetsUnknown):
+        await positions.settle(cast("Any", forgetful), delivery.database, [place], forgetful.reach, believing=False)
+    assert forgetful.sought == {}
+    await positions.settle(cast("Any", forgetful), delivery.database, [place], forgetful.reach)
+    assert forgetful.sought == {place: forgetful.first}
 
 
 async def test_a_partition_made_anew_is_known_from_where_it_begins(delivery: Delivery) -> None:

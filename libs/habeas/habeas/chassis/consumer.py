@@ -40,6 +40,7 @@ _STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
 _LOOK_S: Final = 30.0  # without records: how often the loop shows that it lives
 _PATIENCE_S: Final = 0.25
+_DOUBT_S: Final = 15.0
 _COLUMNS: Final = len(Stored._fields)
 _METADATA_MS: Final = 30_000
 _SESSION_MIN_S: Final = 6.0  # brokers refuse less, unless they are told otherwise
@@ -66,6 +67,8 @@ class Consumer:
         self._reached: dict[TopicPartition, int] = {}
         self._expected: dict[TopicPartition, int] = {}  # the offset that comes next
         self._told_at_ms = 0  # when what was taken last was published
+        self.doubt_s = _DOUBT_S  # for so long Kafka is not believed that it knows of no offsets
+        self._doubts_since: float | None = None
         self._settled: set[TopicPartition] = set()  # partitions that are read from where the database says
         self.seen: Callable[[Records], None] = lambda _: None
         self.stored: Callable[[Collection[int]], None] = lambda _: (
@@ -179,7 +182,16 @@ class Consumer:
         new = sorted(consumer.assignment() - self._settled)
         if new:
             settled = self._settled
-            await positions.settle(consumer, self._database, new, self.reach)
+            now = self._database.clock.monotonic()
+            believing = self._doubts_since is not None and now - self._doubts_since >= self.doubt_s
+            try:
+                await positions.settle(
+                    consumer, self._database, new, self.reach, believing=believing or not self.doubt_s
+                )
+            except positions.OffsetsUnknown:
+                self._doubts_since = now if self._doubts_since is None else self._doubts_since
+                raise
+            self._doubts_since = None
             settled.update(new)  # in vain when everything was unsettled meanwhile
 
     async def _look_for_gaps(self, found: Mapping[TopicPartition, Records]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from habeas.chassis import log, metrics, store
 from habeas.chassis.database import Database, Transaction
@@ -30,6 +30,13 @@ class RecordsGone(Invariant):
     def __init__(self, gone: int) -> None:
         super().__init__(f"{gone} records are gone from Kafka before they were stored; see `habeas recover`")
         self.gone = gone
+
+
+class OffsetsUnknown(KafkaError):
+    """Kafka says that nothing was ever committed of a partition of which something was stored.
+
+    A group coordinator that has just begun to load its groups says so too, for seconds after a restart of a broker.
+    """
 
 
 class Start(NamedTuple):
@@ -57,11 +64,17 @@ def choose(stored: int | None, committed: int | None, first: int, end: int, stor
 
 
 async def settle(
-    consumer: AIOKafkaConsumer, database: Database, partitions: Sequence[TopicPartition], reach: Reach
+    consumer: AIOKafkaConsumer,
+    database: Database,
+    partitions: Sequence[TopicPartition],
+    reach: Reach,
+    *,
+    believing: bool = True,
 ) -> None:
     """Put the consumer where each partition is to be read on from; ``reach`` asks Kafka for first offsets and ends.
 
-    Raises ``RecordsGone``, and what Kafka and database raise when they are away; then it may be called again.
+    Raises ``OffsetsUnknown`` unless ``believing`` that Kafka has forgotten what was committed, ``RecordsGone``, and what Kafka and database
+    raise when they are away; then it may be called again.
     """
     # Before the ends: what another replica stores meanwhile must not look like a position that a new partition does not reach. And
     # after the beginnings: what another replica stored and trimmed meanwhile must not look like records that are gone.
@@ -72,6 +85,8 @@ async def settle(
             first, end = await reach(partitions)
     except TimeoutError as error:
         raise KafkaTimeoutError from error
+    if not believing and any(committed[each] is None and each in stored for each in partitions):
+        raise OffsetsUnknown
     since = await _stored(database, partitions)
     starts = {
         each: choose(stored.get(each), committed[each], first[each], end[each], since.get(each)) for each in partitions
