@@ -16,6 +16,7 @@ from habeas_embedded.waiting import until
 
 _DUMP_LIMIT_S: Final = 120.0
 _NAMED_HITS: Final = 4
+_AGAIN_S: Final = 1.0
 
 
 class DumpFailed(Exception):
@@ -67,6 +68,8 @@ async def search_fleet(run: Path, habeas_dsn: str, everybody: Sequence[Person], 
 
     async def is_clean() -> bool:
         nonlocal last
+        if last.files:
+            await asyncio.sleep(_AGAIN_S)
         await dump_database(habeas_dsn, _dumps(run) / "habeas.sql")
         last = await asyncio.to_thread(lambda: canary.scan(_written_by_fleet(run)))
         return not last.hits

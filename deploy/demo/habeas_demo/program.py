@@ -18,7 +18,9 @@ def main() -> int:
     parser.add_argument("--accounts", type=int, default=1_000, help="how many accounts to invent (at least 120)")
     parser.add_argument("--days", type=int, default=120, help="days of execution log (more than 91)")
     parser.add_argument("--seed", type=int, default=7, help="other seeds invent other people")
-    parser.add_argument("--limit", type=float, default=120.0, metavar="SECONDS", help="how long to wait for the fleet")
+    parser.add_argument(
+        "--limit", type=float, default=120.0, metavar="SECONDS", help="how long to wait for a fleet that says nothing"
+    )
     parser.add_argument("--keep", action="store_true", help="leave servers and fleet running until Ctrl-C")
     parser.add_argument("--break", dest="breaking", choices=sorted(BREAKS), help="break something on purpose")
     parser.add_argument("--mend", action="store_true", help="after --break: mend it and see everything completed")

@@ -79,7 +79,7 @@ class Progress:
 
 
 async def follow(bootstrap: str, progress: Progress, until: Callable[[Progress], bool], limit_s: float) -> bool:
-    """Listen from the beginning of the topics until a condition holds; False when it does not within `limit_s`."""
+    """Listen from the beginning of the topics until a condition holds; False when nothing new was heard for `limit_s` before."""
     consumer = AIOKafkaConsumer(
         *(topic.name for topic in _TOPICS),
         bootstrap_servers=bootstrap,
@@ -89,8 +89,13 @@ async def follow(bootstrap: str, progress: Progress, until: Callable[[Progress],
     )
     await consumer.start()
     try:
-        async with asyncio.timeout(limit_s):
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(limit_s) as limit:
+            heard = 0
             while not until(progress):
+                if progress.types.total() > heard:
+                    heard = progress.types.total()
+                    limit.reschedule(loop.time() + limit_s)
                 for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
                     for record in records:
                         envelope = decode_headers(record.headers)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -39,11 +38,14 @@ from habeas_demo.scenario import (
     start_of_day,
 )
 from habeas_embedded.fleet import Fleet, FleetPlan
+from habeas_embedded.foreign_log import foreign_log
+from habeas_embedded.places import runs_directory
 from habeas_embedded.provision import Access, prepare_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
 
-_TRIM_LIMIT_S = 30.0
+_RUN = "demo"
+_TRIM_LIMIT_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,11 @@ class Play:
 
 async def run_demo(options: Options, console: Console) -> bool:
     """Run the demo; True when every check passed."""
-    say = partial(console.print, style="dim", soft_wrap=True)
+    say = _teller(console)
     broken = BREAKS[options.breaking] if options.breaking else None
     lapse = broken is not None and broken.stops_at == "fulfilled"
     async with AsyncExitStack() as stack:
+        stack.enter_context(foreign_log(runs_directory() / _RUN / "logs" / "demo.log"))
         set_up = await _set_up(stack, options, say)
         seen_before = await search_platform(set_up.run, set_up.platform.owner_dsn, set_up.cast.erasures)
         checks = [judge_control(seen_before, set_up.cast.erasures)]
@@ -118,12 +121,22 @@ async def run_demo(options: Options, console: Console) -> bool:
         return all(check.passed for check in checks)
 
 
+def _teller(console: Console) -> Callable[[str], None]:
+    """Return what prints a step with the time since the beginning."""
+    clock = SystemClock()
+    begun = clock.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"{clock.monotonic() - begun:6.1f} s  {text}", style="dim", soft_wrap=True, markup=False)
+
+    return say
+
+
 async def _set_up(stack: AsyncExitStack, options: Options, say: Callable[[str], None]) -> SetUp:
     """Start servers, invent the platform, note what is there, start the fleet; the stack takes it all down again."""
-    clock = SystemClock()
-    begun, now = clock.monotonic(), clock.now()
+    now = SystemClock().now()
     say("starting Kafka, PostgreSQL and a mail sink")
-    servers = await stack.enter_async_context(Servers("demo", say=say))
+    servers = await stack.enter_async_context(Servers(_RUN, say=say))
     say(f"inventing {options.accounts:,} accounts with {options.days} days of history")
     size = Size(accounts=options.accounts, days=options.days)
     admin_dsn = servers.postgres_admin_dsn
@@ -138,9 +151,9 @@ async def _set_up(stack: AsyncExitStack, options: Options, say: Callable[[str], 
     policy_file = await asyncio.to_thread(_write_policy, servers.run.directory, issuer)
     say("starting the fleet: six services")
     plan = FleetPlan(policy_file, PLATFORM_DIR / "datamap", platform.service_dsns)
-    fleet = await stack.enter_async_context(Fleet(servers, access, plan))
-    await _supervise(stack, fleet)
-    say(f"ready after {clock.monotonic() - begun:.1f} s")
+    fleet = await stack.enter_async_context(Fleet(servers, access, plan, say))
+    await _supervise(stack, servers, fleet, say)
+    say("ready")
     cast = choose_cast(platform.loaded.people, options.seed)
     return SetUp(servers, access, platform, cast, fleet, witness, issuer, start_of_day(now))
 
@@ -172,16 +185,17 @@ def _write_policy(run: Path, issuer: Issuer) -> Path:
     return target
 
 
-async def _supervise(stack: AsyncExitStack, fleet: Fleet) -> None:
+async def _supervise(stack: AsyncExitStack, servers: Servers, fleet: Fleet, say: Callable[[str], None]) -> None:
     """Start again whoever dies, until the demo ends."""
     stopping = asyncio.Event()
     group = await stack.enter_async_context(asyncio.TaskGroup())
+    group.create_task(servers.supervise(stopping, say))
     group.create_task(fleet.supervise(stopping))
     stack.callback(stopping.set)
 
 
 async def _watch(play: Play, limit_s: float, console: Console, *, lapse: bool) -> None:
-    """Show the progress until everything that was asked for is done, at most for `limit_s`.
+    """Show the progress until everything that was asked for is done, or nothing was heard for `limit_s`.
 
     That is also two mails for each request; with `lapse` one, see `check_mails`.
     """

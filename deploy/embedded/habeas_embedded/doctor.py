@@ -20,7 +20,6 @@ import click
 import psutil
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from habeas_embedded.containers import docker_answers
 from habeas_embedded.errors import EmbeddedError
@@ -250,9 +249,10 @@ def doctor_command(*, as_json: bool) -> None:
     if as_json:
         console.print_json(json.dumps([asdict(finding) for finding in findings]))
     else:
-        table = Table(box=None, show_header=False, padding=(0, 1))
-        for finding in findings:
-            advice = f"\n[yellow]→ {escape(finding.advice)}[/]" if finding.advice else ""
-            table.add_row(_MARKS[finding.state], finding.what, escape(finding.seen) + advice)
-        console.print(table)
+        width = max(len(finding.what) for finding in findings)
+        for finding in findings:  # no table: it would cut or fold paths, which then cannot be copied
+            line = f"{_MARKS[finding.state]} {escape(finding.what):<{width}}  {escape(finding.seen)}"
+            console.print(line, soft_wrap=True, highlight=False)
+            if finding.advice:
+                console.print(f"  [yellow]→ {escape(finding.advice)}[/]", soft_wrap=True, highlight=False)
     raise SystemExit(1 if any(finding.state is State.MISSING for finding in findings) else 0)

@@ -143,15 +143,17 @@ class Servers:
         self._run.close()
         self._run = None
 
-    async def supervise(self, told: Callable[[str], None] = lambda _: None) -> None:
-        """Start again every embedded server that dies, at its address, after a pause that doubles from 0.5 s to 30 s; until cancelled.
+    async def supervise(self, stopping: asyncio.Event, told: Callable[[str], None] = lambda _: None) -> None:
+        """Start again every embedded server that dies, at its address, after a pause that doubles from 0.5 s to 30 s.
 
-        `told` hears of each death and of what came of it. Containers are left to their engine.
+        This goes on until `stopping` is set. `told` hears of each death and of what came of it. Containers are left to their engine.
         """
         async with asyncio.TaskGroup() as group:
-            for server in self._own():
-                if isinstance(server, OwnServer):
-                    group.create_task(keep(server, partial(_again, server, told)))
+            own = [server for server in self._own() if isinstance(server, OwnServer)]
+            keepers = [group.create_task(keep(server, partial(_again, server, told))) for server in own]
+            await stopping.wait()
+            for keeper in keepers:
+                keeper.cancel()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -279,7 +281,7 @@ async def _until_told(servers: Servers) -> None:
     async with servers:
         sys.stdout.write(json.dumps(servers.addresses()) + "\n")
         sys.stdout.flush()
-        await ended.wait()
+        await servers.supervise(ended, _tell)
 
 
 async def _prepare(servers: Servers) -> None:

@@ -6,11 +6,10 @@ HABEAS_POLICY_FILE and HABEAS_DATAMAP_DIR) and the variable PLATFORM_DSN.
 
 import asyncio
 import json
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -20,20 +19,22 @@ import click
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
 from habeas.chassis.clock import SystemClock
 from habeas_embedded.errors import EmbeddedError
 from habeas_embedded.fleet import Fleet, FleetPlan, Member
+from habeas_embedded.foreign_log import foreign_log
+from habeas_embedded.given_platform import GivenPlatform, find_platform
+from habeas_embedded.places import runs_directory
 from habeas_embedded.provision import SERVICES, Access, prepare_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
-from habeas_embedded.view import Observer, render
+from habeas_embedded.view import Observer, Pace, render
 
 __all__ = ["UpOptions", "up", "up_command"]
 
 _SEED: Final = 7
-_LOOK_EVERY_S: Final = 1.0
+_SORT_EVERY_S: Final = 2.0
 _REPLICAS_MAX: Final = 32
 
 
@@ -50,8 +51,12 @@ class UpOptions:
 
 
 async def up(options: UpOptions, console: Console) -> int:
-    """Run servers and fleet until Ctrl-C or SIGTERM; gives the exit code. Raises EmbeddedError when something does not start."""
-    with _cancelled_by_signals() as was_told:
+    """Run servers and fleet until Ctrl-C or SIGTERM, and return the exit code.
+
+    Raises:
+        EmbeddedError: what is given cannot be used, which is found out before anything starts; or something did not start.
+    """
+    with foreign_log(runs_directory() / options.name / "logs" / "up.log"), _cancelled_by_signals() as was_told:
         try:
             async with _running(options, console) as (servers, access, fleet):
                 _show_addresses(servers, access, fleet, console, as_json=options.as_json)
@@ -66,36 +71,33 @@ async def up(options: UpOptions, console: Console) -> int:
 async def _running(options: UpOptions, console: Console) -> AsyncIterator[tuple[Servers, Access, Fleet]]:
     """Start everything in order and stop it in the opposite order, saying what takes time."""
     say = _Steps(console)
+    given = await find_platform(options.policy_file, options.datamap_dir)
+    if given is not None:
+        say.done("policy and data map are in order, the platform's database lets us in")
+    elif options.keep_data:
+        raise EmbeddedError(
+            "the demonstration's platform is made anew at each start: --keep-data needs one of your own"
+        )
     async with Servers(options.name, keep_data=options.keep_data, say=say.note) as servers:
         say.done("servers answer")
         access, _ = await asyncio.gather(
             prepare_database(servers.postgres_admin_dsn), create_topics(servers.kafka_bootstrap)
         )
         say.done("database, roles, tables and topics are there")
-        plan = await _plan(options, servers)
-        say.done("platform is there")
-        async with Fleet(servers, access, plan) as fleet:
+        plan = await _demonstration(options, servers) if given is None else _plan(options, given)
+        if given is None:
+            say.done("the demonstration's platform is there")
+        async with Fleet(servers, access, plan, say.note) as fleet:
             say.done(f"{len(fleet.members)} services are ready")
-            yield servers, access, fleet
-            say.note("stopping")
+            try:
+                yield servers, access, fleet
+            finally:
+                say.note("stopping")
 
 
-async def _plan(options: UpOptions, servers: Servers) -> FleetPlan:
-    """Say what the fleet runs with: the given platform, or else the demonstration's."""
-    policy = options.policy_file or _path("HABEAS_POLICY_FILE")
-    datamap = options.datamap_dir or _path("HABEAS_DATAMAP_DIR")
-    given = os.environ.get("PLATFORM_DSN")
-    if policy is not None or datamap is not None or given:
-        if policy is None or datamap is None or not given:
-            raise EmbeddedError(
-                "a platform of your own needs all three: --policy, --datamap and the variable PLATFORM_DSN"
-            )
-        return FleetPlan(policy, datamap, platform_dsns=dict.fromkeys(SERVICES, given), replicas=options.replicas)
-    if options.keep_data:
-        raise EmbeddedError(
-            "the demonstration's platform is made anew at each start: --keep-data needs one of your own"
-        )
-    return await _demonstration(options, servers)
+def _plan(options: UpOptions, given: GivenPlatform) -> FleetPlan:
+    dsns = dict.fromkeys(SERVICES, given.dsn)
+    return FleetPlan(given.policy_file, given.datamap_dir, platform_dsns=dsns, replicas=options.replicas)
 
 
 async def _demonstration(options: UpOptions, servers: Servers) -> FleetPlan:
@@ -114,15 +116,20 @@ async def _demonstration(options: UpOptions, servers: Servers) -> FleetPlan:
 
 async def _watch(servers: Servers, access: Access, fleet: Fleet, console: Console) -> None:
     """Supervise, and show the live view on a terminal, until cancelled."""
-    never = asyncio.Event()
+    never, changed = asyncio.Event(), asyncio.Event()
+
+    def say(text: str) -> None:
+        console.print(f"[yellow]{escape(text)}", soft_wrap=True)
+        changed.set()
 
     def told(member: Member) -> None:
-        console.print(f"[yellow]{member.name} died and was started again ({member.restarts}); see {member.child.log}")
+        say(f"{member.name} died and was started again ({member.restarts}); see {member.child.log}")
 
     async with asyncio.TaskGroup() as group:
+        group.create_task(servers.supervise(never, say))
         group.create_task(fleet.supervise(never, told))
         if console.is_terminal:
-            group.create_task(_view(servers, access, fleet, console))
+            group.create_task(_view(servers, access, fleet, console, changed))
         elif servers.has_own_smtp:
             group.create_task(_sort_mail(servers))
 
@@ -131,17 +138,24 @@ async def _sort_mail(servers: Servers) -> None:
     """Give mails files of their own while nobody looks at the view, which does it otherwise."""
     while True:
         servers.mailbox.sort()
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(_SORT_EVERY_S)
 
 
-async def _view(servers: Servers, access: Access, fleet: Fleet, console: Console) -> None:
-    mailbox = servers.mailbox if servers.has_own_smtp else None
-    observer = Observer(fleet, access.operator_dsn, mailbox)
+async def _view(servers: Servers, access: Access, fleet: Fleet, console: Console, changed: asyncio.Event) -> None:
+    """Look often while something changes, and seldom while nothing does: a look asks every service and the database."""
+    observer = Observer(fleet, access.operator_dsn, servers.mailbox if servers.has_own_smtp else None)
+    pace, seen = Pace(), None
     try:
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(render(await observer.look()), refresh=True)
-                await asyncio.sleep(_LOOK_EVERY_S)
+                changed.clear()
+                begun = time.monotonic()
+                look = await observer.look()
+                live.update(render(look), refresh=True)
+                pause_s = pace.after(time.monotonic() - begun, changed=look != seen)
+                seen = look
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), pause_s)
     finally:
         await observer.close()
 
@@ -164,10 +178,9 @@ def _show_addresses(servers: Servers, access: Access, fleet: Fleet, console: Con
     if as_json:
         Console().print_json(data=shown)  # progress goes to standard error then
         return
-    table = Table(box=None, show_header=False)
-    for name, value in shown.items():
-        table.add_row(name.replace("_", " "), str(value))
-    console.print(table)
+    width = max(len(name) for name in shown)
+    for name, value in shown.items():  # no table: it would cut or fold paths, which then cannot be copied
+        console.print(f"{name.replace('_', ' '):<{width}}  {escape(str(value))}", soft_wrap=True, highlight=False)
     console.print("Ctrl-C stops everything.")
 
 
@@ -180,18 +193,13 @@ class _Steps:
 
     def note(self, text: str) -> None:
         """Say something by the way."""
-        self._console.print(f"[dim]{text}")
+        self._console.print(f"[dim]{escape(text)}", soft_wrap=True)
 
     def done(self, text: str) -> None:
         """Say that a step is over."""
         now = time.monotonic()
-        self._console.print(f"[green]✓[/] {text} [dim]({now - self._since:.1f} s)")
+        self._console.print(f"[green]✓[/] {escape(text)} [dim]({now - self._since:.1f} s)", soft_wrap=True)
         self._since = now
-
-
-def _path(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(value) if value else None
 
 
 @contextmanager
@@ -252,6 +260,6 @@ def up_command(
     try:
         code = asyncio.run(up(options, console))
     except EmbeddedError as error:
-        console.print(f"[red]✗[/] {escape(str(error))}")
+        console.print(f"[red]✗[/] {escape(str(error))}", soft_wrap=True)
         code = 1
     raise SystemExit(code)

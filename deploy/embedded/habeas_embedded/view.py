@@ -15,10 +15,13 @@ from habeas_embedded.fleet import Fleet, Member
 from habeas_embedded.mailbox import Mailbox
 from habeas_embedded.probing import is_ready, read_metrics
 
-__all__ = ["Look", "Observer", "render"]
+__all__ = ["Look", "Observer", "Pace", "render"]
 
 _CONNECT_LIMIT_S: Final = 5.0
 _QUERY_LIMIT_S: Final = 2.0
+_OFTEN_S: Final = 1.0
+_SELDOM_S: Final = 10.0
+_SHARE_MAX: Final = 0.1
 
 _COUNT_REQUESTS: Final = """
     SELECT dsr_right, state, count(*) AS requests
@@ -45,6 +48,21 @@ class Look:
     requests: Mapping[tuple[str, str], int] | None
     mails: int | None
     notes: tuple[str, ...] = field(default=())
+
+
+class Pace:
+    """The pause between two looks: 1 s while things change, doubling to 10 s while nothing does.
+
+    Looks that take long, as with millions of requests, are rarer still: looking takes a tenth of the time at most.
+    """
+
+    def __init__(self) -> None:
+        self._pause_s = _OFTEN_S
+
+    def after(self, took_s: float, *, changed: bool) -> float:
+        """Return the pause after a look."""
+        self._pause_s = _OFTEN_S if changed else min(self._pause_s * 2, _SELDOM_S)
+        return max(self._pause_s, took_s / _SHARE_MAX)
 
 
 class Observer:

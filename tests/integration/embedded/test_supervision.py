@@ -25,7 +25,7 @@ async def supervised() -> AsyncIterator[tuple[Servers, list[str]]]:
         Servers(f"tests-kept-alive-{os.getpid()}", ephemeral=True, hasty=True, env={}) as servers,
         asyncio.TaskGroup() as group,
     ):
-        supervision = group.create_task(servers.supervise(told.append))
+        supervision = group.create_task(servers.supervise(asyncio.Event(), told.append))
         yield servers, told
         supervision.cancel()
 
@@ -80,7 +80,7 @@ async def test_failed_restart_is_told_and_tried_again(monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(servers.smtp, "start", fail_once)
         async with asyncio.TaskGroup() as group:
-            supervision = group.create_task(servers.supervise(told.append))
+            supervision = group.create_task(servers.supervise(asyncio.Event(), told.append))
             await servers.smtp.kill()
             assert await until(lambda: "answers again" in told[-1] if told else False, BACK_S), told
             supervision.cancel()
@@ -96,7 +96,7 @@ async def test_server_stopped_on_purpose_stays_away(monkeypatch: pytest.MonkeyPa
         Servers(f"tests-kept-away-{os.getpid()}", only=["smtp"], ephemeral=True, env={}) as servers,
         asyncio.TaskGroup() as group,
     ):
-        supervision = group.create_task(servers.supervise(told.append))
+        supervision = group.create_task(servers.supervise(asyncio.Event(), told.append))
         await servers.smtp.stop()
         assert not await until(lambda: servers.smtp.alive, 0.3)  # some thirty looks of the supervisor
         assert told == []
