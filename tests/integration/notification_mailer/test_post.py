@@ -5,7 +5,7 @@ import datetime as dt
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,7 +78,8 @@ async def serve(
     finally:
         server.close()
         for transport in handler.transports:
-            transport.abort()
+            with suppress(AttributeError):  # of Python 3.11.2, when aiosmtpd has closed the connection twice
+                transport.abort()
         await server.wait_closed()
 
 
