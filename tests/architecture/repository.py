@@ -9,6 +9,8 @@ from functools import cache, cached_property
 from io import StringIO
 from pathlib import Path, PurePosixPath
 
+from tests.support.waiting import HANGS_S
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = (
     "audit-ledger",
@@ -82,7 +84,7 @@ def _named_by_git() -> list[str] | None:
     """Paths of files that are in the repository or could be added to it; None where git does not answer."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=30)
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=HANGS_S)
     except (OSError, subprocess.SubprocessError):
         return None
     return [name for name in answer.stdout.decode().split("\0") if name]

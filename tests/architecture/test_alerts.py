@@ -17,6 +17,7 @@ from tests.architecture.repository import ROOT, SERVICES, sources
 from tests.architecture.test_containers import compose
 from tests.architecture.test_documents import shown_commands
 from tests.support import promql
+from tests.support.waiting import HANGS_S
 
 RULES: Final = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 SCRAPES: Final = ROOT / "deploy" / "prometheus" / "prometheus.yaml"
@@ -140,7 +141,9 @@ def test_promtool_agrees() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed")
-    done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [promtool, "check", "rules", RULES], capture_output=True, text=True, timeout=HANGS_S, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

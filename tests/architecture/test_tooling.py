@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.architecture.repository import ROOT, SERVICES, sources
+from tests.support.waiting import HANGS_S
 
 OURS = {"habeas", "habeas-embedded", "habeas-demo", *SERVICES}
 
@@ -103,7 +104,7 @@ def test_lock_has_hashes_and_no_hosts(path: str) -> None:
 def test_bare_make_lists_the_verb(verb: str) -> None:
     """Who types `make` alone is told each verb with what it does, and nothing is done."""
     listed = subprocess.run(
-        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=HANGS_S
     )
     assert re.search(rf"^\s*make {verb}\s+\w+", listed.stdout, re.MULTILINE)
 

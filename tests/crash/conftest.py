@@ -15,7 +15,6 @@ from tests.crash.play import ENVIRONMENT, Play, Played
 from tests.support.stage import raised
 
 _SIZE = Size(accounts=260, logs_each=3, tasks_each=2)
-_QUIET_LIMIT_S = 60.0
 _CHOSEN = os.environ.get("CRASH_ONLY", "")  # a part of a case's name, to look at that alone
 _TOLD = pytest.StashKey[str]()
 
@@ -40,7 +39,7 @@ async def outcome(pytestconfig: pytest.Config) -> AsyncIterator[Outcome]:
         witness = await Witness.open(stage.platform.owner_dsn, play.played.began_at)
         try:
             played = await play.run(chosen)
-            await until_quiet(stage, played, _QUIET_LIMIT_S)
+            await until_quiet(stage, played)
             await play.stop()  # a still picture
             broken = await broken_rules(stage, played)
             platform = await witness.check_platform([person.account_id for person in played.erased])

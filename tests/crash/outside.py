@@ -53,14 +53,14 @@ class _Kept:
     event_id: UUID
 
 
-async def until_quiet(stage: Stage, played: Played, limit_s: float) -> None:
+async def until_quiet(stage: Stage, played: Played) -> None:
     """Wait until all that was asked for has come to its end. Raises AssertionError with what the fleet says when it has not."""
 
     async def quiet() -> bool:
         known = await stage.habeas.fetchval("SELECT count(*) FROM request_intake.requests")
         return bool(known >= len(played.requests) and await stage.habeas.fetchval(f"{UNDER_WAY} + {_UNTOLD}") == 0)
 
-    await stage.finds(quiet, limit_s, what="an end of everything that was asked for")
+    await stage.finds(quiet, "an end of everything that was asked for")
     await stage.idle()
     completed = await _ids(stage, "SELECT request_id FROM request_intake.requests WHERE state = 'completed'")
     await stage.completed(*completed)  # it was published: now it has to be heard

@@ -22,14 +22,15 @@ from habeas_demo.people import DAY, Person
 from habeas_embedded.ports import free_port
 from habeas_embedded.probing import is_ready
 from habeas_embedded.processes import end_of_log
-from habeas_embedded.waiting import until
 from tests.crash.cases import CASES, Case
 from tests.crash.replica import CLUMSY, IMPATIENT, Replica
 from tests.support.stage import Stage
+from tests.support.waiting import until
 
-CASE_LIMIT_S: Final = 60.0  # a service waits long for work while the one that it comes from goes through its own deaths
-PLAY_LIMIT_S: Final = 240.0
-_READY_LIMIT_S: Final = 30.0
+CASE_LIMIT_S: Final = (
+    240.0  # a service waits long for work while the one that it comes from goes through its own deaths
+)
+PLAY_LIMIT_S: Final = 1_800.0
 _WAVE_EVERY_S: Final = 0.4
 _ERASED_PEOPLE: Final = 90
 _ASKING_PEOPLE: Final = 60
@@ -144,7 +145,7 @@ class Play:
         await asyncio.gather(*(replica.stop() for replica in (*self.replicas.values(), self.other_mailer)))
 
     async def _await_load(self) -> None:
-        await until(lambda: len(self.played.requests) >= 4, 10)
+        await until(lambda: len(self.played.requests) >= 4, "four requests", lambda: len(self.played.requests))
 
     async def _go_through(self, mine: list[Case]) -> None:
         replica = self.replicas[mine[0].service] if mine else None
@@ -188,7 +189,7 @@ class Play:
         async def ready_or_ended() -> bool:
             return not replica.alive or await is_ready(port)
 
-        await until(ready_or_ended, _READY_LIMIT_S)
+        await until(ready_or_ended, f"{replica.service} to be ready or ended")
 
     async def _ask(self, over: asyncio.Event) -> None:
         """Send an erasure and an export again and again: of people first, then of accounts that nobody knows."""
@@ -267,7 +268,7 @@ async def _early_change(play: Play, replica: Replica) -> None:
     if not await was_said():
         await play.announce(days=10)
         replica.start()
-        await until(was_said, CASE_LIMIT_S)
+        await until(was_said, "a word about a change that comes too early", play.stage.progress)
         await replica.kill()
 
 
@@ -294,7 +295,7 @@ async def _ask_resume(play: Play, replica: Replica) -> None:
         async def halted() -> bool:
             return bool(await play.number(_HALTED))
 
-        await until(halted, CASE_LIMIT_S)
+        await until(halted, "a halt", play.stage.progress)
         await replica.kill()
     async with play._connections:
         await play.stage.habeas.execute(_ASK_RESUME)
@@ -312,7 +313,7 @@ async def _made_anew(play: Play, replica: Replica) -> None:
 
     if not await is_known():
         replica.start()
-        await until(is_known, CASE_LIMIT_S)
+        await until(is_known, "a position", play.stage.progress)
         await replica.kill()
     async with play._connections:
         await play.stage.habeas.execute(
@@ -337,7 +338,7 @@ async def _expire_one(play: Play, replica: Replica) -> None:
 
     if not await is_built():
         replica.start()
-        await until(is_built, CASE_LIMIT_S)
+        await until(is_built, "an artefact", play.stage.progress)
         await replica.kill()
     async with play._connections:
         export_id = await play.stage.habeas.fetchval(_EXPIRE_ONE)

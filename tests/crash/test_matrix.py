@@ -9,7 +9,7 @@ from tests.architecture.crash_points import BY_TRANSACTION
 from tests.crash.cases import CASES, Case, read_code
 from tests.crash.conftest import Outcome
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(3_000)]
 
 
 async def test_every_point_and_every_transaction_has_its_case() -> None:

@@ -53,7 +53,7 @@ async def refused_once(stage: Stage, request_id: UUID) -> None:
     async def refused() -> bool:
         return bool(await stage.habeas.fetchval(OUTCOME_CODE, request_id) == 450)
 
-    await stage.finds(refused, what="a refused outcome mail")
+    await stage.finds(refused, "a refused outcome mail")
 
 
 async def test_missing_table_keeps_requests_open(stage: Stage) -> None:
@@ -70,9 +70,7 @@ async def test_missing_table_keeps_requests_open(stage: Stage) -> None:
             assert await is_open(stage, request_id)
         assert await rows_of(stage, people[0]) == before > 0
         acknowledged = [["acknowledgement"], ["acknowledgement"]]
-        await stage.until(
-            lambda: [stage.mail_kinds(person.email) for person in people] == acknowledged, what="two mails"
-        )
+        await stage.until(lambda: [stage.mail_kinds(person.email) for person in people] == acknowledged, "two mails")
     done = await stage.completed(erasure, access)
     assert [each.outcome for each in done] == [Outcome.PARTLY_KEPT, Outcome.DONE]
     assert await rows_of(stage, people[0]) == 0

@@ -13,6 +13,7 @@ from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
 from tests.simulation.contract import Kafka, check_contract
 from tests.support.delivery import settings
+from tests.support.waiting import HANGS_S
 
 
 async def test_kafka_keeps_the_contract_of_the_memory_broker(own_servers: Servers) -> None:
@@ -38,7 +39,7 @@ async def test_kafka_keeps_the_contract_of_the_memory_broker(own_servers: Server
         await consumer.stop()
 
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(HANGS_S):
             await check_contract(Kafka(producer, join, leave))
     finally:
         await producer.stop()

@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import signal
-import time
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
@@ -18,13 +17,11 @@ from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.vocabulary import Right
 from habeas_embedded.kafka import KafkaServer
 from habeas_embedded.servers import Server, Servers
-from habeas_embedded.waiting import until
 from tests.support.delivery import NOON, headers_of, new_id
 from tests.support.toy_fleet import PAIR, Toys, paired
 
-STOP_LIMIT_S = 8.0
+STOP_LIMIT_S = 16.0
 PLACE = TopicPartition(topics.DSR_REQUESTS.name, 0)
-WAIT_S = 45.0  # a replica that is gone for good keeps its partitions for a session of 15 s
 
 
 @pytest_asyncio.fixture
@@ -40,11 +37,11 @@ async def test_everything_arrives_once_in_order_whoever_is_killed(toys: Toys) ->
     keys = await toys.add(50)
     await toys.fleet.start(PAIR)
     await toys.want(5)
-    assert await toys.hears(100, WAIT_S)
+    await toys.hears(100)
     for victim in ("erasure-executor", "kafka", "request-intake", "erasure-executor"):
         before = await toys.heard()
         await toys.want(8)
-        await toys.hears(before + 1, WAIT_S)  # in the middle of it
+        await toys.hears(before + 1)  # in the middle of it
         if victim == "kafka":
             await toys.servers.kafka.kill()
             await toys.servers.kafka.start()
@@ -52,7 +49,7 @@ async def test_everything_arrives_once_in_order_whoever_is_killed(toys: Toys) ->
             await toys.fleet.kill(victim)
             await toys.fleet.start_service(victim)
     await toys.want(3)
-    assert await toys.hears(2000, WAIT_S), await toys.troubles()
+    await toys.hears(2000)
     assert await toys.effects() == {key: list(range(1, 41)) for key in keys}
     left = await toys.connection.fetchrow(
         "SELECT (SELECT count(*) FROM request_intake.outbox WHERE published_at IS NULL) AS unpublished,"
@@ -107,8 +104,8 @@ async def test_sensitive_bytes_leave_kafkas_disk(toys: Toys) -> None:
         )
         return bool(count == len(canaries))
 
-    assert await until(stored, WAIT_S)
-    assert await until(lambda: not any(on_disk(toys.servers, canary) for canary in canaries), 30)
+    await toys.until(stored, "everything taken and forgotten")
+    await toys.until(lambda: not any(on_disk(toys.servers, canary) for canary in canaries), "no sensitive byte on disk")
 
 
 @pytest_asyncio.fixture
@@ -128,7 +125,7 @@ async def test_records_that_go_while_a_service_stands_still_are_not_passed_over(
 
     await toys.fleet.start(["request-intake"])
     await submit(bootstrap, 1)
-    assert await until(lambda: taken(1), WAIT_S)
+    await toys.until(lambda: taken(1), "the first record taken")
     intake = toys.fleet.member("request-intake").child
     os.kill(intake.pid, signal.SIGSTOP)
     try:
@@ -139,7 +136,7 @@ async def test_records_that_go_while_a_service_stands_still_are_not_passed_over(
         await admin.close()
     finally:
         os.kill(intake.pid, signal.SIGCONT)
-    assert await until(lambda: not intake.alive, WAIT_S)
+    await toys.until(lambda: not intake.alive, "an end of the service that has missed records")
     assert intake.exit_code == 65
     assert toys.logged("request-intake", '"event":"consumer.records_gone"')
     assert not await taken(6)
@@ -173,37 +170,35 @@ async def test_services_wait_for_their_servers_in_any_order(toys: Toys, first: s
         one, other = other, one
     async with asyncio.TaskGroup() as tasks:
         starting = tasks.create_task(toys.fleet.start(PAIR))
-        assert await until(lambda: all(toys.logged(service, waiting) for service in PAIR), 20)
+        await toys.until(lambda: all(toys.logged(service, waiting) for service in PAIR), waiting)
         await one.start()
         if first == "postgres":
             waiting = '"waiting_for":"kafka"'
-            assert await until(lambda: all(toys.logged(service, waiting) for service in PAIR), 20)
+            await toys.until(lambda: all(toys.logged(service, waiting) for service in PAIR), waiting)
         assert all(toys.fleet.member(service).child.alive for service in PAIR)
         assert not starting.done()
         await other.start()
     await toys.reconnect()
-    assert await toys.hears(6, WAIT_S)
+    await toys.hears(6)
     assert await toys.effects() == {key: [1, 2] for key in keys}
 
 
-async def stop(toys: Toys, service: str) -> float:
-    """Stop a service as an operator does; gives the seconds that it took."""
-    begun = time.monotonic()
+async def stop(toys: Toys, service: str) -> int | None:
+    """Stop a service as an operator does; gives its exit code, which is 0 when it was ready before its own time for that was over."""
     await toys.fleet.stop_service(service)
-    return time.monotonic() - begun
+    return toys.fleet.member(service).child.exit_code
 
 
 async def test_a_stop_is_in_time_and_loses_nothing(toys: Toys) -> None:
-    """Stopped under load with everything up, both end by themselves in seconds; what they left goes on at the next start."""
+    """Stopped under load with everything up, both end by themselves in time; what they left goes on at the next start."""
     keys = await toys.add(50)
     await toys.fleet.start(PAIR)
     await toys.want(10)
-    assert await toys.hears(1, WAIT_S)
+    await toys.hears(1)
     for service in PAIR:
-        assert await stop(toys, service) < STOP_LIMIT_S / 2
-        assert toys.fleet.member(service).child.exit_code == 0
+        assert await stop(toys, service) == 0
     await toys.fleet.start(PAIR)
-    assert await toys.hears(500, WAIT_S)
+    await toys.hears(500)
     assert await toys.effects() == {key: list(range(1, 11)) for key in keys}
 
 
@@ -212,7 +207,7 @@ async def test_a_stop_without_kafka_is_in_time_too(toys: Toys) -> None:
     keys = await toys.add(10)
     await toys.fleet.start(PAIR)
     await toys.want(1)
-    assert await toys.hears(10, WAIT_S)
+    await toys.hears(10)
     await toys.servers.kafka.kill()
     await toys.want(5)
 
@@ -220,11 +215,9 @@ async def test_a_stop_without_kafka_is_in_time_too(toys: Toys) -> None:
         count = await toys.connection.fetchval("SELECT count(*) FROM request_intake.outbox WHERE published_at IS NULL")
         return bool(count == 50)
 
-    assert await until(unsent, WAIT_S)
-    took = await asyncio.gather(*(stop(toys, service) for service in PAIR))
-    assert max(took) < STOP_LIMIT_S + 2
-    assert [toys.fleet.member(service).child.exit_code for service in PAIR] == [0, 0]
+    await toys.until(unsent, "50 events that nobody takes")
+    assert await asyncio.gather(*(stop(toys, service) for service in PAIR)) == [0, 0]
     await toys.servers.kafka.start()
     await toys.fleet.start(PAIR)
-    assert await toys.hears(60, WAIT_S)
+    await toys.hears(60)
     assert await toys.effects() == {key: list(range(1, 7)) for key in keys}

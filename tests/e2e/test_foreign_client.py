@@ -20,11 +20,11 @@ from habeas_embedded.java import find_java
 from habeas_embedded.kafka import kafka_cache
 from habeas_embedded.places import cache_directory
 from tests.support.stage import Stage
+from tests.support.waiting import HANGS_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOPIC = "platform.dsr-requests.v1"
-LIMIT_S = 60
 ENTRIES = [
     11,
     10,
@@ -119,7 +119,7 @@ async def run(command: Sequence[str], lines: Sequence[tuple[str, str, str]]) -> 
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(HANGS_S):
         said, _ = await process.communicate("".join("\t".join(line) + "\n" for line in lines).encode())
     assert process.returncode == 0, said.decode()
 
@@ -127,9 +127,7 @@ async def run(command: Sequence[str], lines: Sequence[tuple[str, str, str]]) -> 
 async def seen(stage: Stage, request_ids: list[UUID], people: list[Person]) -> list[object]:
     """What outsiders can see of answered requests: what was said, logged and mailed."""
     await stage.completed(*request_ids)
-    await stage.until(
-        lambda: [len(stage.heard.actions(each)) for each in request_ids] == ENTRIES, 20, what="their entries"
-    )
+    await stage.until(lambda: [len(stage.heard.actions(each)) for each in request_ids] == ENTRIES, "their entries")
     outcomes = [stage.heard.completed[request_id].outcome for request_id in request_ids]
     said = [Counter(stage.heard.types(request_id)) for request_id in request_ids]
     logged = [stage.heard.actions(request_id) for request_id in request_ids]

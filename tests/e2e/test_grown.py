@@ -19,7 +19,7 @@ from habeas.contracts.vocabulary import Right
 from habeas_embedded.provision import SERVICES
 from tests.support.stage import Stage, raised
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 COPIES: Final = 5_000  # of each finished thing
 STATEMENTS_MIN: Final = 200  # else the plans are not where they are looked for
@@ -85,7 +85,7 @@ async def play(stage: Stage, version: str) -> None:
         for right, person in zip((Right.ERASURE, Right.ACCESS) * 2, stage.take(4), strict=True)
     ]
     await stage.completed(*asked)
-    await stage.until(lambda: "policy_change" in stage.mail_kinds(reader.email), what="the mail of a policy change")
+    await stage.until(lambda: "policy_change" in stage.mail_kinds(reader.email), "the mail of a policy change")
     await stage.idle()
 
 

@@ -124,7 +124,7 @@ async def test_erasure_reaches_the_mail(stage: Stage) -> None:
     await stage.logged(request_id, Action.REQUEST_COMPLETED, Action.SUBJECT_KEY_DESTROYED, Action.MAIL_SENT)
     executor = ("erasure.started -", "erasure.completed partly_kept", "subject.key_destroyed -")
     wanted = logged(Right.ERASURE, "partly_kept", tuple(f"erasure-executor {line}" for line in executor))
-    await stage.until(lambda: stage.heard.actions(request_id) == wanted, 10, what="every audit entry of the erasure")
+    await stage.until(lambda: stage.heard.actions(request_id) == wanted, "every audit entry of the erasure")
 
 
 async def test_erasure_destroys_the_data_key_alone(stage: Stage) -> None:
@@ -161,7 +161,7 @@ async def test_export_reaches_the_mail(stage: Stage, right: Right) -> None:
     assert [check for check in mine if not check.passed] == []
     assert stage.mail_kinds(person.email) == ["acknowledgement", "outcome"]
     wanted = logged(right, "done", ("export-builder export.started -", "export-builder export.completed done"))
-    await stage.until(lambda: stage.heard.actions(request_id) == wanted, 10, what="every audit entry of the export")
+    await stage.until(lambda: stage.heard.actions(request_id) == wanted, "every audit entry of the export")
 
 
 @pytest.mark.parametrize("right", DETAILS)
@@ -173,7 +173,7 @@ async def test_other_rights_wait_for_a_person(stage: Stage, right: Right) -> Non
     request_id = await stage.ask(right, person, received_at=RECEIVED, details=DETAILS[right])
     row = await stage.holds(request_id, state="awaiting_decision", stuck_reason="needs_a_person")
     assert (row["due_on"], row["legal_limit_on"], row["closed_at"]) == (DUE, LEGAL_LIMIT, None)
-    await stage.until(lambda: stage.mail_kinds(person.email) == ["acknowledgement"], what="the acknowledgement")
+    await stage.until(lambda: stage.mail_kinds(person.email) == ["acknowledgement"], "the acknowledgement")
     await settled(stage)
     assert request_id not in stage.heard.completed
     assert set(stage.heard.types(request_id)) == {"request.accepted", "request.verified", "mail.sent"}

@@ -58,7 +58,6 @@ def count_parked(stage: Stage) -> int:
     return sum(1 for entry in stage.heard.audit if entry.fact.action is Action.MESSAGE_PARKED)
 
 
-@pytest.mark.timeout(300)
 async def test_storm_is_parked_record_by_record(stage: Stage) -> None:
     """Of 1,000 bad records among 1,000 good ones each is parked with the right reason and field, and every good one ends."""
     forge = Forge(stage.issuer, stage.clock)
@@ -77,11 +76,9 @@ async def test_storm_is_parked_record_by_record(stage: Stage) -> None:
     async with sender(stage) as producer:
         places = await send(producer, records)
 
-    await stage.completed(*(UUID(body["request_id"]) for body in bodies), limit_s=200)
+    await stage.completed(*(UUID(body["request_id"]) for body in bodies))
     wanted = {place: raw for place, raw in zip(places, records, strict=True) if raw.verdict}
-    await stage.until(
-        lambda: count_parked(stage) - logged_before >= len(bad), 30, what="an audit entry for each parked message"
-    )
+    await stage.until(lambda: count_parked(stage) - logged_before >= len(bad), "an audit entry for each parked message")
     parked = {place: why for place, why in (await stage.parked()).items() if place not in parked_before}
     wrong = Counter(
         (raw.kind, raw.verdict, parked.get(place)) for place, raw in wanted.items() if parked.get(place) != raw.verdict

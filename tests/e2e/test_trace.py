@@ -53,9 +53,9 @@ async def test_an_erasure_is_one_tree(stage: Stage) -> None:
 
     # Files are written a second later; the last spans are those of the audit log, which reads what the others have told.
     published = Counter(str(said.event.topic.name) for said in stage.heard.all_of(request_id))
-    await stage.until(lambda: handled(spans()) == HANDLED and topics_of(spans()) >= published, what="all spans")
-    await stage.until(lambda: sequenced(spans()) == len(stage.heard.actions(request_id)) == 11, what="the log's spans")
-    await stage.until(lambda: any(span.service == "audit-ledger" for span in spans()), what="the audit log's own span")
+    await stage.until(lambda: handled(spans()) == HANDLED and topics_of(spans()) >= published, "all spans")
+    await stage.until(lambda: sequenced(spans()) == len(stage.heard.actions(request_id)) == 11, "the log's spans")
+    await stage.until(lambda: any(span.service == "audit-ledger" for span in spans()), "the audit log's own span")
 
     found = spans()
     tree = Tree(found)

@@ -23,15 +23,14 @@ from habeas_embedded.probing import is_ready
 from habeas_embedded.provision import SERVICES, Access, prepare_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
-from habeas_embedded.waiting import until
 from tests.kill.proxy import Proxy
 from tests.kill.witness import LastingWitness
 from tests.support.journal import keep_journal
+from tests.support.waiting import until
 
 LEASE_S: Final = 4.0
 """How long a lane stays with a replica that went silent: shorter than many pauses, so that replicas are fenced often."""
 
-_START_LIMIT_S: Final = 90.0
 _SETTINGS: Final = {
     "HABEAS_LEASE_S": str(LEASE_S),
     "HABEAS_LOG_LEVEL": "warning",
@@ -133,7 +132,12 @@ async def _start(fleet: Fleet) -> None:
         return any(await asyncio.gather(*(is_ready(member.health_port) for member in mine)))
 
     for service in SERVICES:
-        assert await until(partial(ready, service), _START_LIMIT_S), f"{service} was not ready in time"
+        await until(partial(ready, service), f"{service} to be ready", lambda: _logged(fleet))
+
+
+def _logged(fleet: Fleet) -> list[int]:
+    """How much each replica has logged, which grows while it gets on."""
+    return [member.child.log.stat().st_size for member in fleet.members]
 
 
 def _environment(service: str, access: Access, proxies: Proxies) -> Mapping[str, str]:

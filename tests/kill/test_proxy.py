@@ -10,8 +10,7 @@ import pytest_asyncio
 from habeas.chassis.clock import SystemClock
 from habeas_embedded.ports import LOOPBACK
 from tests.kill.proxy import Proxy
-
-LIMIT_S = 5.0
+from tests.support.waiting import HANGS_S
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,7 +47,7 @@ async def _connected(proxy: Proxy) -> AsyncIterator[Ends]:
 
 async def _says(ends: Ends, text: bytes = b"hello") -> bytes:
     ends[1].write(text)
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(HANGS_S):
         return await ends[0].readexactly(len(text))
 
 

@@ -20,10 +20,10 @@ from habeas.contracts.vocabulary import Right
 from habeas_demo.histories import Size
 from habeas_demo.people import Person
 from habeas_embedded.provision import SERVICES
-from habeas_embedded.waiting import until
 from tests.support.stage import Stage, raised
+from tests.support.waiting import never
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LEASE_S: Final = 6.0  # the least that Kafka allows its members to be silent
 LATE_S: Final = 2.0  # what two shared cores may be late by
@@ -75,7 +75,7 @@ async def load(stage: Stage, every_s: float = 0.5) -> AsyncIterator[list[Asked]]
     done = asyncio.Event()
 
     async def go_on() -> None:
-        while not await until(done.is_set, every_s):
+        while await never(done.is_set, every_s):
             asked.extend(await ask(stage, 2))
 
     async with asyncio.TaskGroup() as tasks:
@@ -111,7 +111,7 @@ async def _reach(stage: Stage, services: Sequence[str], holds: Any) -> dict[str,
                 took[service] = round(CLOCK.monotonic() - begun, 2)
         return len(took) == len(services)
 
-    await stage.finds(all_hold, 4 * LEASE_S, what=f"these shares of {', '.join(services)}")
+    await stage.finds(all_hold, f"these shares of {', '.join(services)}")
     return took
 
 
@@ -122,11 +122,9 @@ def _is_even(found: Mapping[int, int], replicas: int) -> bool:
 
 async def all_ended_well(stage: Stage, asked: Sequence[Asked]) -> None:
     """Every request is completed, told in order, mailed and logged once, and no message is parked."""
-    await stage.completed(*(each.request_id for each in asked), limit_s=90)
+    await stage.completed(*(each.request_id for each in asked))
     await stage.idle()
-    await stage.until(
-        lambda: all(_is_logged(stage, each) for each in asked), what="the last audit entry of each request"
-    )
+    await stage.until(lambda: all(_is_logged(stage, each) for each in asked), "the last audit entry of each request")
     for each in asked:
         said = stage.heard.types(each.request_id)
         assert [kind for kind in said if kind in ORDER] == list(ORDER), said
@@ -166,7 +164,7 @@ async def test_a_killed_replicas_lanes_are_taken_within_the_lease(stage: Stage) 
             stage.fleet.member(service, 1).wanted = False
         took = await taken_over(stage, by=0)
     print(f"takeover after SIGKILL, lease {LEASE_S} s: {took}")
-    await stage.completed(*(each.request_id for each in asked), limit_s=90)
+    await stage.completed(*(each.request_id for each in asked))
     await asyncio.gather(*(stage.fleet.start_service(service, 1) for service in SERVICES))
     await shared_out(stage)
     await all_ended_well(stage, asked)
@@ -182,7 +180,7 @@ async def test_a_paused_replica_is_fenced(stage: Stage) -> None:
         try:
             took = await taken_over(stage, by=1)
             more = await ask(stage, 20)
-            await stage.completed(*(each.request_id for each in (*asked, *more)), limit_s=90)
+            await stage.completed(*(each.request_id for each in (*asked, *more)))
         finally:
             for service in SERVICES:
                 places[service] = stage.fleet.member(service, 0).child.log.stat().st_size

@@ -18,8 +18,8 @@ from asyncpg.exceptions import ConnectionDoesNotExistError, LockNotAvailableErro
 
 from habeas.chassis.crash import Point
 from tests.simulation.fate import CALM, Fate, Weather
+from tests.support.waiting import HANGS_S
 
-_HANGS_S: Final = 20.0
 _ASYNC: Final = frozenset(
     {"fetch", "fetchrow", "fetchval", "execute", "executemany", "copy_records_to_table", "prepare"}
 )
@@ -112,7 +112,7 @@ class Stage:
             wake, actor.wake = actor.wake, None
             wake.set_result(None)
         try:
-            async with asyncio.timeout(_HANGS_S):
+            async with asyncio.timeout(HANGS_S):
                 await actor.idle
         except TimeoutError:
             raise Hangs(f"{actor.name}, last seen at {actor.at}") from None

@@ -71,6 +71,11 @@ class Heard:
         if self._consumer is not None:
             await self._consumer.stop()
 
+    @property
+    def count(self) -> int:
+        """How many events and audit entries were heard."""
+        return len(self._seen)
+
     async def listen(self) -> None:
         """Take in what has arrived, waiting a moment for it."""
         assert self._consumer is not None, "Heard listens inside of `async with`"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.stage import Stage
+from tests.support.waiting import HANGS_S
 
 
 class Ran(NamedTuple):
@@ -16,8 +17,8 @@ class Ran(NamedTuple):
     text: str
 
 
-async def run_habeas(stage: Stage, *arguments: str, limit_s: float = 60.0) -> Ran:
-    """Run a command to its end. Raises TimeoutError, after ending it, when it takes too long."""
+async def run_habeas(stage: Stage, *arguments: str) -> Ran:
+    """Run a command to its end. Raises TimeoutError, after ending it, when it hangs."""
     env = {
         **os.environ,
         "HABEAS_ENVIRONMENT": "development",
@@ -32,7 +33,7 @@ async def run_habeas(stage: Stage, *arguments: str, limit_s: float = 60.0) -> Ra
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(HANGS_S):
             out, _ = await process.communicate()
     except TimeoutError:
         process.kill()

@@ -35,6 +35,7 @@ from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
 from tests.support.heard import Heard
 from tests.support.journal import UNLOGGED, keep_journal
+from tests.support.waiting import until
 
 SMALL: Final = Size(accounts=60, logs_each=4, tasks_each=2)
 """Enough people for a few journeys."""
@@ -91,40 +92,38 @@ class Stage:
         }
         return await self.publisher.request(right, **parts)
 
-    async def until(
-        self, condition: Callable[[], bool], limit_s: float = 60.0, *, what: str = "what was awaited"
-    ) -> None:
-        """Listen until the condition holds. Raises AssertionError with what the fleet says about itself when it does not."""
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Listen until the condition holds. Raises AssertionError with what the fleet says about itself when it stands still before."""
 
         async def holds() -> bool:
             return condition()
 
-        await self.finds(holds, limit_s, what=what)
+        await self.finds(holds, what)
 
-    async def completed(self, *request_ids: UUID, limit_s: float = 60.0) -> list[RequestCompleted]:
+    async def completed(self, *request_ids: UUID) -> list[RequestCompleted]:
         """Wait until all these requests are completed, and give what was said then."""
         wanted = set(request_ids)
-        await self.until(lambda: wanted <= self.heard.completed.keys(), limit_s, what=f"{len(wanted)} completions")
+        await self.until(lambda: wanted <= self.heard.completed.keys(), f"{len(wanted)} completions")
         return [self.heard.completed[request_id] for request_id in request_ids]
 
-    async def told(self, request_id: UUID, kind: str, limit_s: float = 60.0) -> None:
+    async def told(self, request_id: UUID, kind: str) -> None:
         """Wait until an event of this type was said about the request."""
-        await self.until(lambda: kind in self.heard.types(request_id), limit_s, what=f"{kind} of {request_id}")
+        await self.until(lambda: kind in self.heard.types(request_id), f"{kind} of {request_id}")
 
-    async def logged(self, request_id: UUID, *actions: Action, limit_s: float = 30.0) -> None:
+    async def logged(self, request_id: UUID, *actions: Action) -> None:
         """Wait until the audit topic has these actions about the request."""
 
         def all_there() -> bool:
             return set(actions) <= {entry.fact.action for entry in self.heard.audit if entry.fact.request == request_id}
 
-        await self.until(all_there, limit_s, what=f"{', '.join(actions)} of {request_id} in the audit topic")
+        await self.until(all_there, f"{', '.join(actions)} of {request_id} in the audit topic")
 
     async def request(self, request_id: UUID) -> Mapping[str, Any]:
         """Give the request's row as request-intake holds it, empty when there is none."""
         row = await self.habeas.fetchrow("SELECT * FROM request_intake.requests WHERE request_id = $1", request_id)
         return {} if row is None else dict(row)
 
-    async def holds(self, request_id: UUID, limit_s: float = 60.0, **columns: object) -> Mapping[str, Any]:
+    async def holds(self, request_id: UUID, **columns: object) -> Mapping[str, Any]:
         """Wait until the request's row has these values, and give it."""
         row: Mapping[str, Any] = {}
 
@@ -133,17 +132,29 @@ class Stage:
             row = await self.request(request_id)
             return bool(row) and all(row[name] == value for name, value in columns.items())
 
-        await self.finds(holds, limit_s, what=f"{columns} of {request_id}")
+        await self.finds(holds, f"{columns} of {request_id}")
         return row
 
-    async def finds(self, condition: Callable[[], Awaitable[bool]], limit_s: float = 60.0, *, what: str) -> None:
+    async def finds(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Wait until a condition holds that has to be asked for, as `until` does."""
-        end = self.clock.monotonic() + limit_s
-        while not await condition():
+
+        async def holds() -> bool:
+            if await condition():
+                return True
             self._all_alive()
-            if self.clock.monotonic() > end:
-                raise AssertionError(f"{what} did not happen within {limit_s:.0f} s\n{await self.troubles()}")
             await self.heard.listen()
+            return False
+
+        try:
+            await until(holds, what, self.progress)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{await self.troubles()}") from None
+
+    def progress(self) -> tuple[object, ...]:
+        """What changes while anything goes on: events and entries that were heard, mails, and how much each service has logged."""
+        logs = [member.child.log for member in self.fleet.members if member.service in self.services]
+        sizes = {log.name: log.stat().st_size for log in logs if log.is_file()}
+        return self.heard.count, self.servers.mailbox.count(), sizes
 
     def mails(self, address: str) -> list[Message]:
         """Give the headers of the mails that were delivered to an address, in order of delivery; each is read once."""
@@ -186,7 +197,7 @@ class Stage:
         async def nothing() -> bool:
             return bool(await self.habeas.fetchval(f"SELECT {waiting} + {mails}") == 0)
 
-        await self.finds(nothing, what="an idle fleet")
+        await self.finds(nothing, "an idle fleet")
 
     async def troubles(self) -> str:
         """Say in a few lines what does not go on, for the message of a failed test."""

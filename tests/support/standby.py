@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -17,9 +16,7 @@ from habeas_embedded.ports import LOOPBACK, free_port
 from habeas_embedded.postgres import PostgresServer, _environment, _give, _make_passable, _owner, postgres_programs
 from habeas_embedded.processes import Child
 from habeas_embedded.servers import Servers
-from habeas_embedded.waiting import until
-
-_LIMIT_S: Final = 60.0
+from tests.support.waiting import until
 
 
 @dataclass
@@ -34,7 +31,7 @@ class Standby:
         """Make it the primary; returns when it takes changes."""
         connection = await asyncpg.connect(self.admin_dsn)
         try:
-            assert await connection.fetchval("SELECT pg_promote(true, 60)")
+            assert await connection.fetchval("SELECT pg_promote(true, 600)")
         finally:
             await connection.close()
 
@@ -91,7 +88,7 @@ async def _wait_for_each_commit(admin_dsn: str) -> None:
         async def synchronous() -> bool:
             return bool(await connection.fetchval("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"))
 
-        assert await until(synchronous, _LIMIT_S), "the replica does not follow"
+        await until(synchronous, "the replica to follow")
     finally:
         await connection.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -21,10 +21,10 @@ from habeas_embedded.processes import end_of_log
 from habeas_embedded.provision import Access, drop_database, prepare_database, with_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
-from habeas_embedded.waiting import until
 from tests.architecture.repository import ROOT
 from tests.support.delivery import by_key, new_id
 from tests.support.toys import MAKE_TOYS
+from tests.support.waiting import HANGS_S, until
 
 PAIR: Final = ("request-intake", "erasure-executor")
 
@@ -37,6 +37,7 @@ class Toys:
     access: Access
     fleet: Fleet
     connection: "asyncpg.Connection[asyncpg.Record]"
+    heard_last: int = 0
 
     async def add(self, keys: int) -> list[UUID]:
         """Make toys of which nothing is wanted yet."""
@@ -50,16 +51,23 @@ class Toys:
 
     async def heard(self) -> int:
         """How many effects there are."""
-        found: int = await self.connection.fetchval("SELECT count(*) FROM erasure_executor.effects")
-        return found
+        self.heard_last = int(await self.connection.fetchval("SELECT count(*) FROM erasure_executor.effects"))
+        return self.heard_last
 
-    async def hears(self, count: int, limit_s: float) -> bool:
-        """Wait until so many effects are there."""
+    async def hears(self, count: int) -> None:
+        """Wait until so many effects are there. Raises AssertionError with what does not go on."""
 
         async def there() -> bool:
             return await self.heard() >= count
 
-        return await until(there, limit_s)
+        await self.until(there, f"{count} effects")
+
+    async def until(self, condition: Callable[[], bool | Awaitable[bool]], what: str) -> None:
+        """Wait until the condition holds. Raises AssertionError with what does not go on."""
+        try:
+            await until(condition, what, self.progress)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{await self.troubles()}") from None
 
     async def effects(self) -> dict[UUID, list[int]]:
         """The numbers of each toy, in the order in which they were written."""
@@ -70,7 +78,12 @@ class Toys:
         """Connect again after the server came back, or to the one that took its place."""
         dsn = self.access.admin_dsn if server_dsn is None else with_database(server_dsn, self.access.database)
         self.connection.terminate()
-        self.connection = await asyncpg.connect(dsn, timeout=10)
+        self.connection = await asyncpg.connect(dsn, timeout=HANGS_S)
+
+    def progress(self) -> tuple[object, ...]:
+        """What changes while anything goes on: effects as they were counted last, and how much each service has logged."""
+        logs = [each.child.log for each in self.fleet.members if each.service in PAIR]
+        return self.heard_last, {log.name: log.stat().st_size for log in logs if log.is_file()}
 
     async def troubles(self) -> str:
         """Say in a few lines what does not go on, for the message of a failed test."""

@@ -22,12 +22,11 @@ from habeas.contracts.topics import AUDIT_ENTRIES, CHECKPOINTS
 from habeas_embedded.provision import Access, drop_database, prepare_database
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
-from habeas_embedded.waiting import until
 from tests.integration.audit_ledger.conftest import root_of_rfc
 from tests.support.audit_log import FACTS, START, Producers
+from tests.support.waiting import HANGS_S, until
 
 ORIGIN = "audit.habeas.example"
-LIMIT_S = 60
 PEERS = [producer for producer in Producer if producer is not Producer.AUDIT_LEDGER]
 
 
@@ -61,7 +60,7 @@ def process(servers: Servers, access: Access, log_dir: Path, output: Path) -> "I
     finally:
         if running.poll() is None:
             running.kill()
-        running.wait(LIMIT_S)
+        running.wait(HANGS_S)
 
 
 def entries(producers: Producers, count: int) -> list[bytes]:
@@ -95,23 +94,23 @@ async def test_process_killed_halted_and_resumed(own_servers: Servers, fleet_dat
 
     try:
         with process(own_servers, fleet_database, log_dir, output) as first:
-            assert await until(lambda: first.poll() is not None or log_dir.joinpath("checkpoint").exists(), LIMIT_S)
+            await until(lambda: first.poll() is not None or log_dir.joinpath("checkpoint").exists(), "a checkpoint")
             await send(*entries(producers, 700))
-            assert await until(_reaches(size, 300), LIMIT_S), output.read_text()
+            await grows(size, 300)
             first.send_signal(signal.SIGKILL)
         await send(*entries(producers, 500))
         missing, late = entries(producers, 1), entries(producers, 5)
         await send(*late)
         with process(own_servers, fleet_database, log_dir, output) as second:
-            assert await until(halted, LIMIT_S), output.read_text()
+            await until(halted, "a halt", output.read_text)
             await send(*missing)
             # The halt is the ledger's own first entry; it comes back by the topic like everybody's.
-            assert await until(_reaches(size, 1_200 + 4 + 1), LIMIT_S), output.read_text()
+            await grows(size, 1_200 + 4 + 1)
             await database.execute("UPDATE audit_ledger.producers SET resume_asked_at = now() WHERE state = 'halted'")
-            assert await until(_reaches(size, 1_200 + 6 + 2), LIMIT_S), output.read_text()
+            await grows(size, 1_200 + 6 + 2)
             assert not await halted()
             second.send_signal(signal.SIGTERM)
-            assert second.wait(LIMIT_S) == 0, output.read_text()
+            assert second.wait(HANGS_S) == 0, output.read_text()
     finally:
         await kafka.stop()
     lines = [row["line"] for row in await database.fetch("SELECT line FROM audit_ledger.leaves ORDER BY index")]
@@ -126,11 +125,13 @@ async def test_process_killed_halted_and_resumed(own_servers: Servers, fleet_dat
     await _told(own_servers, report.root)
 
 
-def _reaches(size: Callable[[], Awaitable[int]], wanted: int) -> Callable[[], Awaitable[bool]]:
+async def grows(size: Callable[[], Awaitable[int]], wanted: int) -> None:
+    """Wait until the published log has so many entries."""
+
     async def reached() -> bool:
         return await size() >= wanted
 
-    return reached
+    await until(reached, f"{wanted} entries", size)
 
 
 async def _told(servers: Servers, root: str) -> None:
@@ -147,7 +148,7 @@ async def _told(servers: Servers, root: str) -> None:
                 values.extend(record.value for record in records)
             return any(root.encode() in value for value in values)
 
-        assert await until(seen, LIMIT_S)
+        await until(seen, "the last checkpoint", lambda: len(values))
         assert any(b'"reason":"gap"' in value for value in values)
     finally:
         await consumer.stop()

@@ -5,12 +5,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from audit_ledger import store
 from audit_ledger.errors import SeatLost
 from habeas.contracts.audit import GENESIS, Producer, encode_entry, encode_fact
 from habeas_embedded.provision import Access
-from habeas_embedded.waiting import until
 from tests.integration.audit_ledger.conftest import LOG_ORIGIN, Ledger, Topic, root_of_rfc, start_ledger
 from tests.support.audit_log import FACTS, START
+from tests.support.waiting import HANGS_S, until
 
 TAIL = encode_fact(FACTS[0], START)
 INTAKE = Producer.REQUEST_INTAKE
@@ -179,7 +180,7 @@ async def test_second_replica_is_idle_until_the_first_is_gone(database: Access, 
                 assert not (await asyncio.wait([waiting], timeout=0.05))[0]
             assert await second.publish() == 0
             assert await first.publish() == 1
-        assert await asyncio.wait_for(waiting, 10) == 10
+        assert await asyncio.wait_for(waiting, HANGS_S) == 10
         topic.grow(10)
         await second.follow(topic)
         assert (await second.head())[0] == 20
@@ -192,10 +193,12 @@ async def test_a_sequencer_that_stands_still_loses_its_seat(database: Access, tm
     topic = Topic()
     async with start_ledger(database, tmp_path / "log") as first, start_ledger(database, tmp_path / "log") as second:
         for ledger in (first, second):
-            ledger.seat._lease_s = 0.5
+            ledger.seat._lease_s = HANGS_S
         topic.grow(3)
         await first.follow(topic)
         assert not await second.seat.take(second.db)
+        assert first.seat._connection is not None
+        await first.seat._connection.fetchval(store.KEEP_SEAT, "100")  # from now on every silence is one for a lease
 
         async def taken() -> bool:
             return await second.seat.take(second.db)
@@ -203,8 +206,8 @@ async def test_a_sequencer_that_stands_still_loses_its_seat(database: Access, tm
         async def noticed() -> bool:
             return not first.seat.held
 
-        assert await until(taken, 10)
-        assert await until(noticed, 10)  # the server's goodbye has a way to go
+        await until(taken, "the seat")
+        await until(noticed, "the loss of the seat")  # the server's goodbye has a way to go
         with pytest.raises(SeatLost):
             await first.sequencer.take(first.db, topic.records)
 

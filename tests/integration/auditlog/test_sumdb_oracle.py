@@ -7,10 +7,9 @@ import pytest
 
 from habeas.auditlog.verify import verify_log
 from tests.support.audit_log import SIGNER, LogWriter, Producers
+from tests.support.waiting import HANGS_S
 
 SOURCE = Path(__file__).parents[2] / "support" / "sumdb_oracle"
-BUILD_LIMIT_S = 100
-RUN_LIMIT_S = 60
 # Around full tiles of one and of two levels, with odd sizes in between.
 SIZES = (0, 1, 2, 3, 255, 256, 257, 1_000, 65_535, 65_536, 65_537, 65_900)
 
@@ -28,7 +27,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"},
         capture_output=True,
         text=True,
-        timeout=BUILD_LIMIT_S,
+        timeout=HANGS_S,
         check=False,
     )
     assert built.returncode == 0, built.stderr
@@ -41,7 +40,7 @@ def ask(oracle: Path, directory: Path, *older: Path) -> subprocess.CompletedProc
         [oracle, directory, SIGNER.verifier.vkey, *older],
         capture_output=True,
         text=True,
-        timeout=RUN_LIMIT_S,
+        timeout=HANGS_S,
         check=False,
     )
 

@@ -16,7 +16,6 @@ from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.request_intake import RequestExtended
 from habeas.contracts.vocabulary import ParkReason
 from habeas_embedded.provision import Access
-from habeas_embedded.waiting import until
 from tests.support.delivery import (
     ACCOUNT,
     Delivery,
@@ -29,6 +28,7 @@ from tests.support.delivery import (
     record_of,
     submitted,
 )
+from tests.support.waiting import until
 
 ADD_EFFECTS = "INSERT INTO effects (request_id, number) SELECT * FROM unnest($1::uuid[], $2::integer[])"
 TOO_MUCH = 1_000_000  # the table of effects refuses it
@@ -288,7 +288,7 @@ async def test_a_worker_that_only_looks_is_waited_for(delivery: Delivery) -> Non
         group.create_task(worker.step())
         await inside.wait()
         group.create_task(delivery.receive(record_of(extended(new_id(), 2)), worker=worker))
-        assert await until(lambda: bool(worker.free._waiters), 10)
+        await until(lambda: bool(worker.free._waiters), "who waits for the worker")
         go_on.set()
     assert await counts(delivery) == rows(inbox=0, seen=2, effects=2)
 

@@ -18,8 +18,8 @@ from habeas.chassis.sweep import Sweep, Swept
 from habeas.contracts import topics
 from habeas.contracts.request_intake import RequestExtended
 from habeas_embedded.provision import Access
-from habeas_embedded.waiting import until
 from tests.support.delivery import Broker, Delivery, drain, extended, new_id, number_of, record_of
+from tests.support.waiting import never, until
 
 ADD = "INSERT INTO effects (request_id, number) SELECT * FROM unnest($1::uuid[], $2::integer[])"
 
@@ -70,10 +70,10 @@ async def test_paused_worker_stores_and_does_not_handle(delivery: Delivery, cont
         group.create_task(worker.run(stopping))
         await delivery.receive(*[record_of(extended(key, number)) for number in (1, 2)])
         worker.wake.set()
-        assert not await until(lambda: handled(1), 0.3)
+        assert await never(lambda: handled(1), 0.3)
         await pause(delivery, wanted=False)
         await control.look()
-        assert await until(lambda: handled(2), 10)
+        await until(lambda: handled(2), "two messages handled")
         stopping.set()
     assert await delivery.effects() == [(key, 1), (key, 2)]
 
@@ -116,10 +116,10 @@ async def test_paused_service_does_not_sweep(delivery: Delivery) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(sweep.run(stopping, lambda _: None, control.is_paused))
         sweep.wake.set()
-        assert not await until(ran.is_set, 0.2)
+        assert await never(ran.is_set, 0.2)
         await pause(delivery, wanted=False)
         await control.look()
-        assert await until(ran.is_set, 60)
+        await until(ran.is_set, "a run")
         stopping.set()
 
 

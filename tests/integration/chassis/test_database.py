@@ -16,8 +16,8 @@ from habeas.chassis.errors import Invariant
 from habeas.chassis.outbox import Pending
 from habeas.contracts.audit import Action, AuditFact
 from habeas_embedded.provision import Access
-from habeas_embedded.waiting import until
 from tests.support.delivery import NOON, Delivery, extended, new_id, settings
+from tests.support.waiting import HANGS_S, until
 
 ADD = "INSERT INTO aggregates (name, number) VALUES ($1, $2)"
 CHANGE = "UPDATE aggregates SET number = number + 1 WHERE name = $1"
@@ -25,8 +25,8 @@ CHANGE = "UPDATE aggregates SET number = number + 1 WHERE name = $1"
 
 @pytest_asyncio.fixture
 async def delivery(database: Access) -> AsyncIterator[Delivery]:
-    """A service's slice with a small, impatient pool."""
-    delivery = await Delivery.open(database, pool_connections_max=2, connect_timeout_s=0.5)
+    """A service's slice with a small pool."""
+    delivery = await Delivery.open(database, pool_connections_max=2)
     yield delivery
     await delivery.close()
 
@@ -140,10 +140,12 @@ async def test_waiting_for_a_connection_ends(delivery: Delivery) -> None:
     """With every connection in use the next unit of work fails after the limit, as trouble and not for ever."""
     database = delivery.database
     async with database.transaction("one"), database.transaction("two"):
+        database._acquire_timeout_s = 0.1
         with pytest.raises(TRANSIENT):
             async with database.transaction("three"):
                 pass
         assert not await database.ping()
+    database._acquire_timeout_s = HANGS_S
     assert await database.ping()
 
 
@@ -166,7 +168,7 @@ async def test_victims_of_a_deadlock_are_run_again(delivery: Delivery) -> None:
 
         await database.run("cross", unit)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_S):
         await asyncio.gather(both("a", "b"), both("b", "a"))
     assert len(runs) == 3
     found = await delivery.look("SELECT number FROM erasure_executor.aggregates")
@@ -266,7 +268,7 @@ async def test_a_goodbye_before_the_end_of_the_connection_is_trouble_and_no_more
         admin = await asyncpg.connect(database.admin_dsn)
         assert await admin.fetchval("SELECT pg_terminate_backend($1)", pid)
         await admin.close()
-        assert await until(lambda: b"57P01" in b"".join(said), 10)
+        await until(lambda: b"57P01" in b"".join(said), "the server's goodbye")
         with pytest.raises(TRANSIENT):
             await slow.read("after", "SELECT 1")
     finally:

@@ -14,8 +14,8 @@ from habeas.chassis.outbox import lane_of
 from habeas.contracts import topics
 from habeas.contracts.request_intake import RequestExtended
 from habeas_embedded.provision import Access
-from habeas_embedded.waiting import until
 from tests.support.delivery import FIRST_DAY, NOON, Broker, Delivery, extended, new_id, number_of
+from tests.support.waiting import HANGS_S, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NEXT_NUMBER = "UPDATE aggregates SET number = number + 1 WHERE name = $1 RETURNING number"
@@ -60,7 +60,7 @@ async def test_row_ids_ascend_with_the_state_of_each_key(delivery: Delivery) -> 
     broker, stopping = Broker(), asyncio.Event()
     relay = broker.relay(delivery, await delivery.lanes())
     delivery.database.on_commit(relay.note)
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stopping))
         await asyncio.gather(*(write(delivery, keys, seed) for seed in range(WRITERS)))
         stopping.set()
@@ -106,12 +106,12 @@ async def test_of_one_key_ids_ascend_as_transactions_commit(delivery: Delivery) 
         emitted.set()
         await commit.wait()
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks:
         first = tasks.create_task(delivery.database.run("slow", slow))
         first.add_done_callback(lambda _: ended.append(1))
         await emitted.wait()
         tasks.create_task(emit(other, 2))
-        assert await until(waits, 10)
+        await until(waits, "a transaction that waits")
         assert ended == []
         commit.set()
     assert ended == [1, 2]
@@ -137,7 +137,7 @@ async def test_a_late_commit_is_found(delivery: Delivery) -> None:
         on_time.set()
         await late.wait()
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(delivery.database.run("slow", slow))
         await on_time.wait()
         async with delivery.database.transaction("quick") as tx:

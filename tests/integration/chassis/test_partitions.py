@@ -13,6 +13,7 @@ from habeas.chassis.database import Database
 from habeas.chassis.service import Service
 from habeas_embedded.provision import Access
 from tests.support.delivery import CONSUMER, NOON, PROTECTOR, Broker, Delivery, extended, new_id
+from tests.support.waiting import HANGS_S
 
 PARTITIONS = """
     SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -160,7 +161,7 @@ async def test_replicas_that_keep_house_at_once_do_not_fail(delivery: Delivery) 
 async def test_keeping_house_waits_for_writers(delivery: Delivery) -> None:
     """A transaction that writes to the outbox meanwhile neither breaks nor is broken."""
     await emit(delivery)
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, delivery.database.transaction("emit") as tx:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks, delivery.database.transaction("emit") as tx:
         tx.emit(extended(new_id(), 1))
         tasks.create_task(keep_house(delivery))
         await tx.execute("SELECT pg_sleep(0.05)")

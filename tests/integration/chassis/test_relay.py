@@ -18,8 +18,8 @@ from habeas.chassis.relay import Relay
 from habeas.contracts import topics
 from habeas.contracts.audit import Action, AuditFact, entry_hash, parse_entry
 from habeas_embedded.provision import Access
-from habeas_embedded.waiting import until
 from tests.support.delivery import NOON, Broker, Delivery, extended, headers, new_id, number_of, raw_record
+from tests.support.waiting import HANGS_S, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -148,7 +148,7 @@ async def test_the_audit_log_has_no_gap_whatever_happens(delivery: Delivery) -> 
         while writing:
             await relay._database.run("relay-sequence", relay._sequence)
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks:
         numbering = [tasks.create_task(number(relay)) for relay in relays]
         await asyncio.gather(*(write(seed) for seed in range(8)))
         writing = False
@@ -199,7 +199,7 @@ async def test_a_relay_that_was_paused_brings_no_disorder(delivery: Delivery, se
     async def publish(records: Sequence[Any], timeout_s: float) -> None:
         broker.records += records[:sent_before]
         paused.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANGS_S):
             await goes_on.wait()
         broker.records += records[sent_before:]
 
@@ -251,15 +251,14 @@ async def test_a_busy_relay_still_looks_for_what_others_wrote(delivery: Delivery
         while not stopping.is_set():
             await emit(delivery.database, new_id(), range(own == "events"), facts=own == "facts")
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stopping))
         tasks.create_task(relay.run_facts(stopping))
         tasks.create_task(keep_busy())
-        assert await until(lambda: len(broker.records) > 20, 10)
+        await until(lambda: len(broker.records) > 20, "a busy relay")
         await emit(other, new_id(), range(own == "facts"), facts=own == "events")
-        found = await until(lambda: len(broker.of(foreign)) == 1, 3)
+        await until(lambda: len(broker.of(foreign)) == 1, "what another replica wrote")
         stopping.set()
-    assert found
 
 
 async def test_trouble_is_waited_out(delivery: Delivery) -> None:
@@ -269,11 +268,11 @@ async def test_trouble_is_waited_out(delivery: Delivery) -> None:
     relay = broker.relay(delivery, await delivery.lanes())
     delivery.database.on_commit(relay.note)
     stopping = asyncio.Event()
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stopping))
         tasks.create_task(relay.run_facts(stopping))
         await emit(delivery.database, key, range(10))
-        assert await until(lambda: len(broker.records) == 10, 10)
+        await until(lambda: len(broker.records) == 10, "ten records")
         stopping.set()
     assert numbers(broker, key) == list(range(10))
     assert broker.fail_before == 0
@@ -284,11 +283,11 @@ async def test_rows_wait_for_nobody_to_write_more(delivery: Delivery) -> None:
     broker = Broker()
     relay = broker.relay(delivery, await delivery.lanes())
     stopping = asyncio.Event()
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stopping))
         tasks.create_task(relay.run_facts(stopping))
         await emit(await delivery.another(), new_id(), range(3), facts=1)
-        assert await until(lambda: len(broker.records) == 4, 10)
+        await until(lambda: len(broker.records) == 4, "four records")
         stopping.set()
 
 

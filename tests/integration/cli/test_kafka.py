@@ -16,6 +16,7 @@ from habeas.contracts.topics import CATALOGUE, DSR_REQUESTS
 from habeas.kit import verify
 from habeas_embedded.provision import apply_roles, create_database, drop_database, open_access
 from habeas_embedded.servers import Servers
+from tests.support.waiting import HANGS_S
 
 DATABASE = "habeas_cli_kafka"
 REQUEST = "01990c5e-7b1a-7c62-9f0e-3d6a5b1c2d3e"
@@ -34,7 +35,7 @@ async def _read_all(bootstrap: str) -> list[Any]:
         places = [TopicPartition(DSR_REQUESTS.name, number) for number in range(DSR_REQUESTS.partitions)]
         consumer.assign(places)
         wanted = sum((await consumer.end_offsets(places)).values())
-        return [await asyncio.wait_for(consumer.getone(), 15) for _ in range(wanted)]
+        return [await asyncio.wait_for(consumer.getone(), HANGS_S) for _ in range(wanted)]
     finally:
         await consumer.stop()
 

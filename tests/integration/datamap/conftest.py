@@ -33,7 +33,7 @@ async def shop(empty_database: str, tmp_path: Path) -> AsyncIterator[Shop]:
     try:
         await open_shop(owner, PEOPLE)
         store_map, policy = read_map(tmp_path)
-        options = StoreOptions(connections_max=2, statement_timeout_s=20.0, lock_timeout_s=1.0, drop_lock_timeout_s=1.0)
+        options = StoreOptions(connections_max=2, lock_timeout_s=60.0, drop_lock_timeout_s=60.0)
         async with PostgresStore(store_map, policy, empty_database, options) as store:
             yield Shop(empty_database, owner, store_map, policy, store)
     finally:

@@ -239,8 +239,10 @@ async def test_locked_person_is_unavailable_and_errors_say_no_value(shop: Shop) 
     """A row that somebody else holds makes the store busy after the lock timeout; the error quotes no id."""
     async with shop.owner.transaction():
         await shop.owner.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", ONE)
-        with pytest.raises(StoreUnavailable) as caught:
-            await shop.store.erase([ONE])
+        options = StoreOptions(connections_max=1, lock_timeout_s=0.2)
+        async with PostgresStore(shop.map, shop.policy, shop.dsn, options) as store:
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.erase([ONE])
     assert caught.value.reason is Unavailability.BUSY
     assert ONE not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -10,6 +10,7 @@ from habeas.datamap.planner import PurgeRule
 from habeas.datamap.postgres import PurgeResult
 from tests.integration.datamap.conftest import PEOPLE, Shop
 from tests.support.shop import checksums
+from tests.support.waiting import HANGS_S
 
 ONE = PEOPLE[7]
 CREATED = datetime(2026, 11, 1, 10, 0, tzinfo=UTC)
@@ -156,7 +157,7 @@ async def test_row_that_is_touched_meanwhile_is_judged_by_what_it_is_then(shop: 
     change = shop.owner.transaction()
     await change.start()
     await shop.owner.execute("UPDATE tasks SET created_at = $2 WHERE account_id = $1", ONE, CREATED + timedelta(days=9))
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as group:
         sweep = group.create_task(shop.store.purge(rule, CREATED + SOON, 10_000))
         while not await watcher.fetchval("SELECT count(*) FROM pg_sleep(0.01), pg_locks WHERE NOT granted"):
             pass

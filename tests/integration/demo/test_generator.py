@@ -1,5 +1,4 @@
 import datetime as dt
-import time
 from pathlib import Path
 
 import asyncpg
@@ -106,16 +105,13 @@ async def test_canary_finds_everybody_in_a_dump(conn: Connection, tmp_path: Path
     assert "hex" in {hit.form for hit in scan.hits}
 
 
-async def test_a_thousand_people_are_loaded_in_seconds(conn: Connection, platform: PlatformAccess) -> None:
-    """The default size is what it says; the time is printed, and bounded only against a mistake of magnitude."""
+async def test_a_thousand_people_are_loaded(conn: Connection, platform: PlatformAccess) -> None:
+    """The default size is what it says."""
     full = await create_empty(platform, "thousand")
-    begun = time.monotonic()
     loaded = await load_platform(full, seed=7, now=NOW)
-    took = time.monotonic() - begun
     await full.close()
     assert loaded.rows["accounts"] == 1_000
     assert sum(loaded.rows.values()) > 60_000
-    assert took < 30, f"{took:.1f} s"
 
 
 @pytest.mark.parametrize(

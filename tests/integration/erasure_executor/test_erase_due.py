@@ -21,8 +21,8 @@ from habeas.datamap.errors import StoreError, StoreRefused, StoreUnavailable, Un
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, seal_text
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_embedded.provision import Access
-from habeas_embedded.waiting import until
 from tests.support.databases import opened
+from tests.support.waiting import until
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 RING = KeyRing(new_key_ring())
@@ -172,7 +172,7 @@ async def test_an_attempt_may_take_longer_than_its_lease(bench: Bench, monkeypat
                     rows = await bench.db.read("test-due", "SELECT next_attempt_at FROM erasure_executor.erasures")
                     return bool(rows[0]["next_attempt_at"] == due)
 
-                assert await until(renewed, 10)
+                await until(renewed, "a renewed lease")
                 await bench.sweep(other)
             return await super().erase(account_ids, guard)
 

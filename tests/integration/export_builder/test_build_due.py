@@ -27,8 +27,8 @@ from habeas.contracts.vocabulary import Right, StuckReason
 from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, seal_text
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_embedded.provision import Access
-from habeas_embedded.waiting import until
 from tests.support.databases import opened
+from tests.support.waiting import until
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 RING = KeyRing(new_key_ring())
@@ -153,7 +153,7 @@ async def test_news_of_an_erasure_waits_for_the_export_that_is_being_finished(
         if tx.name == "exports-finish":
             await bench.destroy_key(export.subject_id)
             tasks.create_task(bench.hear(export))
-            assert await until(waits, 10)
+            await until(waits, "somebody who waits for the row")
         return found
 
     async def waits() -> bool:

@@ -312,14 +312,14 @@ def changed(change_id: str = "2027-01-privacy", **fields: Any) -> PolicyChanged:
 
 
 def smtp_settings(host: str, port: int, **changed: Any) -> SmtpSettings:
-    """Settings of a server on loopback that is not waited for."""
+    """Settings of a server on loopback, with time enough for whoever is slow."""
     return SmtpSettings(
         **{
             "smtp_host": host,
             "smtp_port": port,
-            "smtp_connect_timeout_s": 2.0,
-            "smtp_command_timeout_s": 2.0,
-            "smtp_final_timeout_s": 0.5,
+            "smtp_connect_timeout_s": 60.0,
+            "smtp_command_timeout_s": 60.0,
+            "smtp_final_timeout_s": 60.0,
             **changed,
         }
     )
@@ -414,7 +414,7 @@ async def mailer(database: Access, empty_database: str, tmp_path: Path, sink: Se
     try:
         await open_shop(owner, PEOPLE)
         store_map, policy = read_map(tmp_path)
-        options = StoreOptions(connections_max=2, lock_timeout_s=1.0)
+        options = StoreOptions(connections_max=2, lock_timeout_s=60.0)
         async with (
             PostgresStore(store_map, policy, empty_database, options) as store,
             start_mailer(database, [store], policy, sink, owner) as started,

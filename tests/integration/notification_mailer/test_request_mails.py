@@ -9,8 +9,8 @@ from habeas.chassis import log
 from habeas.contracts.request_intake import RequestCompleted
 from habeas.contracts.vocabulary import Outcome
 from habeas_embedded.mailbox import Faults, recipient_hash
-from habeas_embedded.waiting import until
 from tests.integration.notification_mailer.conftest import NOW, Mailer, changed, fulfilled, smtp_settings
+from tests.support.waiting import until
 
 
 def text_of(message: EmailMessage) -> str:
@@ -143,7 +143,7 @@ async def test_an_outcome_lost_after_the_dot_is_uncertain_and_not_sent_again(
     mailer.mailbox.misbehave(faults)
     await mailer.send()
     row = await mailer.mail(accepted.request_id, "outcome")
-    assert await until(lambda: len(mailer.delivered(row["mail_id"])) in arrived, 5)
+    await until(lambda: len(mailer.delivered(row["mail_id"])) in arrived, f"{arrived} deliveries")
     mailer.mailbox.behave()
     mailer.after(timedelta(days=30))
     assert await mailer.send() == 0

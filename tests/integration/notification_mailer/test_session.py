@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from habeas_embedded.waiting import until
 from notification_mailer.gateways import Letter, SmtpPost
 from notification_mailer.gateways.post import _Connection
 from notification_mailer.lifecycle.mails import Report, Result
 from notification_mailer.settings import SmtpTls
 from tests.integration.notification_mailer.conftest import smtp_settings
+from tests.support.waiting import until
 
 LETTER = Letter("ann@example.net", b"Subject: x\r\n\r\ntext\r\n")
 ENVELOPE = b"MAIL FROM:<privacy@example.org>\r\nRCPT TO:<ann@example.net>\r\nDATA\r\n"
@@ -125,7 +125,8 @@ async def test_a_reply_before_the_dot_keeps_the_dot_back(early: bytes) -> None:
         connection = await _Connection.open(post._settings, SmtpTls.NONE, "privacy@example.org")
 
         async def marked_late() -> bool:
-            return await until(lambda: not connection.is_open, 2)
+            await until(lambda: not connection.is_open, "the end of the connection")
+            return True
 
         assert await connection.send(LETTER, marked_late) == Report(Result.NOT_SENT)
         assert script.after == b""
@@ -137,7 +138,7 @@ async def test_a_server_that_left_with_a_word_costs_nothing() -> None:
         (ENVELOPE, b"250 ok\r\n250 ok\r\n354 go\r\n"), (MAIL + b".\r\n", b"250 taken\r\n"), (b"", b"421 too idle\r\n")
     ) as (script, post):
         assert await post.deliver(LETTER, yes) == Report(Result.TAKEN, 250)
-        assert await until(lambda: not post._idle[0].is_open if post._idle else True, 2)
+        await until(lambda: not post._idle[0].is_open if post._idle else True, "the server's goodbye")
         assert await post.deliver(LETTER, yes) == Report(Result.TAKEN, 250)
         assert script.connections == 2
 

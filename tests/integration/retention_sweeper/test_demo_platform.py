@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
 from habeas.datamap.loading import load_datamap
@@ -33,8 +34,12 @@ class Demo:
 
 
 @pytest_asyncio.fixture
-async def demo(database: Access, empty_database: str) -> AsyncIterator[Demo]:
-    """Sixty people; the service logs in as a member of habeas_sweeper, so that nobody else's password changes."""
+async def demo(database: Access, empty_database: str, request: pytest.FixtureRequest) -> AsyncIterator[Demo]:
+    """Sixty people; the service logs in as a member of habeas_sweeper, so that nobody else's password changes.
+
+    A parameter is the time, in seconds, for which a lock is waited.
+    """
+    wait_s: float = getattr(request, "param", 60.0)
     policy = load_policy(PLATFORM_DIR / "policy.yaml")
     platform = load_datamap(PLATFORM_DIR / "datamap", policy).store("platform")
     role, password = f"sweeper_{secrets.token_hex(6)}", secrets.token_hex(16)
@@ -45,7 +50,7 @@ async def demo(database: Access, empty_database: str) -> AsyncIterator[Demo]:
         await load_platform(owner, seed=5, now=NOW, size=Size(accounts=60, days=110, logs_each=8))
         await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}' IN ROLE habeas_sweeper")
         witness = await Witness.begin(watcher, AS_OF)
-        options = StoreOptions(connections_max=2, lock_timeout_s=1.0, drop_lock_timeout_s=1.0)
+        options = StoreOptions(connections_max=2, lock_timeout_s=wait_s, drop_lock_timeout_s=wait_s)
         async with (
             PostgresStore(platform, policy, with_role(empty_database, role, password), options) as store,
             start_sweeper(database, [store], policy, NOW) as sweeper,
@@ -120,6 +125,7 @@ async def test_store_that_lets_nobody_in(demo: Demo) -> None:
     assert await _failed(demo) == []
 
 
+@pytest.mark.parametrize("demo", [0.2], indirect=True, ids=["impatient"])
 async def test_locked_table_is_tried_again(demo: Demo) -> None:
     """A table that somebody holds is stuck for now and purged later; the lock is not waited for longer than it may be."""
     holder = demo.owner.transaction()

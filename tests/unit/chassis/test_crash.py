@@ -10,6 +10,7 @@ import pytest
 
 from habeas.chassis import crash
 from habeas.chassis.crash import Point
+from tests.support.waiting import HANGS_S
 
 _PASS: Final = """
 from habeas.chassis import crash
@@ -70,7 +71,11 @@ def test_a_hook_is_called_at_every_pass_and_may_end_it() -> None:
 def test_the_process_is_killed_at_the_pass_that_was_asked_for(wanted: str, last: str) -> None:
     """SIGKILL comes at the n-th pass of the point, of its transaction, of those with enough statements; else never."""
     run = subprocess.run(
-        [sys.executable, "-c", _PASS.format(wanted=wanted)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", _PASS.format(wanted=wanted)],
+        capture_output=True,
+        text=True,
+        timeout=HANGS_S,
+        check=False,
     )
     assert run.stdout.splitlines()[-1] == last
     assert run.returncode == (0 if last == "3 two" else -signal.SIGKILL)

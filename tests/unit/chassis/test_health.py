@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from habeas.chassis import health as health_module
 from habeas.chassis.health import Health
+from tests.support.waiting import HANGS_S
 
 
 @pytest_asyncio.fixture
@@ -24,7 +25,7 @@ async def health() -> AsyncIterator[Health]:
 
 async def ask(health: Health, path: str, method: str = "GET") -> tuple[int, str, str]:
     """Status, media type and body of the answer."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", health.port)
         writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = (await reader.read()).decode()

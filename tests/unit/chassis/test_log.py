@@ -20,6 +20,7 @@ from habeas.chassis import foreign_log, log
 from habeas.chassis.clock import FakeClock
 from habeas.chassis.log import LogLevel, Name
 from habeas.chassis.redaction import REDACTED, clean, literal
+from tests.support.waiting import HANGS_S
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PERSON = "ada.lovelace@example.org"
@@ -244,7 +245,9 @@ def test_uncaught_exceptions_end_up_in_the_log() -> None:
         "thread = threading.Thread(target=fail); thread.start(); thread.join()\n"
         "fail()"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS_S, check=False
+    )
     assert ended.returncode == 1
     assert ended.stderr == ""
     events = [json.loads(line) for line in ended.stdout.splitlines()]

@@ -10,6 +10,7 @@ from habeas.chassis.relay import Relay
 from habeas.chassis.waiting import wait_any
 from habeas.contracts.audit import Action, AuditFact
 from tests.support.delivery import extended, new_id, settings
+from tests.support.waiting import HANGS_S
 
 FACTS = Pending(facts=[(AuditFact(Action.MESSAGE_PARKED), None)])
 EVENTS = Pending(events=[(extended(new_id(), 1), None)])
@@ -26,7 +27,7 @@ async def test_events_wake_the_relay_at_once_and_facts_later(monkeypatch: pytest
     assert (events.is_set(), facts.is_set()) == (True, False)
     relay.note_soon(FACTS)
     for _ in range(2):  # the second time for facts that came after the first
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS_S):
             await facts.wait()
         facts.clear()
         assert not await wait_any(facts, facts, 0.1)

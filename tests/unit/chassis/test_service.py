@@ -15,6 +15,7 @@ from habeas.chassis.producer import Producer
 from habeas.chassis.service import Service
 from habeas.contracts.platform import RetentionTicked
 from tests.support.delivery import PROTECTOR, settings
+from tests.support.waiting import HANGS_S
 
 
 class NoDatabase:
@@ -199,7 +200,7 @@ async def test_a_producer_without_a_broker_is_given_up(monkeypatch: pytest.Monke
     monkeypatch.setattr("habeas.chassis.producer._STOP_TIMEOUT_S", 0.05)
     producer, stuck = Producer(settings(), "x"), StuckProducer()
     producer._producer = cast("Any", stuck)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANGS_S):
         await producer.stop()
     assert stuck.ended == ["closed", "closed"]
     assert producer._producer is None

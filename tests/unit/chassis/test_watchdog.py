@@ -10,6 +10,7 @@ import pytest
 
 from habeas.chassis.watchdog import Watchdog
 from habeas_embedded.waiting import until
+from tests.support.waiting import HANGS_S
 
 BLOCKED = """
 import asyncio, threading
@@ -30,7 +31,9 @@ asyncio.run(main())
 
 def test_a_blocked_loop_ends_the_process() -> None:
     """A loop that does not come back is ended with code 70, after telling where it hangs."""
-    ended = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=25, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=HANGS_S, check=False
+    )
     assert ended.returncode == 70
     (line,) = ended.stdout.splitlines()
     told = json.loads(line)
@@ -45,7 +48,7 @@ async def test_a_loop_that_turns_is_left_alone() -> None:
     watchdog.start()
     rounds = asyncio.Event()
     asyncio.get_running_loop().call_later(1.2, rounds.set)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANGS_S):
         await rounds.wait()
     watchdog.stop()
     watchdog.stop()
@@ -75,6 +78,6 @@ async def test_a_loop_that_shows_its_life_is_not_asked(monkeypatch: pytest.Monke
         watchdog.beat()
         return loop.time() >= over
 
-    assert await until(beaten, 30)
+    assert await until(beaten, HANGS_S)
     watchdog.stop()
     assert (asked, ended.is_set()) == ([], False)

@@ -14,6 +14,7 @@ from habeas.chassis.waiting import wait_any
 from habeas.chassis.worker import Worker, in_order
 from habeas.contracts import topics
 from tests.support.delivery import NOON, PROTECTOR, new_id, restricted, settings
+from tests.support.waiting import HANGS_S
 
 EVENT = restricted(new_id())
 
@@ -110,5 +111,5 @@ async def test_waiting_ends_with_either_event_or_the_limit() -> None:
     assert await wait_any(one, other, 60)
     asyncio.get_running_loop().call_soon(one.set)
     other.clear()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANGS_S):
         assert await wait_any(one, other, 60)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from habeas.cli import main, output
 from habeas.cli.main import habeas
 from tests.support.audit_log import SIGNER, LogWriter, Producers
+from tests.support.waiting import HANGS_S
 
 NOWHERE = "127.0.0.1:9"
 
@@ -66,7 +67,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from habeas.cli.main import habeas; habeas.main(['--help'], standalone_mode=False);"
         "print([name for name in ('aiokafka', 'asyncpg', 'cryptography', 'tink', 'habeas_embedded') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS_S, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
