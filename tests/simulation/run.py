@@ -21,7 +21,7 @@ from unittest.mock import patch
 import uvloop
 from typing_extensions import override
 
-from habeas.chassis import consumer, crash, database, lease, log, waiting
+from habeas.chassis import consumer, crash, database, kafka, lease, log, waiting
 from habeas_embedded.provision import apply_roles, clone_database, drop_database, open_access
 from tests.simulation import broker, checker
 from tests.simulation.actors import Hangs
@@ -87,6 +87,7 @@ def simulated() -> Iterator[None]:
         with (
             patch.object(consumer, "KafkaBroker", broker.FastStreamBroker),
             patch.object(consumer, "wait_any", _no_wait),
+            patch.object(kafka, "fetch_whole", lambda _: None),
             patch.object(database, "_BACKOFF_FIRST_S", 0.0),
             patch.object(waiting, "_TROUBLE_FIRST_S", 0.0),
             patch.object(lease, "wait_any", _until_done),
