@@ -172,6 +172,17 @@ async def test_a_row_that_is_due_is_found_at_its_time(monkeypatch: pytest.Monkey
         assert CLOCK.now() >= due_at
 
 
+async def test_rows_that_nobody_told_of_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep whose rows have times of their own asks for them at each interval, and runs only when there is one."""
+    monkeypatch.setattr(sweeps, "_QUIET_S", 0.01)
+    course = Course()
+    async with swept(course, every_s=0.05, due=course.due):
+        assert await until(lambda: course.asked >= 4, 60)
+        assert course.passes == 1
+        course.due_at = CLOCK.now()
+        await course.reaches(2)
+
+
 async def test_a_lost_wakeup_costs_the_interval() -> None:
     """A sweep that nobody wakes runs again when its interval is over."""
     course = Course()

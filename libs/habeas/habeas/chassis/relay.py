@@ -40,10 +40,11 @@ class _Line:
         self.publish = publish
         self.wake = asyncio.Event()
         self.waits = True  # something may be waiting; found out by looking
+        self.is_told = True  # that there is something
 
     def note(self) -> None:
         """Something was left to publish."""
-        self.waits = True
+        self.waits = self.is_told = True
         self.wake.set()
 
 
@@ -135,7 +136,7 @@ class Relay:
                 sent = await self._step(line)
             except (PublishFailed, *TRANSIENT) as error:
                 metrics.RELAY_FAILURES.add()
-                line.waits = True
+                line.waits = line.is_told = True
                 await outage.wait(error, stopping)
                 continue
             outage.over()
@@ -148,7 +149,7 @@ class Relay:
             return 0
         line.waits = False
         sent = await line.publish()
-        line.waits |= sent == self._settings.relay_batch_rows_max
+        line.is_told = line.waits = line.waits or sent == self._settings.relay_batch_rows_max
         return sent
 
     async def _publish_events(self) -> int:
@@ -188,6 +189,8 @@ class Relay:
     async def _publish_facts(self) -> int:
         """Number facts, then publish lines. A line is made once and kept: after any crash the same bytes go out again."""
         if not self._lanes.has_audit():
+            return 0
+        if not self._facts.is_told and not (await self._database.read("relay-look", store.ARE_FACTS_LEFT))[0]["left"]:
             return 0
         run = await self._database.run("relay-sequence", self._sequence)
         if not run.lines:

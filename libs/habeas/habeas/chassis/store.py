@@ -61,6 +61,10 @@ FIND_LINES: Final = """
     SELECT seq, event_id, line, created_at, traceparent FROM audit_lines WHERE seq > $1 ORDER BY seq LIMIT $2
 """
 
+ARE_FACTS_LEFT: Final = """
+    SELECT EXISTS (SELECT FROM audit_outbox) OR EXISTS (SELECT FROM audit_head WHERE published_seq < seq) AS left
+"""
+
 # Whoever comes late moves nothing back, and says nothing about a Kafka that was filled anew or a database that was restored meanwhile.
 MARK_LINES_PUBLISHED: Final = """
     UPDATE audit_head SET published_seq = $3 WHERE epoch = $1 AND replays = $2 AND published_seq < $3 AND seq >= $3
@@ -148,13 +152,19 @@ CLAIM: Final = """
      LIMIT $5
 """
 
-# When the next message that waits for another attempt can be claimed; those behind it of its key come with it.
+# When the next message can be claimed, by the same conditions: now, or when one that waits is due. Those behind it of its key come with it.
 FIND_NEXT_MESSAGE: Final = """
-    SELECT min(i.next_attempt_at) AS due_at
-      FROM inbox AS i
-     WHERE i.state = 'pending' AND i.attempts > 0
-       AND i.lane = ANY(ARRAY(SELECT lane FROM lanes WHERE lane = ANY($1::smallint[]) AND paused_at IS NULL))
-       AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id)
+    WITH free AS MATERIALIZED (SELECT lane FROM lanes WHERE lane = ANY($1::smallint[]) AND paused_at IS NULL)
+    SELECT CASE WHEN EXISTS (
+                SELECT FROM inbox AS i
+                 WHERE i.state = 'pending' AND i.lane = ANY(ARRAY(SELECT lane FROM free)) AND i.attempts = 0
+                   AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id))
+           THEN $2::timestamptz
+           ELSE (SELECT min(CASE WHEN i.next_attempt_at > $2 + $3::interval THEN $2 ELSE i.next_attempt_at END)
+                   FROM inbox AS i
+                  WHERE i.state = 'pending' AND i.lane = ANY(ARRAY(SELECT lane FROM free)) AND i.attempts > 0
+                    AND NOT EXISTS (SELECT FROM inbox AS b WHERE b.blocks AND b.key = i.key AND b.inbox_id < i.inbox_id))
+           END AS due_at
 """
 
 # The same fence for what is handled at once, and whether the inbox has anything of these keys: it would be overtaken. The ids were noted by

@@ -9,6 +9,7 @@ notes their ids. At the first sign that a message is special nothing of that sta
 """
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -113,26 +114,25 @@ class Worker:
                 outage.over()
 
     async def _rest(self, stopping: asyncio.Event) -> None:
-        """Wait until messages were stored, one is due for its next attempt, or it is time to look whatever was told."""
-        longest_s = self._settings.poll_interval_s
-        if self.is_willing and longest_s > _QUIET_S:
-            if await wait_any(self.wake, stopping, _QUIET_S):
+        """Wait until messages were stored, or one can be claimed of which nobody told; that is asked for at each interval."""
+        every_s = self._settings.poll_interval_s
+        rest_s = min(every_s, _QUIET_S)
+        while not await wait_any(self.wake, stopping, rest_s):
+            due_s = await self._due_s() if self.is_willing else math.inf
+            if due_s <= 0:
                 return
-            due_at = await self._next_due()
-            if due_at is not None:
-                due_s = max(0.0, (due_at - self._database.clock.now()).total_seconds())
-                if due_s < longest_s:
-                    await wait_any(self.wake, stopping, due_s)
-                    return
-        await wait_any(self.wake, stopping, on_beat(longest_s))
+            rest_s = due_s if due_s < every_s else on_beat(every_s)
 
-    async def _next_due(self) -> datetime | None:
+    async def _due_s(self) -> float:
+        """Give in how many seconds a message can be claimed; infinite when there is none."""
         lanes, _ = self._lanes.of_messages()
         if not lanes:
-            return None
-        (row,) = await self._database.read("inbox-next", store.FIND_NEXT_MESSAGE, lanes)
+            return math.inf
+        now = self._database.clock.now()
+        longest = timedelta(seconds=self._settings.retry_max_s)
+        (row,) = await self._database.read("inbox-next", store.FIND_NEXT_MESSAGE, lanes, now, longest)
         due_at: datetime | None = row["due_at"]
-        return due_at
+        return math.inf if due_at is None else (due_at - now).total_seconds()
 
     @property
     def is_willing(self) -> bool:

@@ -108,7 +108,12 @@ FIND_NEXT_DUE_OF_CAMPAIGNS: Final = """
     SELECT min(next_attempt_at) FROM notification_mailer.messages WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NOT NULL
 """
 
-FIND_NEXT_ABANDONED: Final = "SELECT min(lease_until) FROM notification_mailer.messages WHERE holder IS NOT NULL"
+FIND_NEXT_ABANDONED: Final = """
+    SELECT min(least(m.lease_until, (SELECT max(r.expires_at) + interval '15 seconds' FROM notification_mailer.replicas AS r
+                                      WHERE r.instance = m.holder)))
+      FROM notification_mailer.messages AS m
+     WHERE m.holder IS NOT NULL
+"""
 
 # The guards: a mail moves on from the state and in the attempt that its sender knows, or not at all.
 _CLAIM_MAILS: Final = """
