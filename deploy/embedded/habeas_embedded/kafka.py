@@ -31,7 +31,7 @@ __all__ = ["KafkaServer", "kafka_answers", "kafka_cache", "kafka_prepared", "own
 
 _STOP_LIMIT_S: Final = 15.0
 _ARCHIVE_LIMIT_S: Final = 45.0  # a stop that also writes the class archive takes seconds longer
-_TOOL_LIMIT_S: Final = 60.0
+_TOOL_LIMIT_S: Final = 300.0
 _LOGGING: Final = "kafka-log4j2.properties"
 
 _PROPERTIES: Final = """\
@@ -59,8 +59,7 @@ share.coordinator.state.topic.num.partitions=2
 log.cleaner.dedupe.buffer.size=8388608
 """
 
-# For a node that rests most of the time; docs/servers-at-rest.md says what each setting bought. Nothing here costs durability: high
-# watermarks are written for a broker that has followers, and this one has none.
+# For a node that rests most of the time; docs/servers-at-rest.md says what each setting bought. Nothing here costs durability.
 _QUIET: Final = """
 # A killed node may not register again while its old session lives. Shorter ones cost heartbeats, and end on a busy machine.
 broker.session.timeout.ms=6000
@@ -70,7 +69,6 @@ metadata.max.idle.interval.ms=0
 # Trimmed records leave the disk within 5 s.
 log.initial.task.delay.ms=5000
 log.retention.check.interval.ms=5000
-replica.high.watermark.checkpoint.interval.ms=30000
 # Each of these threads looks about three times a second whether there is work.
 num.network.threads=1
 num.io.threads=2

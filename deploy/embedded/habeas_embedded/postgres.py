@@ -33,9 +33,9 @@ __all__ = ["PostgresServer", "postgres_answers", "postgres_cache", "postgres_pro
 
 _SUPERUSER: Final = "postgres"
 _USER_WHEN_ROOT: Final = "embedded_postgres"
-_INITDB_LIMIT_S: Final = 120.0
+_INITDB_LIMIT_S: Final = 600.0
 _USERADD_LIMIT_S: Final = 30.0
-_CONNECT_LIMIT_S: Final = 5.0
+_CONNECT_LIMIT_S: Final = 15.0
 _READ_BY_ALL: Final = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _RUN_BY_ALL: Final = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 

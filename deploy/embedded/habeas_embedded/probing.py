@@ -9,6 +9,7 @@ from habeas_embedded.ports import LOOPBACK
 
 __all__ = ["ask", "is_ready", "read_metrics", "what_is_missing"]
 
+_PATIENT_S: Final = 10.0  # on a busy machine a service that starts answers late
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _SAMPLE: Final = re.compile(rb"^([a-z_]+)(?:\{([^}]*)\})? ([0-9.eE+-]+)$", re.MULTILINE)
 
@@ -40,7 +41,7 @@ async def is_ready(port: int) -> bool:
 
 async def what_is_missing(port: int) -> str | None:
     """Return None when the service on this health port says that it is ready, else in a few words what it says instead."""
-    status, body = await ask(port, "/readyz")
+    status, body = await ask(port, "/readyz", _PATIENT_S)
     if status == 200:  # noqa: PLR2004 (RFC 9110, 15.3.1)
         return None
     if not status:

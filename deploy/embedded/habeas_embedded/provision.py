@@ -53,8 +53,8 @@ OWNER: Final = "habeas_owner"
 OPERATOR: Final = "habeas_operator"
 SUPERVISOR: Final = "habeas_supervisor"
 
-_CONNECT_LIMIT_S: Final = 10.0
-_STATEMENT_LIMIT_S: Final = 60.0
+_CONNECT_LIMIT_S: Final = 30.0
+_STATEMENT_LIMIT_S: Final = 180.0
 _ROLES_LOCK: Final = 0x68616265  # "habe"
 
 

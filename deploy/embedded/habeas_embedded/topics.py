@@ -14,8 +14,8 @@ from habeas_embedded.waiting import until
 __all__ = ["create_topics"]
 
 _REPLICAS_MAX: Final = 3
-_LIMIT_MS: Final = 20_000
-_SEEN_LIMIT_S: Final = 20.0
+_LIMIT_MS: Final = 60_000
+_SEEN_LIMIT_S: Final = 60.0
 _TOPIC_ALREADY_EXISTS: Final = 36
 
 

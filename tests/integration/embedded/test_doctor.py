@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import habeas_embedded
-from habeas_embedded.doctor import Finding, State, doctor
+from habeas_embedded.doctor import Finding, State, doctor, doctor_command
 from habeas_embedded.servers import Servers
 
 
@@ -35,6 +36,16 @@ async def test_wrong_java_is_told_and_not_replaced(monkeypatch: pytest.MonkeyPat
     java = (await findings())["Java"]
     assert java.state is State.MISSING
     assert "/bin/false" in java.advice
+
+
+def test_paths_are_whole_on_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 80 columns the path that matters is neither cut nor folded."""
+    java = tmp_path / ("a-directory-with-a-long-name-" * 4) / "java"
+    monkeypatch.setenv("HABEAS_JAVA", str(java.parent))
+    java.parent.mkdir()
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(doctor_command)
+    assert f"{java.parent} does not run" in result.output
+    assert result.exit_code == 1
 
 
 async def test_empty_cache_comes_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
