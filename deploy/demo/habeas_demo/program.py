@@ -7,7 +7,7 @@ from rich.console import Console
 
 from habeas_demo.breaking import BREAKS
 from habeas_demo.run import Options, run_demo
-from habeas_embedded.errors import EmbeddedError
+from habeas_embedded.errors import EmbeddedError, each_of
 
 
 def main() -> int:
@@ -43,8 +43,8 @@ def main() -> int:
     try:
         code = 0 if asyncio.run(run_demo(options, console)) else 1
     except* EmbeddedError as group:
-        for error in group.exceptions:
-            console.print(str(error), style="bold red", markup=False)
+        for error in each_of(group):
+            console.print(str(error), style="bold red", markup=False, soft_wrap=True)
     except* KeyboardInterrupt:
         code = 130
     return code

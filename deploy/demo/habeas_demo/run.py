@@ -3,9 +3,10 @@
 import asyncio
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -137,6 +138,7 @@ async def _set_up(stack: AsyncExitStack, options: Options, say: Callable[[str], 
     now = SystemClock().now()
     say("starting Kafka, PostgreSQL and a mail sink")
     servers = await stack.enter_async_context(Servers(_RUN, say=say))
+    await _supervise(stack, partial(servers.supervise, told=say))
     say(f"inventing {options.accounts:,} accounts with {options.days} days of history")
     size = Size(accounts=options.accounts, days=options.days)
     admin_dsn = servers.postgres_admin_dsn
@@ -152,7 +154,7 @@ async def _set_up(stack: AsyncExitStack, options: Options, say: Callable[[str], 
     say("starting the fleet: six services")
     plan = FleetPlan(policy_file, PLATFORM_DIR / "datamap", platform.service_dsns)
     fleet = await stack.enter_async_context(Fleet(servers, access, plan, say))
-    await _supervise(stack, servers, fleet, say)
+    await _supervise(stack, fleet.supervise)
     say("ready")
     cast = choose_cast(platform.loaded.people, options.seed)
     return SetUp(servers, access, platform, cast, fleet, witness, issuer, start_of_day(now))
@@ -185,13 +187,16 @@ def _write_policy(run: Path, issuer: Issuer) -> Path:
     return target
 
 
-async def _supervise(stack: AsyncExitStack, servers: Servers, fleet: Fleet, say: Callable[[str], None]) -> None:
-    """Start again whoever dies, until the demo ends."""
+async def _supervise(stack: AsyncExitStack, supervise: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Start again whoever dies, until the stack is left."""
     stopping = asyncio.Event()
     group = await stack.enter_async_context(asyncio.TaskGroup())
-    group.create_task(servers.supervise(stopping, say))
-    group.create_task(fleet.supervise(stopping))
+    group.create_task(_supervised(supervise, stopping))
     stack.callback(stopping.set)
+
+
+async def _supervised(supervise: Callable[[asyncio.Event], Awaitable[None]], stopping: asyncio.Event) -> None:
+    await supervise(stopping)
 
 
 async def _watch(play: Play, limit_s: float, console: Console, *, lapse: bool) -> None:

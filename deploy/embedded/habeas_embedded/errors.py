@@ -9,6 +9,8 @@ EmbeddedError
 └── FleetFailed        a service did not become ready in time
 """
 
+from collections.abc import Iterator
+
 __all__ = [
     "EmbeddedError",
     "FleetFailed",
@@ -17,6 +19,7 @@ __all__ = [
     "ProvisionFailed",
     "RunTaken",
     "ServerFailed",
+    "each_of",
 ]
 
 
@@ -46,3 +49,12 @@ class ProvisionFailed(EmbeddedError):
 
 class FleetFailed(EmbeddedError):
     """A service did not become ready in time; the text names its log file."""
+
+
+def each_of(group: "BaseExceptionGroup[EmbeddedError]") -> Iterator[EmbeddedError]:
+    """Return every error of a group, and of the groups in it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from each_of(error)
+        else:
+            yield error

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from typing import Any, Final
+from typing import Final
 
 from habeas_embedded.ports import LOOPBACK
 
@@ -50,24 +50,16 @@ async def what_is_missing(port: int) -> str | None:
 
 
 def _reasons(body: bytes) -> str:
-    """Read the reason of the whole, if one is given, and every probe that did not pass."""
+    """Read what the service says it waits for, and which of its probes did not pass."""
     try:
         report = json.loads(body)
     except ValueError:
         return ""
     if not isinstance(report, dict):
         return ""
-    failed = [probe for probe in report.get("probes", ()) if probe.get("state") != "ok"]
-    return ", ".join(filter(None, (_text(report.get("reason")), *(_told(probe) for probe in failed))))
-
-
-def _told(probe: dict[str, Any]) -> str:
-    reason = _text(probe.get("reason"))
-    return f"{_text(probe.get('name'))} ({reason})" if reason else _text(probe.get("name"))
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    waits_for = report.get("waiting_for")
+    failed = [str(probe.get("name")) for probe in report.get("probes", ()) if probe.get("state") != "ok"]
+    return "; ".join(filter(None, (f"waits for {waits_for}" if waits_for else "", ", ".join(failed))))
 
 
 async def read_metrics(port: int) -> dict[str, float]:

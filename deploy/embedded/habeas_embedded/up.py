@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from habeas.chassis.clock import SystemClock
-from habeas_embedded.errors import EmbeddedError
+from habeas_embedded.errors import EmbeddedError, each_of
 from habeas_embedded.fleet import Fleet, FleetPlan, Member
 from habeas_embedded.foreign_log import foreign_log
 from habeas_embedded.given_platform import GivenPlatform, find_platform
@@ -58,9 +58,9 @@ async def up(options: UpOptions, console: Console) -> int:
     """
     with foreign_log(runs_directory() / options.name / "logs" / "up.log"), _cancelled_by_signals() as was_told:
         try:
-            async with _running(options, console) as (servers, access, fleet):
+            async with _running(options, console) as (servers, access, fleet, changed):
                 _show_addresses(servers, access, fleet, console, as_json=options.as_json)
-                await _watch(servers, access, fleet, console)
+                await _watch(servers, access, fleet, console, changed)
         except asyncio.CancelledError:
             if not was_told():
                 raise
@@ -68,9 +68,9 @@ async def up(options: UpOptions, console: Console) -> int:
 
 
 @asynccontextmanager
-async def _running(options: UpOptions, console: Console) -> AsyncIterator[tuple[Servers, Access, Fleet]]:
-    """Start everything in order and stop it in the opposite order, saying what takes time."""
-    say = _Steps(console)
+async def _running(options: UpOptions, console: Console) -> AsyncIterator[tuple[Servers, Access, Fleet, asyncio.Event]]:
+    """Start everything in order and stop it in the opposite order, saying what takes time; the event is set when a server has died."""
+    say, changed, stopping = _Steps(console), asyncio.Event(), asyncio.Event()
     given = await find_platform(options.policy_file, options.datamap_dir)
     if given is not None:
         say.done("policy and data map are in order, the platform's database lets us in")
@@ -78,21 +78,33 @@ async def _running(options: UpOptions, console: Console) -> AsyncIterator[tuple[
         raise EmbeddedError(
             "the demonstration's platform is made anew at each start: --keep-data needs one of your own"
         )
-    async with Servers(options.name, keep_data=options.keep_data, say=say.note) as servers:
-        say.done("servers answer")
-        access, _ = await asyncio.gather(
-            prepare_database(servers.postgres_admin_dsn), create_topics(servers.kafka_bootstrap)
-        )
-        say.done("database, roles, tables and topics are there")
-        plan = await _demonstration(options, servers) if given is None else _plan(options, given)
-        if given is None:
-            say.done("the demonstration's platform is there")
-        async with Fleet(servers, access, plan, say.note) as fleet:
-            say.done(f"{len(fleet.members)} services are ready")
-            try:
-                yield servers, access, fleet
-            finally:
-                say.note("stopping")
+
+    def told(text: str) -> None:
+        _warn(console, text)
+        changed.set()
+
+    async with (
+        Servers(options.name, keep_data=options.keep_data, say=say.note) as servers,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(servers.supervise(stopping, told))
+        try:
+            say.done("servers answer")
+            access, _ = await asyncio.gather(
+                prepare_database(servers.postgres_admin_dsn), create_topics(servers.kafka_bootstrap)
+            )
+            say.done("database, roles, tables and topics are there")
+            plan = await _demonstration(options, servers) if given is None else _plan(options, given)
+            if given is None:
+                say.done("the demonstration's platform is there")
+            async with Fleet(servers, access, plan, say.note) as fleet:
+                say.done(f"{len(fleet.members)} services are ready")
+                try:
+                    yield servers, access, fleet, changed
+                finally:
+                    say.note("stopping")
+        finally:
+            stopping.set()
 
 
 def _plan(options: UpOptions, given: GivenPlatform) -> FleetPlan:
@@ -114,20 +126,15 @@ async def _demonstration(options: UpOptions, servers: Servers) -> FleetPlan:
     return FleetPlan(files / "policy.yaml", files / "datamap", platform_dsns=dsns, replicas=options.replicas)
 
 
-async def _watch(servers: Servers, access: Access, fleet: Fleet, console: Console) -> None:
+async def _watch(servers: Servers, access: Access, fleet: Fleet, console: Console, changed: asyncio.Event) -> None:
     """Supervise, and show the live view on a terminal, until cancelled."""
-    never, changed = asyncio.Event(), asyncio.Event()
-
-    def say(text: str) -> None:
-        console.print(f"[yellow]{escape(text)}", soft_wrap=True)
-        changed.set()
 
     def told(member: Member) -> None:
-        say(f"{member.name} died and was started again ({member.restarts}); see {member.child.log}")
+        _warn(console, f"{member.name} died and was started again ({member.restarts}); see {member.child.log}")
+        changed.set()
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(servers.supervise(never, say))
-        group.create_task(fleet.supervise(never, told))
+        group.create_task(fleet.supervise(asyncio.Event(), told))
         if console.is_terminal:
             group.create_task(_view(servers, access, fleet, console, changed))
         elif servers.has_own_smtp:
@@ -158,6 +165,10 @@ async def _view(servers: Servers, access: Access, fleet: Fleet, console: Console
                     await asyncio.wait_for(changed.wait(), pause_s)
     finally:
         await observer.close()
+
+
+def _warn(console: Console, text: str) -> None:
+    console.print(f"[yellow]{escape(text)}", soft_wrap=True)
 
 
 def _show_addresses(servers: Servers, access: Access, fleet: Fleet, console: Console, *, as_json: bool) -> None:
@@ -257,9 +268,10 @@ def up_command(
     """Start servers and fleet, and keep them until Ctrl-C."""
     options = UpOptions(name, keep_data, policy, datamap, replicas, as_json)
     console = Console(stderr=as_json)
+    code = 1
     try:
         code = asyncio.run(up(options, console))
-    except EmbeddedError as error:
-        console.print(f"[red]✗[/] {escape(str(error))}", soft_wrap=True)
-        code = 1
+    except* EmbeddedError as group:
+        for error in each_of(group):
+            console.print(f"[red]✗[/] {escape(str(error))}", soft_wrap=True)
     raise SystemExit(code)

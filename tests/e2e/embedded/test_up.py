@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import pytest_asyncio
 
 from habeas_embedded.kafka import kafka_answers
 from habeas_embedded.places import cache_directory
+from habeas_embedded.places import home as embedded_home
 from habeas_embedded.ports import answers
 from habeas_embedded.probing import is_ready
 from habeas_embedded.waiting import until
@@ -57,7 +59,8 @@ class Up:
 async def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Up]:
     """`habeas up` with the demonstration's platform, without a terminal, in a home of its own, ready."""
     said = tmp_path / "said"
-    home = tmp_path / "a-home-whose-name-is-so-long-that-no-line-of-eighty-columns-holds-any-path-that-lies-in-it"
+    # Not under pytest's own directory: as root PostgreSQL runs as another user, and every start of pytest closes that one to others.
+    home = embedded_home() / f"tests-up-{os.getpid()}" / "its-name-is-so-long-that-eighty-columns-do-not-hold-it"
     own = {"HABEAS_HOME": str(home), "HABEAS_CACHE": str(cache_directory()), "HABEAS_SERVERS": "embedded"}
     env = os.environ | own | {"COLUMNS": "80"}
     with said.open("wb") as output:
@@ -77,6 +80,7 @@ async def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[U
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
         await process.wait()
+        await asyncio.to_thread(shutil.rmtree, home.parent)
 
 
 async def serves(addresses: dict[str, str | int]) -> bool:

@@ -44,8 +44,9 @@ class Answer(BaseHTTPRequestHandler):
         looks += 1
         self.send_response(200 if looks > 20 else 503)
         self.end_headers()
-        probes = [{"name": "database", "state": "ok"}, {"name": "kafka", "state": "failed", "reason": f"no broker, look {looks}"}]
-        self.wfile.write(json.dumps({"state": "failed", "probes": probes}).encode())
+        probes = [{"name": "database", "state": "ok"}, {"name": "lanes", "state": "failed"}]
+        report = {"state": "failed", "probes": probes, "waiting_for": f"kafka, look {looks}"}
+        self.wfile.write(json.dumps(report).encode())
     def log_message(self, *_):
         pass
 
@@ -139,7 +140,7 @@ async def test_start_waits_for_a_service_that_gets_on_and_says_what_for(
     await fleet.start(ONE)
     await fleet.stop()
     assert any(
-        "request-intake-0: still starting" in each and "not ready: kafka (no broker, look " in each for each in said
+        "request-intake-0: still starting" in each and "not ready: waits for kafka, look " in each for each in said
     )
 
 
@@ -150,7 +151,7 @@ async def test_start_that_stands_still_is_given_up_with_its_reason(
     monkeypatch.setattr(fleet_module, "_START", Patience(still_s=0.8))
     program = SLOWLY_READY.replace("looks += 1", "looks = 1")
     fleet = Fleet(given, access, a_plan(sys.executable, "-c", program))
-    with pytest.raises(FleetFailed, match=r"(?s)stands still \(not ready: kafka \(no broker, look 1\)\).*begins"):
+    with pytest.raises(FleetFailed, match=r"(?s)stands still \(not ready: waits for kafka, look 1; lanes\).*begins"):
         await fleet.start(ONE)
     await fleet.stop()
 
