@@ -33,6 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     simulation = parser.getgroup("simulation")
     simulation.addoption("--schedules", type=int, default=40, help="how many schedules the simulation runs")
     simulation.addoption("--lives", type=int, default=6, help="how many schedules of whole lives the simulation runs")
+    loss = parser.getgroup("loss")
+    loss.addoption(
+        "--away-s", type=float, default=10.0, help="for how many seconds a server is away in the tests of loss"
+    )
     simulation.addoption("--seed", type=int, default=1, help="the seed of the first one; the others follow by one")
 
 

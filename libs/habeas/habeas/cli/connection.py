@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -46,6 +47,15 @@ def run(job: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(job)
 
 
+def place_of(dsn: str) -> str:
+    """Return where a DSN leads to, as in `` at db.example.org:5432``, without its user and password; empty when it does not say."""
+    try:
+        place = urlsplit(dsn).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
+    return f" at {place}" if place else ""
+
+
 @asynccontextmanager
 async def connected(dsn: str, schema: str = "pg_catalog", *, writes: bool = False) -> AsyncIterator[Connection]:
     """Connect for one command; unless it ``writes``, the server refuses changes.
@@ -65,7 +75,10 @@ async def connected(dsn: str, schema: str = "pg_catalog", *, writes: bool = Fals
                 "default_transaction_read_only": "off" if writes else "on",
             },
         )
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.CannotConnectNowError) as error:
+        where = place_of(dsn)
+        raise click.ClickException(f"PostgreSQL{where} does not answer: {type(error).__name__}") from None
+    except (ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise click.ClickException(f"the database does not let us in: {type(error).__name__}") from None
     try:
         yield conn
