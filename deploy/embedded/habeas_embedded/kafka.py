@@ -170,7 +170,7 @@ class KafkaServer(OwnServer):
         """Find Java and the jars, and format the storage; raises ServerFailed, JarsUnavailable, JavaMissing."""
         java = await asyncio.to_thread(find_java, self._cache)
         jars = await asyncio.to_thread(ensure_jars, self._cache / "jars", self._say)
-        base = await asyncio.to_thread(_base_archive, java, self._cache)
+        base = await asyncio.to_thread(_base_archive, java, self._cache, self._say)
         await asyncio.to_thread(self._prepare, java, jars)
         self._started_from = java, jars, base
 
@@ -212,6 +212,7 @@ class KafkaServer(OwnServer):
             return
         template = _template(self._cache)
         if not template.is_dir():
+            self._say("formatting a directory for Kafka (once; later ones are copies of it)")
             _format(java, jars, template)
         self.directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         shutil.copytree(template, self.data_directory)
@@ -299,12 +300,13 @@ def _kafka_id() -> str:
     return made
 
 
-def _base_archive(java: Java, cache: Path) -> Path | None:
+def _base_archive(java: Java, cache: Path, say: Callable[[str], None]) -> Path | None:
     """Give the archive of the JDK's own classes for a Java that was built without one, made once."""
     if java.has_base_archive:
         return None
     archive = cache / f"jdk-{java.key}.jsa"
     if not archive.is_file():
+        say("making an archive of Java's own classes (once; starts are faster with it)")
         part = archive.with_suffix(f".{secrets.token_hex(4)}")
         dump = [str(java.path), "-Xshare:dump", f"-XX:SharedArchiveFile={part}"]
         subprocess.run(dump, capture_output=True, timeout=_TOOL_LIMIT_S, check=False)

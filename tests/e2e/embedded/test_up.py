@@ -113,7 +113,7 @@ async def test_up_brings_servers_back_and_its_lines_are_whole(up: Up) -> None:
     assert await until(all_ready, COMES_S), up.text
     up.process.send_signal(signal.SIGINT)
     assert await up.process.wait() == 0
-    ours = re.compile(r"(✓ .* \(\d+\.\d s\)|[\w-]+: still starting, .*|[\w-]+: answers after .*|stopping|making a PostgreSQL .*"
+    ours = re.compile(r"(✓ .* \(\d+\.\d s\)|[\w-]+: still starting, .*|[\w-]+: answers after .*|stopping|(making|formatting) .*"
                       r"|[\w-]+ died and .*|[\w-]+ answers again after .*|[\w -]+  \S+|Ctrl-C stops everything\.)")  # fmt: skip
     assert [line for line in up.text.splitlines() if line and not ours.fullmatch(line)] == []
     assert not any(psutil.pid_exists(pid) for pid in up.pids().values())
