@@ -19,7 +19,7 @@ from habeas_embedded.provision import SERVICES
 from habeas_embedded.servers import Server
 from tests.support.program import run_habeas
 from tests.support.stage import Stage, raised
-from tests.support.waiting import until
+from tests.support.waiting import never, until
 
 _WELL: Final = 200
 _UNREADY: Final = 503
@@ -65,10 +65,8 @@ async def stays_away(stage: Stage, server: Server, probe: str, away_s: float) ->
     pids = {member.name: member.child.pid for member in stage.fleet.members}
     await server.stop()
     await until(lambda: all_blame(stage, probe), f"every service blames {probe}")
-    end = stage.clock.monotonic() + away_s
-    while stage.clock.monotonic() < end:
-        await asyncio.sleep(min(1.0, away_s))
-        assert all(member.child.alive for member in stage.fleet.members), "a service ended while a server was away"
+    stays = await never(lambda: not all(member.child.alive for member in stage.fleet.members), away_s)
+    assert stays, "a service ended while a server was away"
     assert await all_blame(stage, probe)
     return pids
 
