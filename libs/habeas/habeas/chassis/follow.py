@@ -70,7 +70,7 @@ class Follower:
     ) -> None:
         """Follow until told to stop; after any trouble with Kafka or the database start again from the kept position.
 
-        ``took`` is called with the topic's name after records were taken.
+        ``took`` is called with the topic's name after records were taken, and when reading begins: some may have been taken before.
         """
         outage = Outage("follower.trouble")
         while not stopping.is_set():
@@ -83,6 +83,7 @@ class Follower:
                 consumer.assign([partition])
                 consumer.seek(partition, await self._begin(consumer, partition))
                 outage.over()
+                took(self.topic.name)
                 heard_at = _clock()
                 pace = Pace(clock, several=1)  # nobody waits for the log: a trickle too is taken in groups
                 while not stopping.is_set():
@@ -94,8 +95,9 @@ class Follower:
                         continue
                     found = await kafka.getmany(consumer, stopping, self.wait_s, self.batch_rows_max)
                     pace.begin()
-                    if found and _clock() - heard_at > _SILENCE_S:
-                        break  # Kafka may have been another one meanwhile: look at the topic before anything of it is taken
+                    if found and (paused() or _clock() - heard_at > _SILENCE_S):
+                        # Nothing is taken any more; or Kafka may have been another one meanwhile, and the topic is looked at before.
+                        break
                     heard_at = _clock() if found else heard_at
                     ahead = (consumer.highwater(partition) or 0) - await consumer.position(partition)
                     metrics.FOLLOW_LAG_MESSAGES.set(max(0, ahead), topic=named(self.topic.name))
