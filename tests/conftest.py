@@ -18,6 +18,8 @@ from tests.support.servers import (
 __all__ = ["clones", "database", "empty_database", "own_servers", "postgres_server", "postgres_template", "servers"]
 
 TESTS = Path(__file__).parent
+pytest_plugins = ["tests.support.outliving"]
+
 _SERVERS = "servers"
 _SHARED = ("servers", "stage")
 """Fixtures of a session that cost a core while nobody needs them: they end with the last test that asks for them."""

@@ -114,7 +114,7 @@ async def test_of_one_key_ids_ascend_as_transactions_commit(delivery: Delivery) 
         await until(waits, "a transaction that waits")
         assert ended == []
         commit.set()
-    assert ended == [1, 2]
+    assert sorted(ended) == [1, 2]  # who was first the database knows, not whoever's answer was read first
     rows = await delivery.look("SELECT value FROM erasure_executor.outbox ORDER BY outbox_id")
     assert [number_of(decoded(row["value"])) for row in rows] == [1, 2]
 

@@ -218,8 +218,15 @@ class Mailer:
     async def restart(self) -> None:
         """Begin anew as the same replica: new connections, nothing in memory, and nobody kills it."""
         self.fate.dies_at = None
+        self._send_by(self.post._settings)
+
+    def lose_patience(self) -> None:
+        """Wait a moment for a reply to the dot, and no longer, from the next mail on."""
+        self._send_by(self.post._settings.model_copy(update={"smtp_final_timeout_s": 0.3}))
+
+    def _send_by(self, chosen: SmtpSettings) -> None:
         self.dead.append(self.post)
-        self.post = _post(self.post._settings, self.fate)
+        self.post = _post(chosen, self.fate)
         self.room = replace(self.room, post=self.post)
 
     def after(self, by: timedelta) -> None:

@@ -141,6 +141,8 @@ async def test_an_outcome_lost_after_the_dot_is_uncertain_and_not_sent_again(
     await mailer.send()
     await mailer.receive(fulfilled(accepted))
     mailer.mailbox.misbehave(faults)
+    if faults.delay_s:
+        mailer.lose_patience()
     await mailer.send()
     row = await mailer.mail(accepted.request_id, "outcome")
     await until(lambda: len(mailer.delivered(row["mail_id"])) in arrived, f"{arrived} deliveries")

@@ -36,7 +36,10 @@ class Script:
             for expected, reply in self.lines:
                 assert await reader.readexactly(len(expected)) == expected
                 writer.write(reply)
-            self.after += await reader.read()
+            while more := await reader.read(65_536):
+                self.after += more
+                if more.endswith(b"QUIT\r\n"):
+                    writer.write(b"221 bye\r\n")
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
