@@ -74,7 +74,7 @@ servers: install ## fetch Kafka and make what its later starts need, once (tests
 
 .PHONY: test
 test: servers ## every test: unit, contracts, architecture, integration, simulation, e2e (starts its own servers)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-unit
 test-unit: install ## tests that need nothing: unit, contracts, architecture
@@ -90,7 +90,7 @@ test-e2e: servers ## whole journeys over real Kafka, PostgreSQL and SMTP
 
 .PHONY: test-sim
 test-sim: install ## 10,000 schedules of faults over the delivery core, 300 over whole lives; false clock (ARGS="--schedules=… --lives=… --seed=…")
-	$(BIN)/python -m pytest tests/simulation -o faulthandler_timeout=0 --schedules=10000 --lives=300 $(ARGS)
+	$(BIN)/python -m pytest tests/simulation --numprocesses=2 --dist=loadscope --no-loadscope-reorder -o faulthandler_timeout=0 --schedules=10000 --lives=300 $(ARGS)
 
 .PHONY: test-kill
 test-kill: servers ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)

@@ -10,7 +10,8 @@ from habeas_embedded.provision import Access
 from tests.simulation.field import Field
 from tests.simulation.run import simulated
 
-FIGURES: Final = pytest.StashKey[list[str]]()
+FIGURES: Final = "figures of a simulation"
+"""The property of a test's report under which they come to whoever tells them, from any process."""
 
 
 @pytest_asyncio.fixture
@@ -24,5 +25,8 @@ async def ground(database: Access) -> AsyncIterator[Field]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which schedules ran, so that they can be run again."""
-    for line in config.stash.get(FIGURES, []):
-        terminalreporter.write_line(line)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, line in getattr(report, "user_properties", ()):
+                if name == FIGURES and report.when == "call":
+                    terminalreporter.write_line(line)

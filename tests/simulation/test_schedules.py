@@ -1,5 +1,7 @@
 """The delivery core under thousands of schedules of faults, each a function of its seed."""
 
+from collections.abc import Callable
+
 import pytest
 
 from habeas_embedded.provision import Access
@@ -13,12 +15,15 @@ from tests.simulation.schedule import Schedule, Step, shrink
 
 @pytest.mark.timeout(2400)
 async def test_promises_hold_under_every_schedule(
-    pytestconfig: pytest.Config, postgres_server: Servers, postgres_template: Access
+    pytestconfig: pytest.Config,
+    postgres_server: Servers,
+    postgres_template: Access,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Nothing is lost, done twice or out of order, the log has one history, and everything comes to an end."""
     count, first = int(pytestconfig.getoption("schedules")), int(pytestconfig.getoption("seed"))
     report: Report = await share_out(postgres_server.postgres_admin_dsn, postgres_template.database, first, count)
-    pytestconfig.stash.setdefault(FIGURES, []).append(str(report))
+    record_property(FIGURES, str(report))
     assert report.bad is None, f"\n{report.bad}"
     assert report.schedules == count
 

@@ -1,5 +1,7 @@
 """Whole lives of requests under schedules of faults: the services as they are, each schedule a function of its seed."""
 
+from collections.abc import Callable
+
 import pytest
 
 from habeas_embedded.provision import Access
@@ -13,13 +15,16 @@ from tests.simulation.run import run
 
 @pytest.mark.timeout(2400)
 async def test_every_request_comes_to_its_lawful_end(
-    pytestconfig: pytest.Config, postgres_server: Servers, postgres_template: Access
+    pytestconfig: pytest.Config,
+    postgres_server: Servers,
+    postgres_template: Access,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """One terminal state with its outcome, rows gone or untouched, exports that open, mails once, an entry for each step."""
     count, first = int(pytestconfig.getoption("lives")), int(pytestconfig.getoption("seed"))
     admin_dsn = postgres_server.postgres_admin_dsn
     report: Report = await share_out(admin_dsn, postgres_template.database, first, count, LIVES.name)
-    pytestconfig.stash.setdefault(FIGURES, []).append(str(report))
+    record_property(FIGURES, str(report))
     assert report.bad is None, f"\n{report.bad}"
     assert report.schedules == count
 
