@@ -58,7 +58,9 @@ KAFKA_BEHIND_S = _gauge("kafka.behind_s", "age of the messages that were taken l
 KAFKA_GONE_MESSAGES = _counter("kafka.gone.messages", "records gone from Kafka before they were stored", "topic")
 KAFKA_HELD_PARTITIONS = _gauge("kafka.held.partitions", "partitions that this replica consumes")
 KAFKA_POLL_AGE_S = _gauge("kafka.poll_age_s", "time since the consumer last asked for messages")
-KAFKA_UNREACHABLE_S = _gauge("kafka.unreachable_s", "time since the reader last had a connection to a broker; 0 while it has one")
+KAFKA_UNREACHABLE_S = _gauge(
+    "kafka.unreachable_s", "time since the reader last had a connection to a broker; 0 while it has one"
+)
 FOLLOW_POSITION_MESSAGES = _gauge("follow.position.messages", "next position of an ordered follower", "topic")
 
 FOLLOW_LAG_MESSAGES = _gauge("follow.lag.messages", "messages behind the end of what is followed in order", "topic")
