@@ -29,6 +29,7 @@ class Notes:
     ends: dict[TopicPartition, int] = field(default_factory=dict)
     markers: list[TopicPartition] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
+    while_asked: Callable[[], None] = lambda: None
 
     @property
     def consumer(self) -> "Notes":
@@ -42,11 +43,13 @@ class Notes:
         return self.assigned
 
     def highwater(self, partition: TopicPartition) -> int | None:
-        """The end that the last fetch told of."""
+        """The end that the last fetch told of; as aiokafka's, it knows nothing of partitions that are held no more."""
+        assert partition in self.assigned, "Partition is not assigned"
         return self.ends.get(partition)
 
     async def committed(self, partition: TopicPartition) -> int | None:
         """The committed offset."""
+        self.while_asked()
         return self.offsets.get(partition)
 
     async def publish(self, records: Sequence[Record], timeout_s: float) -> None:
@@ -163,6 +166,13 @@ async def test_the_trimmer_rests_when_everything_is_trimmed(trimming: Trimming) 
     trimming.see()
     assert trimming.trimmer.wake.is_set()
     assert await trimming.step()
+
+
+async def test_a_partition_may_be_taken_away_while_it_is_looked_at(trimming: Trimming) -> None:
+    """The group may be given out anew between two questions: what is held no more is somebody else's."""
+    await trimming.step()
+    trimming.notes.while_asked = trimming.notes.assigned.clear
+    assert not await trimming.step()
 
 
 async def test_an_empty_partition_is_no_reason_to_look(trimming: Trimming) -> None:

@@ -61,7 +61,7 @@ class Consumer:
         *,
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        self.polled_at = database.clock.monotonic()  # nobody has waited for a first poll yet
+        self.polled_at: float | None = None  # when the loop last came round, once it runs
         self._committed_at = 0.0
         self._offsets: dict[TopicPartition, int] = {}  # stored and not yet committed
         self._reached: dict[TopicPartition, int] = {}

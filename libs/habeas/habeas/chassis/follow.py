@@ -55,9 +55,9 @@ class Follower:
     _consumer: AIOKafkaConsumer | None = None
 
     @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection to a broker."""
-        return kafka.is_connected(self._consumer)
+    def is_reading(self) -> bool:
+        """Whether there is a connection to a broker that has the topic."""
+        return kafka.is_reading(self._consumer, (self.topic.name,))
 
     async def run(
         self,
@@ -76,13 +76,16 @@ class Follower:
         while not stopping.is_set():
             self._consumer = consumer = kafka.assigned_consumer(settings, client_id)
             try:
+                if await kafka.missing_topics(settings, (self.topic.name,)):
+                    raise kafka.TopicsMissing(
+                        (self.topic.name,)
+                    )  # the client looks for an assigned topic without a pause
                 async with asyncio.timeout(_START_TIMEOUT_S):
                     await consumer.start()
                 partition = kafka.TopicPartition(self.topic.name, 0)
                 kafka.fetch_whole(consumer)
                 consumer.assign([partition])
                 consumer.seek(partition, await self._begin(consumer, partition))
-                outage.over()
                 took(self.topic.name)
                 heard_at = _clock()
                 pace = Pace(clock, several=1)  # nobody waits for the log: a trickle too is taken in groups
@@ -98,6 +101,8 @@ class Follower:
                     if found and (paused() or _clock() - heard_at > _SILENCE_S):
                         # Nothing is taken any more; or Kafka may have been another one meanwhile, and the topic is looked at before.
                         break
+                    if not (found or self.is_reading):
+                        break
                     heard_at = _clock() if found else heard_at
                     ahead = (consumer.highwater(partition) or 0) - await consumer.position(partition)
                     metrics.FOLLOW_LAG_MESSAGES.set(max(0, ahead), topic=named(self.topic.name))
@@ -106,8 +111,9 @@ class Follower:
                         await self.take(records)
                         crash.at(Point.FOLLOWER_TOOK)
                         took(self.topic.name)
+                        outage.over()
                         await pace.rest(len(records), self.batch_rows_max, stopping)
-            except (KafkaError, *TRANSIENT) as error:
+            except (KafkaError, kafka.TopicsMissing, *TRANSIENT) as error:
                 await outage.wait(error, stopping)
             finally:
                 await _stopped(consumer)

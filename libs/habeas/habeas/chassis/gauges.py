@@ -70,7 +70,7 @@ async def show(
     metrics.POOL_LIMIT_CONNECTIONS.set(pool.get_max_size())
     if consumer is not None:
         client = consumer.subscriber.consumer
-        metrics.KAFKA_POLL_AGE_S.set(monotonic - consumer.polled_at)
+        metrics.KAFKA_POLL_AGE_S.set(0.0 if consumer.polled_at is None else monotonic - consumer.polled_at)
         metrics.KAFKA_HELD_PARTITIONS.set(0 if client is None else len(client.assignment()))
     for sweep in sweeps:
         if sweep.ended_at is not None:

@@ -151,12 +151,15 @@ async def reach(
                 await stop_consumer(consumer)
 
 
-def is_connected(consumer: AIOKafkaConsumer | None) -> bool:
-    """Answer whether the consumer has a connection to a broker; a broker that went silent is noticed with the next answer that is late."""
-    return consumer is not None and any(
-        connection.connected()
-        for connection in consumer._client._conns.values()  # noqa: SLF001 -- asking a broker instead would be one request a look
-    )
+def is_reading(consumer: AIOKafkaConsumer | None, topics: Iterable[str]) -> bool:
+    """Answer whether the consumer has a connection to a broker, and Kafka, as it was last asked, all of these topics.
+
+    A broker that went silent without ending its connections is noticed with the next answer that is late, which takes up to 45 seconds.
+    """
+    if consumer is None or not all(consumer.partitions_for_topic(topic) for topic in topics):
+        return False
+    connections = consumer._client._conns.values()  # noqa: SLF001 -- asking a broker instead would be one request a look
+    return any(connection.connected() for connection in connections)
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
@@ -213,7 +216,7 @@ __all__ = [
     "client_options",
     "fetch_whole",
     "getmany",
-    "is_connected",
+    "is_reading",
     "make_topics",
     "missing_topics",
     "reach",

@@ -18,7 +18,7 @@ _YOUNG_OBJECTS: Final = 20_000  # a batch of messages is a few thousand objects,
 
 
 def main(load: Callable[[], T], build: Callable[[T], Service]) -> NoReturn:
-    """Load settings, build the service, run it, exit with its code: 0 stopped, 2 wrong configuration, 65, 69, 70 or 75 failed."""
+    """Load settings, build the service, run it, exit with its code: 0 stopped, 2 wrong configuration, 65, 70 or 75 failed."""
     try:
         settings = load()
     except SettingsError as error:

@@ -54,6 +54,7 @@ class Running:
         self.database = database
         self.settings = settings
         self.client_id = f"{name}-{settings.instance}"
+        self.topics = frozenset(declared.topics)
         self._kafka_seen_at = database.clock.monotonic()
         self._was_kafka_there = True
         holder = uuid7(database.clock)
@@ -203,8 +204,8 @@ class Running:
             return self.is_kafka_there()
 
         async def polling() -> bool:
-            consumer = self.consumer
-            return consumer is None or self.database.clock.monotonic() - consumer.polled_at < _POLL_AGE_MAX_S
+            begun = None if self.consumer is None else self.consumer.polled_at
+            return begun is None or self.database.clock.monotonic() - begun < _POLL_AGE_MAX_S
 
         health.live("consumer", polling)
         health.ready("database", self.database.ping)
@@ -216,11 +217,9 @@ class Running:
         health.count(self.counts.refresh)
 
     def is_kafka_there(self) -> bool:
-        """Answer whether a reader has a connection to Kafka; without a reader there is nothing to look at."""
-        if self.consumer is None and not self.followers:
-            return True
-        client = None if self.consumer is None else self.consumer.subscriber.consumer
-        return kafka.is_connected(client) or any(follower.is_connected for follower in self.followers)
+        """Answer whether every reader has a connection to a Kafka with its topics; without a reader there is nothing to look at."""
+        reads = self.consumer is None or kafka.is_reading(self.consumer.subscriber.consumer, self.topics)
+        return reads and all(follower.is_reading for follower in self.followers)
 
     def see_kafka(self) -> None:
         """Note whether Kafka is there, and say so when that has changed."""

@@ -236,7 +236,7 @@ class ServiceSettings(BaseModel):
     ```python
     class Settings(ServiceSettings):
         service = "erasure-executor"
-        erase_interval_s: float = Field(1.0, ge=0.05, le=3600, description="how often ready erasures are looked for")
+        erase_interval_s: float = Field(30.0, ge=0.05, le=60, description="how often due erasures are looked for")
 
 
     settings = Settings.load()

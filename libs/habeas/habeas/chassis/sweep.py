@@ -24,6 +24,7 @@ from habeas.contracts.model import Event
 from habeas.contracts.topics import Topic
 
 _AGAIN_FIRST_S: Final = 1.0
+_AGAIN_LONGEST_S: Final = 5.0
 _QUIET_S: Final = 1.0  # after a pass, before the table is asked when its next row is due: others may come any moment
 
 Once: TypeAlias = Callable[[Database], Awaitable["Swept"]]
@@ -71,7 +72,7 @@ class Sweep:
             swept = await self._pass()
             if swept is None:
                 await wait_any(self.wake, stopping, min(self._again_s, self.every_s))
-                self._again_s = min(self._again_s * 2, self.every_s)
+                self._again_s = min(self._again_s * 2, _AGAIN_LONGEST_S)
                 continue
             self._again_s = _AGAIN_FIRST_S
             if swept.handled:

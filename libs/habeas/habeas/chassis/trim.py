@@ -121,9 +121,11 @@ class Trimmer:
             crash.at(Point.TRIMMED)
             for partition, offset in offsets.items():
                 self._partitions[partition].trimmed_to = offset
+        held = consumer.assignment()  # partitions may have been taken away meanwhile
         return any(
             state.last_sensitive_at is not None or max(state.trimmed_to, 0) < (consumer.highwater(partition) or 0)
             for partition, state in self._partitions.items()
+            if partition in held
         )
 
     def _marker(self, partition: kafka.TopicPartition) -> Record:

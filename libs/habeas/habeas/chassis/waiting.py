@@ -11,7 +11,7 @@ from habeas.chassis.redaction import Name
 BEAT_S: Final = 5.0
 
 _TROUBLE_FIRST_S: Final = 0.25
-_TROUBLE_LONGEST_S: Final = 2.0
+_TROUBLE_LONGEST_S: Final = 1.0
 _TOLD_EVERY_S: Final = 30.0
 _EARLY_S: Final = 0.05  # timers may fire a little early, and a beat must not be counted twice
 
@@ -66,7 +66,7 @@ def on_beat(limit_s: float) -> float:
 
 
 class Outage:
-    """Trouble with a server that a loop waits out, for however long: tried again soon, then every two seconds, told now and then."""
+    """Trouble with a server that a loop waits out, for however long: tried again soon, then every second, told now and then."""
 
     def __init__(self, event: str, waiting_for: Name | None = None) -> None:
         """``event`` is what is logged, and ``waiting_for`` what is away, where one event is of several."""

@@ -60,10 +60,10 @@ class Wakeups:
                 async with self._database.apart() as connection:
                     connection.add_termination_listener(self._ended)
                     await connection.add_listener(self._database.schema, self._hear)
-                    outage.over()
                     self._react(self._reactions)
                     while not (stopping.is_set() or connection.is_closed()):
                         await self._pay(connection)
+                        outage.over()
                         await wait_any(self._news, stopping, on_beat(_LOOK_S))
             except TRANSIENT as error:
                 await outage.wait(error, stopping)

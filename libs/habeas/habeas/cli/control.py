@@ -26,7 +26,7 @@ _LANE: Final = click.option(
 @SUPERVISOR_DSN
 @AS_JSON
 def pause(service: str, lane: int | None, dsn: str, *, as_json: bool) -> None:
-    """Let a service, or one lane of it, stand still within two seconds: it stores and publishes on, but handles nothing.
+    """Let a service, or one lane of it, stand still at once, after the batch in progress: it stores and publishes on, but handles nothing.
 
     A service that is paused as a whole does not sweep either. It stays so over restarts, until it is resumed.
     """
@@ -50,7 +50,7 @@ def resume(service: str, lane: int | None, dsn: str, *, as_json: bool) -> None:
 @SUPERVISOR_DSN
 @AS_JSON
 def log_level(service: str, level: str | None, dsn: str, *, reset: bool, as_json: bool) -> None:
-    """Change, within two seconds and without a restart, which events a service logs: LEVEL and the more severe ones."""
+    """Change, at once and without a restart, which events a service logs: LEVEL and the more severe ones."""
     if reset is (level is not None):
         raise click.UsageError("give a level, or --reset")
     _check(service)
