@@ -64,7 +64,7 @@ need_venv() {
 why_anew() {
 	if ! test -e .venv; then
 		echo "there is none yet"
-	elif ! test -s .venv/.whole || ! test -x .venv/bin/habeas; then
+	elif ! test -s .venv/.whole; then
 		echo "what is there is not whole"
 	else
 		read -r version place <.venv/.whole || true
