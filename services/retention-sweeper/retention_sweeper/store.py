@@ -89,14 +89,8 @@ _LOCK_DUE_SWEEP: Final = (
 """
 )
 
-FIND_NEXT_SWEEP: Final = """
-    SELECT min(s.next_attempt_at)
-      FROM retention_sweeper.sweeps AS s
-     WHERE s.state <> 'completed'
-       AND NOT EXISTS (SELECT FROM retention_sweeper.sweeps AS b
-                        WHERE b.tick_id = s.tick_id AND b.store = s.store AND b.position < s.position
-                          AND b.state IN ('ready', 'sweeping'))
-"""
+# One that waits for a rule before it is given too: that rule is being swept meanwhile.
+FIND_NEXT_SWEEP: Final = "SELECT min(next_attempt_at) FROM retention_sweeper.sweeps WHERE state <> 'completed'"
 
 _LOCK_SWEEP: Final = (
     _SWEEP_COLUMNS
