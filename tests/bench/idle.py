@@ -50,6 +50,15 @@ _CLOCK: Final = SystemClock()
 _STATEMENTS: Final = re.compile(
     rb'^habeas_transaction_statements_total\{[^}]*transaction="([^"]*)"[^}]*\} (\S+)$', re.MULTILINE
 )
+_YARDSTICK: Final = """
+import asyncio, json
+data = {str(n): [n, str(n)] for n in range(100)}
+async def main():
+    while True:
+        await asyncio.sleep(0.02)
+        json.loads(json.dumps(data))
+asyncio.run(main())
+"""  # always the same work at the same pace: what it takes tells how quick the machine was in these minutes
 _ENDED: Final = "SELECT datname, xact_commit + xact_rollback AS ended FROM pg_stat_database WHERE datname IS NOT NULL"
 
 Addresses = Mapping[str, Any]
@@ -96,6 +105,7 @@ class Quiet:
     statements: Rates
     ended: Mapping[str, float]
     database: str
+    yardstick: Cost
     others: float
     disturbance: str
 
@@ -120,15 +130,18 @@ async def _quiet(console: Console, times: Times) -> Quiet:
         await asyncio.gather(
             prepare_database(addresses["postgres_admin_dsn"]), create_topics(addresses["kafka_bootstrap"])
         )
+        yardstick = Child("yardstick", (sys.executable, "-c", _YARDSTICK), logs / "yardstick.log")
+        yardstick.spawn()
+        stack.push_async_callback(yardstick.stop, _STOP_LIMIT_S)
         up = (str(Path(sys.executable).with_name("habeas")), "up", "--name", "bench-idle", "--json")
         fleet, addresses = await _started(stack, Child("up", up, logs / "up.log", env=_environment()))
         console.print(f"both run; {times.settle_s:.0f} s to settle, then {times.window_s:.0f} s are measured")
         await asyncio.sleep(times.settle_s)
         asked = await _ask(addresses)
         await asyncio.sleep(_PAUSE_S)
-        before, machine = _look(floor, fleet), Machine.look(_CLOCK.monotonic())
+        before, machine = _look(floor, fleet, yardstick), Machine.look(_CLOCK.monotonic())
         await asyncio.sleep(times.window_s)
-        after, machine_after = _look(floor, fleet), Machine.look(_CLOCK.monotonic())
+        after, machine_after = _look(floor, fleet, yardstick), Machine.look(_CLOCK.monotonic())
         await asyncio.sleep(_PAUSE_S)
         asked_after = await _ask(addresses)
     costs = [outside.costs(*each) for each in zip(before, after, strict=True)]
@@ -142,16 +155,14 @@ async def _quiet(console: Console, times: Times) -> Quiet:
         {cause: (n - asked.statements.get(cause, 0)) / length_s for cause, n in asked_after.statements.items()},
         {name: (n - asked.ended.get(name, 0)) / length_s for name, n in asked_after.ended.items()},
         urlsplit(addresses["database_owner_dsn"]).path.strip("/"),
+        costs[2]["yardstick"],
         others,
         disturbance,
     )
 
 
-def _look(floor: Child, fleet: Child) -> tuple[Look, Look]:
-    return (
-        outside.look(floor.pid, "starter", _CLOCK.monotonic()),
-        outside.look(fleet.pid, "up", _CLOCK.monotonic()),
-    )
+def _look(*children: Child) -> list[Look]:
+    return [outside.look(child.pid, child.name, _CLOCK.monotonic()) for child in children]
 
 
 async def _started(stack: AsyncExitStack, child: Child) -> tuple[Child, Addresses]:
@@ -274,6 +285,12 @@ def _cores(quiet: Quiet) -> list[Figure]:
             sum(everything.values()),
             "cores",
             note=_noted(everything, 4),
+        ),
+        _figure(
+            "a yardstick: 50 wake-ups a second of Python, JSON of 1.8 kB each",
+            quiet.yardstick.cores,
+            "cores",
+            note=f"services together: {sum(services.values()) / quiet.yardstick.cores:.2f} times as much",
         ),
         _figure("all else on the machine, which disturbs", quiet.others, "cores", note=quiet.disturbance),
     ]
