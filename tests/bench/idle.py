@@ -43,6 +43,7 @@ _START_LIMIT_S: Final = 600.0
 _STOP_LIMIT_S: Final = 120.0
 _PAUSE_S: Final = 5.0  # from a question to the window
 _NOTED: Final = 12
+_LEAST_CORES: Final = 1e-5  # less is less than the kernel counts: one tick in a thousand seconds
 _SHOWN_PER_S: Final = 0.01
 _OURS: Final = ("HABEAS_HOME", "HABEAS_CACHE")
 _EMBEDDED: Final = {"HABEAS_SERVERS": "embedded"}
@@ -268,7 +269,7 @@ def _cores(quiet: Quiet) -> list[Figure]:
         *(
             _figure(
                 f"{name}, to the same with nobody connected",
-                quiet.fleet[part].cores / quiet.floor[part].cores,
+                quiet.fleet[part].cores / max(quiet.floor[part].cores, _LEAST_CORES),
                 "×",
                 1.3,
                 f"{quiet.fleet[part].cores:.4f} against {quiet.floor[part].cores:.4f} cores",
