@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import click
@@ -273,12 +274,17 @@ async def test_parked_of_nothing(run: Run) -> None:
     assert (await run("parked", "list", "--service", "nobody")).exit_code == 2
 
 
-async def test_database_that_does_not_answer(run: Run) -> None:
-    """A wrong address or password is exit code 1 with a sentence, and the password is not in it."""
-    result = await run("status", "--dsn", "postgresql://habeas_operator:hunter2@127.0.0.1:9/habeas")
-    assert result.exit_code == 1
-    assert "PostgreSQL at 127.0.0.1:9 does not answer" in result.output
-    assert "hunter2" not in result.output
+async def test_database_that_does_not_answer(run: Run, database: Access) -> None:
+    """A wrong address or password is exit code 1 with a sentence that tells which, and the password is not in it."""
+    server = urlsplit(database.operator_dsn)
+    for place, told in (
+        ("127.0.0.1:9", "127.0.0.1:9 does not answer"),
+        (f"{server.hostname}:{server.port}", "does not let us in"),
+    ):
+        result = await run("status", "--dsn", f"postgresql://habeas_operator:hunter2@{place}{server.path}")
+        assert result.exit_code == 1
+        assert told in result.output
+        assert "hunter2" not in result.output
 
 
 async def test_database_without_tables(run: Run, empty_database: str) -> None:
