@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -5,8 +6,12 @@ from typing import Any, cast
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
+from habeas.chassis import kafka, waiting
+from habeas.chassis.clock import SystemClock
 from habeas.chassis.follow import Follower
 from habeas.contracts.topics import AUDIT_ENTRIES
+from tests.support.delivery import settings
+from tests.support.waiting import HANGS_S
 
 PARTITION = TopicPartition(AUDIT_ENTRIES.name, 0)
 
@@ -81,3 +86,60 @@ async def test_a_topic_is_known_again_by_the_record_before_the_position(
     kept = Kept(position, mark_ms)
     assert await kept.follower()._begin(cast("Any", Topic(times_ms)), PARTITION) == begins
     assert kept.anew == ([] if begins == position else [0])
+
+
+async def test_a_topic_that_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Kafka that came back empty: nothing is assigned before the topic is there, since the client would look for it without a pause."""
+    monkeypatch.setattr(waiting, "_TROUBLE_FIRST_S", 0.0)
+    stopping, asked = asyncio.Event(), []
+
+    async def missing(_: object, topics: Sequence[str]) -> set[str]:
+        asked.append(topics)
+        if len(asked) == 20:
+            stopping.set()
+        return set(topics)
+
+    monkeypatch.setattr(kafka, "missing_topics", missing)
+    monkeypatch.setattr(kafka, "stop_consumer", _nothing)
+    monkeypatch.setattr(kafka, "assigned_consumer", lambda *_: Connected())
+    follower = Kept(0, None).follower()
+    async with asyncio.timeout(HANGS_S):
+        await follower.run(settings(), "a-test", SystemClock(), stopping)
+    assert asked == [(AUDIT_ENTRIES.name,)] * 20
+    assert not follower.is_reading
+
+
+async def _nothing(_: object) -> None:
+    """Stop what never began."""
+
+
+class Connected:
+    """A client's consumer with a connection, that knows some topics."""
+
+    def __init__(self, *topics: str, connected: bool = True) -> None:
+        self._client = self
+        self._conns = {0: self}
+        self._topics = topics
+        self._connected = connected
+
+    def connected(self) -> bool:
+        """Whether the connection is open."""
+        return self._connected
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        """The partitions of a topic that is there."""
+        return {0} if topic in self._topics else None
+
+
+@pytest.mark.parametrize(
+    ("consumer", "reads"),
+    [
+        (Connected("one", "other"), True),
+        (Connected("one"), False),
+        (Connected("one", "other", connected=False), False),
+        (None, False),
+    ],
+)
+def test_whoever_reads_has_a_connection_and_the_topics(consumer: Connected | None, reads: bool) -> None:  # noqa: FBT001 -- pytest gives it by name
+    """A Kafka without the topics is as good as none, however well it answers."""
+    assert kafka.is_reading(cast("Any", consumer), ("one", "other")) is reads

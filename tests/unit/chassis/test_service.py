@@ -11,6 +11,7 @@ from asyncpg import CannotConnectNowError
 from habeas.chassis import history, kafka, waiting
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.database import ServerChanged
+from habeas.chassis.health import Health
 from habeas.chassis.producer import Producer
 from habeas.chassis.service import Service
 from habeas.contracts.platform import RetentionTicked
@@ -30,6 +31,10 @@ class NoDatabase:
 
     def on_commit(self, callback: object) -> None:
         """Take the relay's wish to be told."""
+
+    async def ping(self) -> bool:
+        """Answer that nobody is there."""
+        return False
 
 
 async def ignore(batch: object, tx: object) -> None:
@@ -134,6 +139,19 @@ async def test_another_server_during_the_start_is_looked_at(monkeypatch: pytest.
     made.prepare(refused)
     assert await made._prepared(cast("Any", database))
     assert verified == ["retention-sweeper"]
+
+
+async def test_a_start_that_waits_for_long_is_alive() -> None:
+    """Until its loop has begun a consumer is not late: whoever restarts what does not live must not restart what waits for Kafka."""
+    running = service()._assemble(cast("Any", NoDatabase()))
+    health = Health()
+    running.register(health)
+    assert running.consumer is not None
+    status, _, _ = await health._report(health._live, {})
+    assert status == 200
+    running.consumer.polled_at = SystemClock().monotonic() - 1_000
+    status, _, _ = await health._report(health._live, {})
+    assert status == 503
 
 
 async def never() -> None:

@@ -75,6 +75,7 @@ class Service:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._failure: BaseException | None = None
         self._waits_for: str | None = None
+        self._told_unknown = 0
         self._running: Running | None = None
         self._is_started = False
 
@@ -243,7 +244,9 @@ class Service:
         try:
             await history.verify(self.settings, self.name, database)
         except DatabaseRestored as error:
-            log.event("service.database_restored", severity=LogLevel.ERROR, entries=error.unknown, error=error)
+            if error.unknown != self._told_unknown:
+                self._told_unknown = error.unknown
+                log.event("service.database_restored", severity=LogLevel.ERROR, entries=error.unknown, error=error)
             raise
 
     async def _known_server(self, database: Database) -> None:
