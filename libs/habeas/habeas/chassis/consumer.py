@@ -163,13 +163,20 @@ class Consumer:
                 return
             if not records or self.polled_at - self._committed_at > _COMMIT_EVERY_S:
                 await self._commit(consumer)
-            await pace.rest(len(records), self._settings.inbox_batch_rows_max, stopping)
+            if not self._has_many_left(consumer):
+                await pace.rest(len(records), self._settings.inbox_batch_rows_max, stopping)
         await self._commit(consumer)
 
     async def _fetch(self, consumer: "AIOKafkaConsumer", stopping: asyncio.Event) -> Mapping[TopicPartition, Records]:
         """Wait for records; for as long as there are none, unless offsets are to be committed or the service stops."""
         longest_s = _COMMIT_EVERY_S if self._offsets else _LOOK_S
         return await kafka.getmany(consumer, stopping, longest_s, self._settings.inbox_batch_rows_max)
+
+    def _has_many_left(self, consumer: "AIOKafkaConsumer") -> bool:
+        """Answer whether Kafka, as the last fetches told, holds enough for a full batch: a rest would not make the next one larger."""
+        held = self._reached.keys() & consumer.assignment()
+        left = sum(max(0, (consumer.highwater(each) or 0) - self._reached[each]) for each in held)
+        return left >= self._settings.inbox_batch_rows_max
 
     def unsettle(self) -> None:
         """Look anew from where partitions are to be read: they were given out again, or the database is another one."""
