@@ -9,7 +9,7 @@ from unittest.mock import AsyncMock
 import pytest
 import pytest_asyncio
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from typing_extensions import override
 
 from habeas.chassis import metrics, positions
@@ -229,6 +229,45 @@ async def test_the_age_of_what_is_taken_is_shown_while_something_is_left(deliver
     kafka.end = record.offset + 1
     await consumer._commit(cast("Any", kafka))
     assert shown() == 0
+
+
+class Fetched:
+    """A consumer that gives what it is told to, one fetch after the other."""
+
+    def __init__(self, *fetches: Mapping[TopicPartition, Sequence[Any]] | KafkaError) -> None:
+        self._fetches = list(fetches)
+
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> Mapping[TopicPartition, Sequence[Any]]:
+        """Give the next one."""
+        del timeout_ms, max_records
+        fetch = self._fetches.pop(0)
+        if isinstance(fetch, KafkaError):
+            raise fetch
+        return fetch
+
+
+A, B = TopicPartition(topics.REQUESTS.name, 0), TopicPartition(topics.REQUESTS.name, 1)
+
+
+@pytest.mark.parametrize(
+    ("rested", "fetches", "found"),
+    [
+        pytest.param(False, [{A: [1]}], {A: [1]}, id="at once"),
+        pytest.param(True, [{A: [1]}, {A: [2, 3], B: [7]}], {A: [1, 2, 3], B: [7]}, id="what came since"),
+        pytest.param(True, [{A: [1]}, {}], {A: [1]}, id="nothing since"),
+        pytest.param(True, [{A: [1]}, KafkaTimeoutError()], {A: [1]}, id="trouble since"),
+        pytest.param(True, [{}], {}, id="nothing at all"),
+    ],
+)
+async def test_after_a_rest_a_round_takes_what_came_meanwhile_too(
+    delivery: Delivery,
+    rested: bool,  # noqa: FBT001 -- one of the table
+    fetches: Sequence[Mapping[TopicPartition, Sequence[int]] | KafkaError],
+    found: Mapping[TopicPartition, Sequence[int]],
+) -> None:
+    """In order per partition; what was found first is not lost when the second fetch fails, as the client goes on behind it."""
+    kafka = cast("Any", Fetched(*fetches))
+    assert await delivery.consumer()._fetch(kafka, asyncio.Event(), rested=rested) == found
 
 
 class GrowingMeanwhile:

@@ -38,6 +38,7 @@ Taken = Sequence[tuple[Stored, "ConsumerRecord[bytes, bytes]"]]
 _COMMIT_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 5.0
 _COMMIT_EVERY_S: Final = 0.25
+_SINCE_S: Final = 0.02
 _LOOK_S: Final = 30.0  # without records: how often the loop shows that it lives
 _PATIENCE_S: Final = 0.25
 _DOUBT_S: Final = 15.0
@@ -143,13 +144,14 @@ class Consumer:
             message = "the broker is started before its consumer is run"
             raise Invariant(message)
         pace = Pace(self._database.clock)
+        rested = False
         outage = Outage("consumer.trouble")
         while not stopping.is_set():
             pace.begin()
             try:
                 await self._settle(consumer)
                 await self._worker_is_through(stopping)
-                found = await self._fetch(consumer, stopping)
+                found = await self._fetch(consumer, stopping, rested=rested)
                 await self._look_for_gaps(found)
             except (KafkaError, *TRANSIENT) as error:
                 self.polled_at = self._database.clock.monotonic()
@@ -163,14 +165,29 @@ class Consumer:
                 return
             if not records or self.polled_at - self._committed_at > _COMMIT_EVERY_S:
                 await self._commit(consumer)
+            rested = False
             if not self._has_many_left(consumer):
-                await pace.rest(len(records), self._settings.inbox_batch_rows_max, stopping)
+                rested = await pace.rest(len(records), self._settings.inbox_batch_rows_max, stopping)
         await self._commit(consumer)
 
-    async def _fetch(self, consumer: "AIOKafkaConsumer", stopping: asyncio.Event) -> Mapping[TopicPartition, Records]:
-        """Wait for records; for as long as there are none, unless offsets are to be committed or the service stops."""
-        longest_s = _COMMIT_EVERY_S if self._offsets else _LOOK_S
-        return await kafka.getmany(consumer, stopping, longest_s, self._settings.inbox_batch_rows_max)
+    async def _fetch(
+        self, consumer: "AIOKafkaConsumer", stopping: asyncio.Event, *, rested: bool
+    ) -> Mapping[TopicPartition, Records]:
+        """Wait for records; for as long as there are none, unless offsets are to be committed or the service stops.
+
+        After a rest the client has what came when the rest began, and asks for what came since once that is taken.
+        """
+        most = self._settings.inbox_batch_rows_max
+        found = await kafka.getmany(consumer, stopping, _COMMIT_EVERY_S if self._offsets else _LOOK_S, most)
+        left = most - sum(map(len, found.values()))
+        if not (rested and found and left > 0):
+            return found
+        since: Mapping[TopicPartition, Records] = {}
+        with suppress(
+            KafkaError
+        ):  # what was found counts as read: it must not be lost for trouble that the next fetch meets too
+            since = await kafka.getmany(consumer, stopping, _SINCE_S, left)
+        return {place: [*found.get(place, ()), *since.get(place, ())] for place in found.keys() | since.keys()}
 
     def _has_many_left(self, consumer: "AIOKafkaConsumer") -> bool:
         """Answer whether Kafka, as the last fetches told, holds enough for a full batch: a rest would not make the next one larger."""

@@ -36,17 +36,21 @@ class Pace:
         """Note that a round begins."""
         self._began = self._clock.monotonic()
 
-    async def rest(self, found: int, most: int, stopping: asyncio.Event) -> None:
-        """Wait until the round has lasted its time, if it found several and could have taken more; ends early for a stop."""
+    async def rest(self, found: int, most: int, stopping: asyncio.Event) -> bool:
+        """Wait until the round has lasted its time, if it found several and could have taken more; ends early for a stop.
+
+        Answers whether it waited at all.
+        """
         if not found:
-            return
+            return False
         self._recent = self._recent * math.exp((self._counted_at - self._began) / _MEMORY_S) + found
         self._counted_at = self._began
         if found == most:
-            return
+            return False
         round_s = (
             _BUSY_ROUND_S if self._recent > _BUSY_PER_S * _MEMORY_S else _ROUND_S if found >= self._several else 0.0
         )
         left_s = self._began + round_s - self._clock.monotonic()
         if left_s > 0:
             await wait_any(stopping, stopping, left_s)
+        return left_s > 0
