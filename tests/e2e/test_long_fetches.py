@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import pytest
 from aiokafka import AIOKafkaConsumer
 
 from habeas.chassis import kafka
+from habeas.chassis.consumer import Membership
 from habeas.chassis.producer import Producer, Record
 from habeas.contracts.topics import REQUESTS
 from habeas_embedded.servers import Servers
@@ -107,6 +109,59 @@ async def test_the_client_by_itself_would_hold_it_up(servers: Servers) -> None:
     async with asyncio.timeout(3 * LIMIT_S), reading(servers, whole=False) as (consumer, publish):
         await left_lying(consumer, publish)
         assert await take(consumer, SHORT_S) == []
+
+
+@asynccontextmanager
+async def member(servers: Servers, number: int, *, drops: bool) -> AsyncIterator[AIOKafkaConsumer]:
+    """One of a group that reads both partitions, or its share of them; what is held ends with a rebalance, or not."""
+    chosen = settings(kafka_bootstrap=servers.kafka_bootstrap)
+    consumer = AIOKafkaConsumer(
+        group_id=f"long-fetches-{drops}",
+        group_instance_id=f"member-{number}",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=HELD_MS,
+        consumer_timeout_ms=kafka.FETCHER_LOOKS_MS,
+        request_timeout_ms=2 * HELD_MS,
+        heartbeat_interval_ms=300,
+        session_timeout_ms=6_000,
+        **kafka.client_options(chosen),
+    )
+    given = partial(kafka.drop_held_fetches, consumer) if drops else lambda: None
+    consumer.subscribe([REQUESTS.name], listener=Membership(lambda: None, given))
+    await consumer.start()
+    try:
+        kafka.fetch_whole(consumer)
+        yield consumer
+    finally:
+        await kafka.stop_consumer(consumer)
+
+
+async def given_out_anew(servers: Servers, publish: Publish, *, drops: bool) -> list[int]:
+    """Let one of two members end while the other waits for records; give what that one gets of a record in what it was given then."""
+    async with member(servers, 1, drops=drops) as first:
+        async with member(servers, 2, drops=drops):
+            assert await until(lambda: 0 < len(first.assignment()) < REQUESTS.partitions, LIMIT_S)
+            own = set(first.assignment())
+            while await take(first, 1.0):
+                pass
+        assert await until(lambda: len(first.assignment()) == REQUESTS.partitions, LIMIT_S)
+        (new, *_) = sorted(first.assignment() - own)
+        if drops:
+            await first.position(new)
+        await publish(new)
+        return await take(first, LIMIT_S if drops else SHORT_S)
+
+
+async def test_a_rebalance_waits_for_no_held_fetch(servers: Servers) -> None:
+    """The first fetch of what a member was given is not behind the last one of what it had."""
+    async with asyncio.timeout(3 * LIMIT_S), reading(servers, whole=True) as (_, publish):
+        assert await given_out_anew(servers, publish, drops=True) != []
+
+
+async def test_the_client_by_itself_would_wait_for_it(servers: Servers) -> None:
+    """When this fails, ``drop_held_fetches`` can go."""
+    async with asyncio.timeout(3 * LIMIT_S), reading(servers, whole=True) as (_, publish):
+        assert await given_out_anew(servers, publish, drops=False) == []
 
 
 async def test_ends_are_told_while_a_fetch_is_held(servers: Servers) -> None:

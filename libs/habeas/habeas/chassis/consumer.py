@@ -100,7 +100,7 @@ class Consumer:
         )
         # What a dead replica consumed stands still for as long as its lanes do.
         session_ms = int(max(settings.lease_s, _SESSION_MIN_S) * 1000)
-        self.membership = Membership(self.unsettle)
+        self.membership = Membership(self.unsettle, self._given_out)
         self.subscriber = self.broker.subscriber(
             *topics,
             batch=True,
@@ -194,6 +194,10 @@ class Consumer:
         held = self._reached.keys() & consumer.assignment()
         left = sum(max(0, (consumer.highwater(each) or 0) - self._reached[each]) for each in held)
         return left >= self._settings.inbox_batch_rows_max
+
+    def _given_out(self) -> None:
+        if self.subscriber.consumer is not None:
+            kafka.drop_held_fetches(self.subscriber.consumer)
 
     def unsettle(self) -> None:
         """Look anew from where partitions are to be read: they were given out again, or the database is another one."""
@@ -384,9 +388,10 @@ class Membership(ConsumerRebalanceListener):
     With more replicas than partitions a replica may be given none: it is ready all the same, for when another one ends.
     """
 
-    def __init__(self, unsettle: Callable[[], None]) -> None:
+    def __init__(self, unsettle: Callable[[], None], given: Callable[[], None] = lambda: None) -> None:
         self.is_given = False
         self._unsettle = unsettle
+        self._given = given
 
     @override
     def on_partitions_revoked(self, revoked: Any) -> None:
@@ -397,3 +402,4 @@ class Membership(ConsumerRebalanceListener):
     def on_partitions_assigned(self, assigned: Any) -> None:
         self.is_given = True
         self._unsettle()
+        self._given()

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.structs import TopicPartition
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
@@ -16,10 +17,7 @@ from habeas.chassis.waiting import is_cancelled
 from habeas.contracts.topics import Topic
 
 FETCH_WAIT_MS: Final = 5_000
-"""How long a broker holds a fetch that finds nothing; the next record answers it at once.
-
-The client cannot take a fetch back: after partitions were given out anew, the first fetch waits for so long behind the last one.
-"""
+"""How long a broker holds a fetch that finds nothing; the next record answers it at once."""
 
 FETCHER_LOOKS_MS: Final = 600_000
 """The client's own look for something to do, which everything that there is to do wakes as well."""
@@ -112,6 +110,17 @@ def fetch_whole(consumer: AIOKafkaConsumer) -> None:
     there, and until it ends the partitions whose records are taken meanwhile are not asked for again.
     """
     consumer._fetcher._prefetch_backoff = _UNCONSUMED_S  # noqa: SLF001 -- the client has the parameter and passes it on from nowhere
+
+
+def drop_held_fetches(consumer: AIOKafkaConsumer) -> None:
+    """End what brokers hold for partitions that were given out anew; for the listener of a rebalance.
+
+    The client cannot take a fetch back, and a broker answers the requests of a connection one after the other: the first fetch of the new
+    partitions would wait behind the last one of the old.
+    """
+    for (_, group), connection in list(consumer._client._conns.items()):  # noqa: SLF001 -- there is no other way to them
+        if group == ConnectionGroup.DEFAULT:
+            connection.close()
 
 
 async def getmany(
@@ -214,6 +223,7 @@ __all__ = [
     "assigned_consumer",
     "broker_options",
     "client_options",
+    "drop_held_fetches",
     "fetch_whole",
     "getmany",
     "is_reading",
