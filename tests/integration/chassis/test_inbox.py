@@ -28,6 +28,7 @@ from tests.support.delivery import (
     submitted,
     ticked,
 )
+from tests.support.waiting import HANGS_S
 
 
 @pytest_asyncio.fixture
@@ -308,6 +309,45 @@ async def test_what_another_replica_stores_meanwhile_makes_no_partition_new(deli
     rows = await delivery.look("SELECT topic, partition FROM erasure_executor.positions")
     assert [(row["topic"], row["partition"]) for row in rows] == [tuple(place)]
     assert kafka.sought == {place: 0}
+
+
+class Regiven(GrowingMeanwhile):
+    """A client that never answers for partitions that were given out anew since it was asked, as aiokafka does not."""
+
+    def __init__(self, place: TopicPartition) -> None:
+        super().__init__(_nothing)
+        self.asked = asyncio.Event()
+        self.answers = False
+        self._place = place
+
+    def assignment(self) -> set[TopicPartition]:
+        """The one partition."""
+        return {self._place}
+
+    @override
+    async def committed(self, _: TopicPartition) -> int | None:
+        self.asked.set()
+        if not self.answers:
+            await asyncio.Event().wait()
+        return 0
+
+
+async def _nothing() -> None:
+    """Nothing happens meanwhile."""
+
+
+async def test_what_is_given_out_anew_is_looked_at_anew_at_once(delivery: Delivery) -> None:
+    """The client is not waited for when it is asked about an assignment that is no more."""
+    place = TopicPartition(topics.REQUESTS.name, 0)
+    consumer, client = delivery.consumer(), Regiven(place)
+    consumer.doubt_s, consumer.reach = 0, client.reach
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as group:
+        group.create_task(consumer._settle(cast("Any", client)))
+        await client.asked.wait()
+        client.answers = True
+        consumer.membership.on_partitions_assigned({place})
+    assert client.sought == {place: 0}
+    assert consumer._settled == {place}
 
 
 class TrimmedMeanwhile(GrowingMeanwhile):

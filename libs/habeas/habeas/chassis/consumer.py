@@ -27,7 +27,7 @@ from habeas.chassis.message import Protection, Stored, relabel, take
 from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import named
 from habeas.chassis.settings import ChassisSettings, LogLevel
-from habeas.chassis.waiting import Outage, wait_any
+from habeas.chassis.waiting import Outage, unless, wait_any
 from habeas.chassis.worker import Worker
 from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.topics import Topic
@@ -70,6 +70,7 @@ class Consumer:
         self._told_at_ms = 0  # when what was taken last was published
         self.doubt_s = _DOUBT_S  # for so long Kafka is not believed that it knows of no offsets
         self._doubts_since: float | None = None
+        self._is_anew = asyncio.Event()  # they were unsettled since it was last looked
         self._settled: set[TopicPartition] = set()  # partitions that are read from where the database says
         self.seen: Callable[[Records], None] = lambda _: None
         self.stored: Callable[[Collection[int]], None] = lambda _: (
@@ -201,26 +202,33 @@ class Consumer:
 
     def unsettle(self) -> None:
         """Look anew from where partitions are to be read: they were given out again, or the database is another one."""
+        self._is_anew.set()
         self._settled = set()
         self._offsets = {}
         self._expected = {}
         self.given()
 
     async def _settle(self, consumer: "AIOKafkaConsumer") -> None:
-        new = sorted(consumer.assignment() - self._settled)
-        if new:
+        """Put the client where partitions are to be read on.
+
+        When they are given out anew meanwhile it begins again: the client never answers what it was asked before.
+        """
+        while new := sorted(consumer.assignment() - self._settled):
+            self._is_anew.clear()
             settled = self._settled
             now = self._database.clock.monotonic()
             believing = self._doubts_since is not None and now - self._doubts_since >= self.doubt_s
             try:
-                await positions.settle(
+                step = positions.settle(
                     consumer, self._database, new, self.reach, believing=believing or not self.doubt_s
                 )
+                if not await unless(self._is_anew, step):
+                    continue
             except positions.OffsetsUnknown:
                 self._doubts_since = now if self._doubts_since is None else self._doubts_since
                 raise
             self._doubts_since = None
-            settled.update(new)  # in vain when everything was unsettled meanwhile
+            settled.update(new)
 
     async def _look_for_gaps(self, found: Mapping[TopicPartition, Records]) -> None:
         """Look anew where a partition is to be read from when Kafka passed over records that it no longer has.

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Final
 
 from habeas.chassis import log
@@ -51,6 +51,22 @@ async def wait_any(first: asyncio.Event, second: asyncio.Event, limit_s: float) 
     finally:
         for waiter in waiters:
             waiter.cancel()
+
+
+async def unless(given_up: asyncio.Event, step: Coroutine[object, object, object]) -> bool:
+    """Wait for a step, which is cancelled once the event is set; answers whether it was done. Raises what the step raises."""
+    loop = asyncio.get_running_loop()
+    stepping, waiting = loop.create_task(step), loop.create_task(given_up.wait())
+    try:
+        await asyncio.wait({stepping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        is_done = stepping.done()
+        if is_done:
+            stepping.result()
+        return is_done
+    finally:
+        waiting.cancel()
+        stepping.cancel()
+        await asyncio.wait({stepping})
 
 
 def on_beat(limit_s: float) -> float:
