@@ -88,6 +88,7 @@ def simulated() -> Iterator[None]:
             patch.object(consumer, "KafkaBroker", broker.FastStreamBroker),
             patch.object(consumer, "wait_any", _no_wait),
             patch.object(kafka, "fetch_whole", lambda _: None),
+            patch.object(kafka, "drop_held_fetches", lambda _: None),
             patch.object(database, "_BACKOFF_FIRST_S", 0.0),
             patch.object(waiting, "_TROUBLE_FIRST_S", 0.0),
             patch.object(lease, "wait_any", _until_done),

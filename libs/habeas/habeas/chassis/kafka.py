@@ -153,6 +153,8 @@ async def reach(
     consumer = assigned_consumer(settings, f"reach-{settings.instance}")
     try:
         await consumer.start()
+        # All topics at once: the client makes a pause before it asks for each that it comes upon.
+        await consumer._client.set_topics({each.topic for each in partitions})  # noqa: SLF001 -- nothing is subscribed to
         return await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     finally:
         with suppress(KafkaError, OSError, TimeoutError):
