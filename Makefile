@@ -104,6 +104,10 @@ test-crash: servers ## every service dies at every crash point, over real server
 test-loss: servers ## Kafka's data deleted, PostgreSQL restarted and failed over to a replica, under load (about five minutes)
 	$(BIN)/python -m pytest tests/loss -o faulthandler_timeout=0 --show-capture=no $(ARGS)
 
+.PHONY: test-fuzz
+test-fuzz: servers ## records altered at random, for the reader and through a running fleet (ARGS="--records=1000000 --sent=50000 --seed=…")
+	$(BIN)/python -m pytest tests/fuzz -s -o faulthandler_timeout=0 $(ARGS)
+
 .PHONY: bench
 bench: servers ## every benchmark: tables, JSON and charts
 	$(BIN)/python -m tests.bench $(ARGS)

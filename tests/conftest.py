@@ -32,7 +32,9 @@ __all__ = [
 pytest_plugins = ["tests.support.outliving"]
 
 TESTS = Path(__file__).parent
-TIERS = frozenset({"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss", "crash"})
+TIERS = frozenset(
+    {"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss", "crash", "fuzz"}
+)
 
 # No deadline per example: two shared cores make times meaningless. A failure prints the blob that repeats it.
 settings.register_profile("habeas", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -48,6 +50,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     loss.addoption(
         "--away-s", type=float, default=10.0, help="for how many seconds a server is away in the tests of loss"
     )
+    fuzz = parser.getgroup("fuzz")
+    fuzz.addoption("--records", type=int, default=100_000, help="how many records the reader gets")
+    fuzz.addoption("--sent", type=int, default=5_000, help="how many records a running fleet gets")
     simulation.addoption("--seed", type=int, default=1, help="the seed of the first one; the others follow by one")
 
 

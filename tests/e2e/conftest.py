@@ -8,7 +8,7 @@ import pytest_asyncio
 from habeas_demo.histories import Size
 from tests.support.stage import Stage, raised
 
-_MANY = Size(accounts=1_250, logs_each=3, tasks_each=2)
+_MANY = Size(accounts=1_350, logs_each=3, tasks_each=2)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -206,6 +206,46 @@ def _on_the_wrong_topic(forge: Forge, account_id: str, number: int) -> Raw:
     return _bad("unknown_type", "ce_type", raw)
 
 
+def _time_beyond_the_calendar(forge: Forge, account_id: str, number: int) -> Raw:
+    time = ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1969-12-31T23:59:59Z")[number % 3]
+    if number % 2:
+        return _bad(
+            "wrong_header", "ce_time", forge.record(forge.submission(account_id)).header("ce_time", time.encode())
+        )
+    return _bad("wrong_value", "received_at", forge.record(forge.submission(account_id, received_at=time)))
+
+
+def _wrong_type(forge: Forge, account_id: str, number: int) -> Raw:
+    name, value = (("received_at", 1_764_500_000), ("received_at", "1764500000"), ("channel", 7), ("country", True))[
+        number % 4
+    ]
+    changed: dict[str, Any] = {name: value}
+    return _bad("wrong_value", name, forge.record(forge.submission(account_id, **changed)))
+
+
+def _member_twice(forge: Forge, account_id: str, _: int) -> Raw:
+    raw = forge.record(forge.submission(account_id))
+    twice = (raw.value or b"").replace(b'"country":', b'"country":"AT","country":', 1)
+    return _bad("wrong_value", "country", replace(raw, value=twice))
+
+
+def _attribute_twice(forge: Forge, account_id: str, number: int) -> Raw:
+    raw = forge.record(forge.submission(account_id))
+    name, value = raw.headers[number % 6]
+    return _bad("wrong_header", name, replace(raw, headers=[*raw.headers, (name, value)]))
+
+
+def _other_spelling_of_a_signature(forge: Forge, account_id: str, _: int) -> Raw:
+    body = forge.submission(account_id)
+    signature = body["attestation"]["signature"]
+    other = signature[:-1] + chr(ord(signature[-1]) + 1)  # decodes to the same bytes
+    return _bad(
+        "wrong_value",
+        "attestation.signature",
+        forge.record({**body, "attestation": {**body["attestation"], "signature": other}}),
+    )
+
+
 KINDS: Final[Mapping[str, Maker]] = {
     "value is not UTF-8": lambda forge, account_id, _: _bad(
         "not_utf8", "value", replace(forge.record(forge.submission(account_id)), value=_UNREADABLE)
@@ -236,6 +276,11 @@ KINDS: Final[Mapping[str, Maker]] = {
         "not_json", "value", replace(forge.record(forge.submission(account_id)), value=b"")
     ),
     "known type on the wrong topic": _on_the_wrong_topic,
+    "time beyond the calendar": _time_beyond_the_calendar,
+    "type that the schema does not have": _wrong_type,
+    "member that is there twice": _member_twice,
+    "attribute that is there twice": _attribute_twice,
+    "signature in another spelling": _other_spelling_of_a_signature,
     "tick from the future": lambda forge, _, __: _bad(
         "from_the_future", "as_of", forge.tick(forge.clock.now() + _A_DAY)
     ),

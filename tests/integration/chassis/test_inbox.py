@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import AsyncMock
 
@@ -269,6 +270,53 @@ async def test_after_a_rest_a_round_takes_what_came_meanwhile_too(
     """In order per partition; what was found first is not lost when the second fetch fails, as the client goes on behind it."""
     kafka = cast("Any", Fetched(*fetches))
     assert await delivery.consumer()._fetch(kafka, asyncio.Event(), rested=rested) == found
+
+
+class Faulty:
+    """A client that has lost its way: it raises what it should not, at every fetch."""
+
+    def __init__(self) -> None:
+        self.fetches = 0
+
+    def assignment(self) -> set[TopicPartition]:
+        """Nothing."""
+        return set()
+
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> Mapping[TopicPartition, Sequence[Any]]:
+        """Fail by a fault of its own."""
+        del timeout_ms, max_records
+        self.fetches += 1
+        raise AssertionError
+
+
+async def test_a_client_that_fails_by_its_own_fault_is_replaced(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one takes its place, and it is looked for anew where it reads on."""
+    consumer, stopping = delivery.consumer(), asyncio.Event()
+    clients: list[Faulty] = []
+
+    def connect() -> None:
+        clients.append(Faulty())
+        consumer.subscriber = cast("Any", SimpleNamespace(consumer=clients[-1]))
+        if len(clients) == THIRD:
+            stopping.set()
+
+    async def nothing() -> bool:
+        return True
+
+    monkeypatch.setattr(consumer, "_connect", connect)
+    monkeypatch.setattr(consumer, "start", nothing)
+    monkeypatch.setattr(consumer, "stop", nothing)
+    given: list[None] = []
+    consumer.given = lambda: given.append(None)
+    connect()
+    await consumer.run(stopping)
+    assert [client.fetches for client in clients] == [1, 1, 0]
+    assert len(given) == THIRD - 1
+
+
+THIRD = 3
 
 
 class GrowingMeanwhile:

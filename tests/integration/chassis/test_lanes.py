@@ -308,7 +308,8 @@ async def test_a_stolen_lane_gives_its_old_holder_nothing(delivery: Delivery) ->
     await expire(delivery, paused.lanes)
     await thief.lanes.balance()
     assert await paused.worker.step() == 0
-    await paused.worker._set_aside([row["inbox_id"] for row in await delivery.look("TABLE erasure_executor.inbox")])
+    stored = [row["inbox_id"] for row in await delivery.look("TABLE erasure_executor.inbox")]
+    await paused.worker._set_aside(stored, RuntimeError())
     assert {state for state, *_ in await delivery.states()} == {"pending"}
     assert await delivery.effects() == []
     assert await drain(thief.worker) == 10

@@ -38,6 +38,7 @@ from tests.support.delivery import (
 ADD_EFFECTS = "INSERT INTO effects (request_id, number) SELECT * FROM unnest($1::uuid[], $2::integer[])"
 TOO_MUCH = 1_000_000  # the table of effects refuses it
 HANDLED, PENDING = ("handled", None, None), ("pending", None, None)
+UNSTORABLE = ("parked", "wrong_value", "value")
 UNKNOWN = ("parked", "unknown_reference", "request_id")
 
 Extended = Batch[RequestExtended]
@@ -191,7 +192,21 @@ async def test_a_value_that_the_driver_refuses_is_its_messages_fault(delivery: D
     await delivery.receive(*[record_of(extended(new_id(), number)) for number in (1, TOO_MUCH, 2)])
     await drain(delivery.worker(await delivery.lanes(), {RequestExtended: handle}))
     assert [number for _, number in await delivery.effects()] == [10_000, 20_000]
-    assert [(attempts, reason) for attempts, reason, _ in await waiting(delivery)] == [(1, "unexpected")]
+    assert sorted(await delivery.states()) == [HANDLED, HANDLED, UNSTORABLE]
+
+
+async def test_a_value_that_the_server_refuses_is_parked_at_once(delivery: Delivery) -> None:
+    """Text that it cannot hold: no other attempt would end otherwise, and nobody else waits for it."""
+
+    async def handle(batch: Extended, tx: Transaction) -> None:
+        for event in batch:
+            await tx.fetchval("SELECT $1::text", "\0" if number_of(event) == TOO_MUCH else "a")
+        await add_effects(batch, tx)
+
+    await delivery.receive(*[record_of(extended(new_id(), number)) for number in (1, TOO_MUCH, 2)])
+    await drain(delivery.worker(await delivery.lanes(), {RequestExtended: handle}))
+    assert [number for _, number in await delivery.effects()] == [1, 2]
+    assert sorted(await delivery.states()) == [HANDLED, HANDLED, UNSTORABLE]
 
 
 async def test_retry_holds_back_its_key_alone_and_keeps_order(delivery: Delivery) -> None:

@@ -2,18 +2,23 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
+from aiokafka import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import HttpUrl
 
 from habeas.chassis.message import Arrived, Defect, Message, Stored, read, relabel, take
+from habeas.chassis.records import UnreadableRecord
 from habeas.contracts import topics
 from habeas.contracts.catalogue import ROLLED
 from habeas.contracts.model import Event
+from habeas.contracts.platform import PolicyChanged, RetentionTicked
 from habeas.contracts.topics import Topic
 from habeas.contracts.vocabulary import ParkReason
 from tests.support.delivery import (
@@ -32,7 +37,9 @@ from tests.support.delivery import (
 
 SECRET = "ada.lovelace@example.org"
 EVERY = {topic.name: topic for topic in topics.CATALOGUE}
-WANTED = frozenset({"request.extended", "retention.ticked", "dsr_request.submitted", "participant.ordered"})
+WANTED = frozenset(
+    {"request.extended", "retention.ticked", "dsr_request.submitted", "participant.ordered", "policy.changed"}
+)
 TOLERANCE = timedelta(minutes=5)
 # The namespace is part of every database that exists: it must never change.
 PLACES = UUID("5b2f9c52-6a4c-5d0e-9b1a-3a5f5b1f0c11")
@@ -158,11 +165,42 @@ def test_a_broken_record_of_a_sensitive_topic_is_sealed_too() -> None:
     assert PROTECTOR.open(stored.value, stored.event_id.bytes) == ACCOUNT.encode()
 
 
-@pytest.mark.parametrize("kind", [ROLLED, "request.accepted"])
-def test_what_is_for_others_is_passed_over(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "key"), [(ROLLED, b""), ("request.accepted", b"k")])
+def test_what_is_for_others_is_passed_over(kind: str, key: bytes) -> None:
     """Markers, and known events that this service has no handler for, are not stored."""
     headers = GOOD_HEADERS | {"ce_type": kind.encode()}
-    assert take(raw_record(topics.REQUESTS, b"k", b"{}", headers), topics.REQUESTS, WANTED, PROTECTOR) is None
+    assert take(raw_record(topics.REQUESTS, key, b"{}", headers), topics.REQUESTS, WANTED, PROTECTOR) is None
+
+
+@pytest.mark.parametrize(("key", "value"), [(b"k", b"{}"), (b"", SECRET.encode())])
+def test_a_marker_that_says_something_is_none(key: bytes, value: bytes) -> None:
+    """Anybody can call a record a marker; what it holds is not passed over for that."""
+    headers = GOOD_HEADERS | {"ce_type": ROLLED.encode()}
+    stored = take(raw_record(topics.REQUESTS, key, value, headers), topics.REQUESTS, WANTED, PROTECTOR)
+    assert stored is not None
+    assert stored.defect == Defect(ParkReason.UNKNOWN_TYPE, "ce_type")
+
+
+@pytest.mark.parametrize("topic", [topics.REQUESTS, topics.DSR_REQUESTS], ids=["open", "sensitive"])
+def test_a_record_that_the_client_cannot_parse_is_parked(topic: Topic) -> None:
+    """It has a place in the log and its bytes, and nothing else."""
+    record = UnreadableRecord(topic.name, 2, 77, 0, 0, None, SECRET.encode(), None, -1, 0, ())
+    stored = take(record, topic, WANTED, PROTECTOR)
+    assert stored is not None
+    assert stored.defect == Defect(ParkReason.UNREADABLE, "record")
+    assert (stored.partition, stored.offset, stored.type) == (2, 77, "unreadable")
+
+
+@pytest.mark.parametrize("name", ["ce_id", "ce_type", "ce_source", "ce_time", "ce_subject", "ce_specversion"])
+def test_an_attribute_that_is_there_twice_is_none(name: str) -> None:
+    """Readers differ in which of the two they take; one that is not an attribute does no harm."""
+    headers = list(headers_of(GOOD).items())
+    value = dict(headers)[name]
+    for twice, defect in (((name, value), Defect(ParkReason.WRONG_HEADER, name)), (("x", b"1"), None)):
+        record = raw_record(GOOD.topic, GOOD.key().encode(), GOOD.encode(), [*headers, twice, twice])
+        stored = take(record, GOOD.topic, WANTED, PROTECTOR)
+        assert stored is not None
+        assert stored.defect == defect
 
 
 def test_a_repeated_id_gets_another_name() -> None:
@@ -179,6 +217,161 @@ def test_a_repeated_id_gets_another_name() -> None:
 
 TICK = ticked(UUID(int=8))
 SUBMISSION = submitted(UUID(int=9))
+CHANGE = PolicyChanged(
+    change_id="2027-01-privacy",
+    material=False,
+    published_at=NOON,
+    effective_on=date(2027, 1, 15),
+    version="2027-01-15",
+    summary={"en": "Shorter words"},
+    url=HttpUrl("https://example.org/privacy"),
+)
+
+# What RFC 3339 (section 5.6) calls a time, and what it does not; with the moment that another reader gives.
+TIMES = {
+    "2026-11-24T09:12:33Z": datetime(2026, 11, 24, 9, 12, 33, tzinfo=UTC),
+    "2026-11-24t09:12:33z": datetime(2026, 11, 24, 9, 12, 33, tzinfo=UTC),
+    "2026-11-24T09:12:33.123456789+01:00": datetime(2026, 11, 24, 8, 12, 33, 123456, tzinfo=UTC),
+    "1996-12-19T16:39:57-08:00": datetime(1996, 12, 20, 0, 39, 57, tzinfo=UTC),
+    "8999-12-31T23:59:59Z": datetime(8999, 12, 31, 23, 59, 59, tzinfo=UTC),
+    "1970-01-01T00:00:00Z": datetime(1970, 1, 1, tzinfo=UTC),
+}
+NO_TIMES = (
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59",
+    "0000-01-01T00:00:00Z",
+    "1969-12-31T23:59:59Z",
+    "9000-01-01T00:00:00Z",
+    "2026-11-24T09:12:33",
+    "2026-11-24 09:12:33Z",
+    "2026-11-24T09:12Z",
+    "2026-11-24T24:00:01Z",
+    "2026-02-29T00:00:00Z",
+    "2026-W48-2T09:12:33Z",
+    "20261124T091233Z",
+    "1764500000",
+    "\u0662\u0660\u0662\u0666-11-24T09:12:33Z",
+    "",
+    1764500000,
+    1764500000.5,
+    True,
+    ["2026-11-24T09:12:33Z"],
+)
+
+
+@pytest.mark.parametrize(("text", "moment"), TIMES.items(), ids=TIMES)
+def test_a_time_of_rfc_3339_is_read(text: str, moment: datetime) -> None:
+    """In the value and in the header alike, and in UTC from then on."""
+    message = spoiled(TICK, with_field(TICK, as_of=text))
+    assert isinstance(message, Message)
+    assert isinstance(message.event, RetentionTicked)
+    assert (message.event.as_of, message.event.as_of.tzinfo) == (moment, UTC)
+    stored = take(record_with(TICK, ce_time=text.encode()), TICK.topic, WANTED, PROTECTOR)
+    assert stored is not None
+    assert (stored.defect, stored.event_at) == (None, moment)
+
+
+@pytest.mark.parametrize("value", NO_TIMES, ids=str)
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [(TICK, "as_of"), (SUBMISSION, "received_at"), (CHANGE, "published_at")],
+    ids=["as_of", "received_at", "published_at"],
+)
+def test_nothing_else_is_a_time(event: Event, field: str, value: object) -> None:
+    """No number, no other notation, nothing near the ends of the calendar, where no period can be added."""
+    assert spoiled(event, with_field(event, **{field: value})) == Defect(ParkReason.WRONG_VALUE, field)
+    if isinstance(value, str):
+        stored = take(record_with(event, ce_time=value.encode()), event.topic, WANTED, PROTECTOR)
+        assert stored is not None
+        assert stored.defect == Defect(ParkReason.WRONG_HEADER, "ce_time")
+
+
+@pytest.mark.parametrize(
+    ("event", "fields", "defect"),
+    [
+        (CHANGE, {"material": 1}, "material"),
+        (CHANGE, {"material": "true"}, "material"),
+        (CHANGE, {"material": None}, "material"),
+        (CHANGE, {"effective_on": "2027-01-15T00:00:00Z"}, "effective_on"),
+        (CHANGE, {"effective_on": 20270115}, "effective_on"),
+        (CHANGE, {"effective_on": "2027-02-30"}, "effective_on"),
+        (CHANGE, {"effective_on": "9999-12-31"}, "effective_on"),
+        (CHANGE, {"effective_on": "0001-01-01"}, "effective_on"),
+        (CHANGE, {"summary": {"en": "a\0b"}}, "summary.en"),
+        (CHANGE, {"summary": {"en": 5}}, "summary.en"),
+        (CHANGE, {"summary": {}}, "summary"),
+        (CHANGE, {"summary": [["en", "x"]]}, "summary"),
+        (CHANGE, {"url": "https://example.org/\r\nX: y"}, "url"),
+        (CHANGE, {"url": " https://example.org/"}, "url"),
+        (CHANGE, {"url": "https://example.org/\0"}, "url"),
+        (CHANGE, {"url": "javascript:alert(1)"}, "url"),
+        (SUBMISSION, {"request_id": 7}, "request_id"),
+        (SUBMISSION, {"account_id": 4711}, "account_id"),
+        (SUBMISSION, {"account_id": "a\0"}, "account_id"),
+        (SUBMISSION, {"country": ["DE"]}, "country"),
+        (SUBMISSION, {"channel": "settings\n"}, "channel"),
+        (TICK, {"scope": 1}, None),
+    ],
+)
+def test_types_are_those_of_the_schema(event: Event, fields: dict[str, object], defect: str | None) -> None:
+    """No number for a truth value, no moment for a day, no text that PostgreSQL cannot hold, no address with line ends."""
+    found = spoiled(event, with_field(event, **fields))
+    assert isinstance(found, Defect)
+    assert found.reason is ParkReason.WRONG_VALUE
+    assert defect is None or found.field == defect
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('"en":', '"en":"x","en":', "en"),
+        ('"material":', '"material":true,"material":', "material"),
+        ('"material":', '"m\\u0061terial":true,"material":', "material"),
+        ('"url":', '"url":"https://example.org/x","url":', "url"),
+    ],
+)
+def test_a_member_that_is_there_twice_is_refused(old: str, new: str, field: str) -> None:
+    """Parsers differ in which of the two they take (RFC 7493, section 2.3), so a signature may cover the other one."""
+    value = CHANGE.encode().decode().replace(old, new, 1).encode()
+    assert spoiled(CHANGE, value) == Defect(ParkReason.WRONG_VALUE, field)
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '"\\udc00x"', "1e999", "NaN", "Infinity"])
+def test_what_i_json_does_not_know_is_refused(text: str) -> None:
+    """Lone surrogates and numbers beyond all bounds (RFC 7493, sections 2.1 and 2.2)."""
+    value = CHANGE.encode().replace(b'"Shorter words"', text.encode())
+    assert isinstance(spoiled(CHANGE, value), Defect)
+
+
+ATTESTATION = {
+    "method": "session",
+    "acr": "mfa",
+    "authenticated_at": "2026-11-24T09:12:02Z",
+    "issuer": "accounts",
+    "key_id": "k",
+}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+@pytest.mark.parametrize("last", LETTERS)
+def test_base64url_has_one_form(last: str) -> None:
+    """A last letter whose spare bits are not zero decodes to the same bytes (RFC 4648, section 3.5): it is refused."""
+    signature = "A" * 85 + last
+    decoded = urlsafe_b64decode(signature + "==")
+    is_canonical = urlsafe_b64encode(decoded).rstrip(b"=").decode() == signature
+    found = spoiled(SUBMISSION, with_field(SUBMISSION, attestation=ATTESTATION | {"signature": signature}))
+    assert isinstance(found, Message) is is_canonical
+    for text in ("A" * 65 + last, "A" * 66 + last, "A" * 67 + last):
+        details = {"right": "rectification", "corrections": {"sealed": "hpke1." + text}}
+        found = spoiled(SUBMISSION, with_field(SUBMISSION, right="rectification", details=details))
+        padded = text + "=" * (-len(text) % 4)
+        is_canonical = urlsafe_b64encode(urlsafe_b64decode(padded)).rstrip(b"=").decode() == text
+        assert isinstance(found, Message) is is_canonical
+
+
+def record_with(event: Event, **headers: bytes) -> "ConsumerRecord[bytes, bytes]":
+    """The event's record with headers replaced."""
+    return raw_record(event.topic, event.key().encode(), event.encode(), headers_of(event) | headers)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,13 @@ class Consumer:
         self._worker = worker
         self._patience_s = patience_s
         self.reach: positions.Reach = partial(kafka.reach, settings)
+        self._service = service
+        self.membership = Membership(self.unsettle, self._given_out)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Make a client that is not started yet."""
+        service, settings = self._service, self._settings
         self.broker = KafkaBroker(
             apply_types=False,
             allow_auto_create_topics=False,
@@ -101,9 +108,8 @@ class Consumer:
         )
         # What a dead replica consumed stands still for as long as its lanes do.
         session_ms = int(max(settings.lease_s, _SESSION_MIN_S) * 1000)
-        self.membership = Membership(self.unsettle, self._given_out)
         self.subscriber = self.broker.subscriber(
-            *topics,
+            *self._topics,
             batch=True,
             group_id=service,
             group_instance_id=f"{service}-{settings.instance}",
@@ -111,6 +117,7 @@ class Consumer:
             ack_policy=AckPolicy.MANUAL,
             listener=self.membership,
             max_records=settings.inbox_batch_rows_max,
+            isolation_level=kafka.ISOLATION,
             fetch_max_wait_ms=kafka.FETCH_WAIT_MS,
             consumer_timeout_ms=kafka.FETCHER_LOOKS_MS,
             session_timeout_ms=session_ms,
@@ -158,12 +165,20 @@ class Consumer:
                 self.polled_at = self._database.clock.monotonic()
                 await outage.wait(error, stopping)
                 continue
+            except Invariant:
+                raise
+            except Exception as error:  # noqa: BLE001 -- the client's own fault: it may have lost its way for ever
+                await outage.wait(error, stopping)
+                consumer = await self._renew(consumer, outage, stopping)
+                continue
             outage.over()
             self.polled_at = self._database.clock.monotonic()
             # What was fetched of a partition before it was settled comes again from the right place.
             records = [record for place, batch in found.items() if place in self._settled for record in batch]
             if records and not await self._take(records, stopping):
                 return
+            if not records:
+                await self._pass_marks(consumer)
             if not records or self.polled_at - self._committed_at > _COMMIT_EVERY_S:
                 await self._commit(consumer)
             rested = False
@@ -190,6 +205,24 @@ class Consumer:
             since = await kafka.getmany(consumer, stopping, _SINCE_S, left)
         return {place: [*found.get(place, ()), *since.get(place, ())] for place in found.keys() | since.keys()}
 
+    async def _renew(self, consumer: "AIOKafkaConsumer", outage: Outage, stopping: asyncio.Event) -> "AIOKafkaConsumer":
+        """Give another client in the place of one that failed by its own fault; all that it knew is looked for anew."""
+        metrics.KAFKA_RENEWED_CLIENTS.add()
+        with suppress(Exception):  # it is thrown away, whatever it says to that
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await self.stop()
+        self.unsettle()
+        self._connect()
+        while not stopping.is_set():
+            self.polled_at = self._database.clock.monotonic()
+            try:
+                await self.start()
+            except (KafkaError, OSError, TimeoutError) as error:
+                await outage.wait(error, stopping)
+            else:
+                return self.subscriber.consumer or consumer
+        return consumer
+
     def _has_many_left(self, consumer: "AIOKafkaConsumer") -> bool:
         """Answer whether Kafka, as the last fetches told, holds enough for a full batch: a rest would not make the next one larger."""
         held = self._reached.keys() & consumer.assignment()
@@ -199,6 +232,12 @@ class Consumer:
     def _given_out(self) -> None:
         if self.subscriber.consumer is not None:
             kafka.drop_held_fetches(self.subscriber.consumer)
+
+    async def _pass_marks(self, consumer: "AIOKafkaConsumer") -> None:
+        """Let offsets follow the client behind what it gives nobody: marks of transactions, and records that were taken back."""
+        for place in self._settled & self._reached.keys() & consumer.assignment():
+            if (position := await consumer.position(place)) > self._reached[place]:
+                self._reached[place] = self._offsets[place] = self._expected[place] = position
 
     def unsettle(self) -> None:
         """Look anew from where partitions are to be read: they were given out again, or the database is another one."""

@@ -53,6 +53,9 @@ TRANSIENT: Final = (
 )
 """Failures of the database or the way to it: the same unit of work may succeed unchanged, so no message is blamed."""
 
+REFUSED: Final = asyncpg.DataError
+"""A value that the database, or its client before it, does not take: its message is to blame, and no other attempt ends otherwise."""
+
 _ATTEMPTS_MAX: Final = 5
 _POSTGRESQL: Final = Name("postgresql")
 _BACKOFF_FIRST_S: Final = 0.02

@@ -86,7 +86,8 @@ async def _read(
     while reached < end:
         async with asyncio.timeout(_SILENCE_S):
             while not (found := await consumer.getmany(timeout_ms=_READ_MS, max_records=_RECORDS_MAX)):
-                pass
+                if await consumer.position(AUDIT_PARTITION) >= end:
+                    return  # the rest were marks of transactions, or records that were taken back
         for record in found[AUDIT_PARTITION]:
             if record.offset >= end:
                 return

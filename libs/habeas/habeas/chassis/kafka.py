@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.structs import TopicPartition
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
+from habeas.chassis import records
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.waiting import is_cancelled
 from habeas.contracts.topics import Topic
@@ -25,8 +26,13 @@ FETCHER_LOOKS_MS: Final = 600_000
 RETRY_BACKOFF_MS: Final = 500
 """How long the client waits before it asks a broker again that did not answer."""
 
+ISOLATION: Final = "read_committed"
+"""Every consumer's: what a producer took back by aborting its transaction, or has not committed yet, was never said."""
+
 _STOP_TIMEOUT_S: Final = 5.0
 _UNCONSUMED_S: Final = 3_600.0
+
+records.install()
 
 
 def client_options(settings: ChassisSettings) -> dict[str, Any]:
@@ -206,6 +212,7 @@ def assigned_consumer(settings: ChassisSettings, client_id: str) -> AIOKafkaCons
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
+        isolation_level=ISOLATION,
         fetch_max_wait_ms=FETCH_WAIT_MS,
         consumer_timeout_ms=FETCHER_LOOKS_MS,
         request_timeout_ms=40_000,
@@ -218,6 +225,7 @@ def assigned_consumer(settings: ChassisSettings, client_id: str) -> AIOKafkaCons
 __all__ = [
     "FETCHER_LOOKS_MS",
     "FETCH_WAIT_MS",
+    "ISOLATION",
     "RETRY_BACKOFF_MS",
     "KafkaError",
     "TopicPartition",

@@ -5,6 +5,7 @@ stored, seen and resolved like any other.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,8 @@ from pydantic import ValidationError
 
 from habeas.chassis.ids import name_based
 from habeas.chassis.outbox import lane_of
-from habeas.contracts.catalogue import BY_TYPE, ROLLED
+from habeas.chassis.records import UnreadableRecord
+from habeas.contracts.catalogue import BY_TYPE, ROLLED, ROLLED_VALUE
 from habeas.contracts.envelope import BadEnvelope, decode_headers
 from habeas.contracts.model import Event
 from habeas.contracts.topics import Topic
@@ -93,11 +95,13 @@ def take(
     """
     key = record.key or b""
     value = record.value or b""
+    if isinstance(record, UnreadableRecord):
+        return _stored(record, topic, protection, key, value, defect=Defect(ParkReason.UNREADABLE, "record"))
     try:
         envelope = decode_headers(record.headers)
     except BadEnvelope as error:
         return _stored(record, topic, protection, key, value, defect=Defect(error.reason, error.field))
-    if envelope.type == ROLLED:
+    if envelope.type == ROLLED and not key and value == ROLLED_VALUE:
         return None
     kind = BY_TYPE.get(envelope.type)
     if kind is None or kind.topic is not topic:
@@ -237,14 +241,46 @@ def read(
     value = protection.open(sealed, event_id.bytes) if topic.sealed else sealed
     if kind.topic is not topic:
         return Defect(ParkReason.UNKNOWN_TYPE, "ce_type") if _is_text(value) else Defect(ParkReason.NOT_UTF8, "value")
-    try:
-        event = kind.decode(value)
-    except ValidationError as error:
-        return _defect(error) if _is_text(value) else Defect(ParkReason.NOT_UTF8, "value")
+    event = _parse(kind, value)
+    if isinstance(event, Defect):
+        return event
     own_key = event.key().encode()
     if (protection.fingerprint(own_key) if topic.sealed else own_key) != key:
         return Defect(ParkReason.WRONG_KEY, kind.key_field)
     return Message(inbox_id, event_id, topic, type_, key, traceparent, received_at, attempts, value, event)
+
+
+def _parse(kind: type[Event], value: bytes) -> Event | Defect:
+    """Parse a value; whatever a parser raises for it, the answer is a defect."""
+    try:
+        event = kind.decode(value)
+        twice = _repeated_member(value) if kind.topic.strict else None
+    except ValidationError as error:
+        return _defect(error) if _is_text(value) else Defect(ParkReason.NOT_UTF8, "value")
+    except Exception:  # noqa: BLE001 -- parsers have limits of many kinds, and what they raise quotes what they read
+        return Defect(ParkReason.WRONG_VALUE, "value")
+    return event if twice is None else Defect(ParkReason.WRONG_VALUE, _shown(twice))
+
+
+class _Repeated(ValueError):
+    """A member's name is there twice."""
+
+
+def _repeated_member(value: bytes) -> str | None:
+    """Give the name of a member that one object has twice (RFC 7493, section 2.3): parsers differ in which of the two they take."""
+    try:
+        json.loads(value, object_pairs_hook=_members)
+    except _Repeated as error:
+        return str(error)
+    return None
+
+
+def _members(pairs: list[tuple[str, object]]) -> None:
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            raise _Repeated(name)
+        names.add(name)
 
 
 def _is_text(value: bytes) -> bool:
@@ -260,5 +296,8 @@ def _defect(error: ValidationError) -> Defect:
     """Name the first fault; a field name that a stranger chose is shown only when it looks like one."""
     first: Any = error.errors(include_url=False, include_context=False, include_input=False)[0]
     reason = _REASONS.get(first["type"], ParkReason.WRONG_VALUE)
-    path = ".".join(str(part) for part in first["loc"]) or "value"
-    return Defect(reason, path if _PRINTABLE_FIELD.fullmatch(path) else "(unprintable name)")
+    return Defect(reason, _shown(".".join(str(part) for part in first["loc"]) or "value"))
+
+
+def _shown(name: str) -> str:
+    return name if _PRINTABLE_FIELD.fullmatch(name) else "(unprintable name)"

@@ -56,6 +56,9 @@ LANE_LOST_LANES = _counter("lane.lost.lanes", "lanes lost to another replica")
 KAFKA_LAG_MESSAGES = _gauge("kafka.lag.messages", "messages behind the end of the partitions held", "topic")
 KAFKA_BEHIND_S = _gauge("kafka.behind_s", "age of the messages that were taken last; 0 while none are left to take")
 KAFKA_GONE_MESSAGES = _counter("kafka.gone.messages", "records gone from Kafka before they were stored", "topic")
+KAFKA_RENEWED_CLIENTS = _counter(
+    "kafka.renewed.clients", "clients replaced because they failed by a fault of their own"
+)
 KAFKA_HELD_PARTITIONS = _gauge("kafka.held.partitions", "partitions that this replica consumes")
 KAFKA_POLL_AGE_S = _gauge("kafka.poll_age_s", "time since the consumer last asked for messages")
 KAFKA_UNREACHABLE_S = _gauge(

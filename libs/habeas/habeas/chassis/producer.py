@@ -54,7 +54,8 @@ class Producer:
                 ]
                 crash.at(Point.PRODUCER_SENT)
                 await asyncio.gather(*sent)
-        except (KafkaError, TimeoutError, OSError) as error:
+        except (KafkaError, TimeoutError, OSError, AssertionError) as error:
+            # The client asserts that it knows of a partition, and may know too few until its next look at the topic.
             log.event("producer.failed", error=error)
             metrics.RELAY_REPLACED_PRODUCERS.add()
             await self.stop()

@@ -19,7 +19,7 @@ from habeas.chassis.ids import uuid7
 from habeas.chassis.producer import Producer, PublishFailed, Record
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.waiting import Outage, on_beat, wait_any
-from habeas.contracts.catalogue import ROLLED
+from habeas.contracts.catalogue import ROLLED, ROLLED_VALUE
 from habeas.contracts.envelope import Envelope, encode_headers
 from habeas.contracts.topics import Topic
 
@@ -57,7 +57,7 @@ class Trimmer:
         for record in records:
             if record.topic in self.topics:
                 self.look()
-                if ("ce_type", _MARKER_TYPE) not in record.headers:
+                if record.key or record.value != ROLLED_VALUE or ("ce_type", _MARKER_TYPE) not in record.headers:
                     partition = kafka.TopicPartition(record.topic, record.partition)
                     self._partitions.setdefault(partition, _Partition(now)).last_sensitive_at = now
 
@@ -130,7 +130,7 @@ class Trimmer:
 
     def _marker(self, partition: kafka.TopicPartition) -> Record:
         envelope = Envelope(uuid7(self.clock), ROLLED, self.service, self.clock.now(), self.service)
-        return Record(partition.topic, b"", b"{}", encode_headers(envelope), partition.partition)
+        return Record(partition.topic, b"", ROLLED_VALUE, encode_headers(envelope), partition.partition)
 
 
 def sensitive(topics: dict[str, Topic]) -> frozenset[str]:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from habeas.chassis import crash, log, metrics, store, tracing
 from habeas.chassis.batch import Batch
 from habeas.chassis.crash import Point
-from habeas.chassis.database import TRANSIENT, Database, Transaction
+from habeas.chassis.database import REFUSED, TRANSIENT, Database, Transaction
 from habeas.chassis.errors import Invariant, Poison, Retry
 from habeas.chassis.lanes import Lanes
 from habeas.chassis.message import Arrived, Defect, Message, Protection, Stored, read
@@ -175,7 +175,7 @@ class Worker:
         self.free.clear()
         try:
             rows = await self._handle_at_once(mine, others, reached, lanes)
-        except (_Declined, *TRANSIENT):
+        except (_Declined, REFUSED, *TRANSIENT):
             return False
         finally:
             self.free.set()
@@ -256,7 +256,7 @@ class Worker:
             except Exception as error:  # noqa: BLE001 -- whatever a handler raises must not cost a message
                 log.event("worker.batch_failed", error=error, limit=self._limit)
                 if self._limit == 1:
-                    await self._set_aside(attempt.claimed)
+                    await self._set_aside(attempt.claimed, error)
                     self._more = True
                     return 1
                 self._limit = max(1, self._limit // 2)
@@ -382,11 +382,14 @@ class Worker:
             await tx.execute_exactly(len(waiting), store.MARK_WAITING, list(waiting), times, list(waiting.values()))
         return parked, waiting
 
-    async def _set_aside(self, failed: Sequence[int]) -> None:
-        """Give the single message that makes its handler fail a later attempt, or park it when its horizon is over."""
+    async def _set_aside(self, failed: Sequence[int], error: Exception) -> None:
+        """Give the single message that makes its handler fail a later attempt; park it when its horizon is over, or no attempt can help."""
+        is_refused = isinstance(error, REFUSED)
         async with self._database.transaction("inbox-set-aside") as tx:
             rows = [row for row in await self._claim(tx, 1) if row.inbox_id in failed]
-            parked, waiting = await self._settle(tx, rows, [], {}, {row.inbox_id: _UNEXPECTED for row in rows})
+            poison = {row.inbox_id: Defect(ParkReason.WRONG_VALUE, "value") for row in rows if is_refused}
+            later = {row.inbox_id: _UNEXPECTED for row in rows if not is_refused}
+            parked, waiting = await self._settle(tx, rows, [], poison, later)
         self._tell(rows, [], parked, waiting)
         self._limit = 2
 

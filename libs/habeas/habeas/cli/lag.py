@@ -16,14 +16,14 @@ async def lags(bootstrap: str, followed: Mapping[str, int]) -> dict[str, int] | 
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.structs import TopicPartition
 
-    from habeas.chassis.kafka import KafkaError, stop_consumer
+    from habeas.chassis.kafka import ISOLATION, KafkaError, stop_consumer
     from habeas.cli import store
     from habeas.cli.brokers import client_options, committed_offsets
     from habeas.contracts.topics import AUDIT_ENTRIES
 
     options = client_options(bootstrap=bootstrap)
     admin = AIOKafkaAdminClient(request_timeout_ms=int(_LIMIT_S * 1000), **options)
-    consumer = AIOKafkaConsumer(group_id=None, **options)
+    consumer = AIOKafkaConsumer(group_id=None, isolation_level=ISOLATION, **options)
     try:
         async with asyncio.timeout(_LIMIT_S):
             await admin.start()

@@ -290,7 +290,10 @@ async def _records(
         while any(at[each] < end[each] for each in partitions):
             async with asyncio.timeout(_SILENCE_S):
                 while not (found := await consumer.getmany(timeout_ms=_READ_MS, max_records=_RECORDS_MAX)):
-                    pass
+                    # Marks of transactions, and records that were taken back, are passed over in silence.
+                    at = {each: max(at[each], await consumer.position(each)) for each in partitions}
+                    if all(at[each] >= end[each] for each in partitions):
+                        return
             for each, records in found.items():
                 for record in records:
                     at[each] = record.offset + 1

@@ -29,4 +29,6 @@ EVENTS: tuple[type[Event], ...] = (
 BY_TYPE: Mapping[str, type[Event]] = MappingProxyType({event.type: event for event in EVENTS})
 
 ROLLED = "topic.rolled"
-"""The type of a marker without content that makes Kafka close a segment; every consumer passes over it."""
+"""The type of a marker that makes Kafka close a segment; every consumer passes over it. It has no key and says nothing."""
+
+ROLLED_VALUE = b"{}"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
+from habeas.contracts.model import moment
 from habeas.contracts.vocabulary import ParkReason
 
 SPEC_VERSION = b"1.0"
@@ -14,6 +15,8 @@ CONTENT_TYPE = b"application/json"
 Headers = list[tuple[str, bytes]]
 
 T = TypeVar("T")
+
+_ATTRIBUTES = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject"})
 
 # W3C Trace Context, section 3.2; what a later version appends is left out, since it could hold anything.
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(?:-|\Z)")
@@ -65,11 +68,11 @@ def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
 
     Raises ``BadEnvelope`` naming the header. A trace context that is not one is dropped: it must not cost the message.
     """
-    found = dict(headers)
+    found = _single(headers)
     if found.get("ce_specversion") != SPEC_VERSION and _text(found, "ce_specversion") != "1.0":
         raise BadEnvelope(ParkReason.WRONG_HEADER, "ce_specversion")
     event_id = _read(UUID, found, "ce_id")
-    at = _read(_instant, found, "ce_time")
+    at = _read(moment, found, "ce_time")
     carried = found.get("traceparent")
     trace = _TRACEPARENT.match(carried) if carried else None
     return Envelope(
@@ -82,19 +85,21 @@ def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     )
 
 
-def _instant(text: str) -> datetime:
-    """Read a moment; near both ends of the calendar a zone can lead out of it."""
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        raise ValueError("a time without a zone names no moment")
-    return at if at.tzinfo is UTC else at.astimezone(UTC)
+def _single(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes | None]:
+    """Give headers by name. Raises ``BadEnvelope`` for an attribute that is there twice: nobody can say which one counts."""
+    found: dict[str, bytes | None] = {}
+    for name, value in headers:
+        if name in found and name in _ATTRIBUTES:
+            raise BadEnvelope(ParkReason.WRONG_HEADER, name)
+        found[name] = value
+    return found
 
 
 def _read(parse: Callable[[str], T], found: dict[str, bytes | None], name: str) -> T:
     text = _text(found, name)
     try:
         return parse(text)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise BadEnvelope(ParkReason.WRONG_HEADER, name) from None
 
 

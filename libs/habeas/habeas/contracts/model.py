@@ -1,23 +1,87 @@
 """The base of every message model, and the types of fields that recur."""
 
+import re
 from datetime import UTC, date, datetime
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Final, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, HttpUrl, StringConstraints
 
 from habeas.contracts.topics import Topic
 
+# RFC 3339, section 5.6: "T" and "Z" may be written small, and the zone is never left out.
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_FULL_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""Between these every period that a law or a policy knows can be added and taken away."""
 
-def _aware_utc(value: datetime) -> datetime:
+
+def moment(text: str) -> datetime:
+    """Read a moment, in UTC. Raises ``ValueError`` for what is not RFC 3339, or not between the years 1970 and 8999."""
+    if not _RFC3339.fullmatch(text):
+        message = "must be a time with a zone, such as 2026-11-24T09:12:33Z"
+        raise ValueError(message)
+    return _in_range(datetime.fromisoformat(text.upper()))
+
+
+def _moment(value: object) -> object:
+    return moment(value) if isinstance(value, str) else value
+
+
+def _in_range(value: datetime) -> datetime:
     if value.tzinfo is None:
         message = "must carry a time zone, such as 2026-11-24T09:12:33Z"
+        raise ValueError(message)
+    if not _EARLIEST <= value < _LATEST:
+        message = "must be between the years 1970 and 8999"
         raise ValueError(message)
     return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
-Instant = Annotated[datetime, AfterValidator(_aware_utc)]
+def _calendar_date(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if not _FULL_DATE.fullmatch(value):
+        message = "must be a date, such as 2026-11-24"
+        raise ValueError(message)
+    return date.fromisoformat(value)
+
+
+def _date_in_range(value: date) -> date:
+    if not _EARLIEST.date() <= value < _LATEST.date():
+        message = "must be between the years 1970 and 8999"
+        raise ValueError(message)
+    return value
+
+
+def _storable(value: str) -> str:
+    if "\0" in value:
+        message = "must not hold the character NUL, which PostgreSQL cannot hold"
+        raise ValueError(message)
+    return value
+
+
+def _web_address(value: object) -> object:
+    if isinstance(value, str) and not _PRINTABLE.fullmatch(value):
+        message = "must be an address without spaces and control characters"
+        raise ValueError(message)
+    return value
+
+
+_PRINTABLE: Final = re.compile(r"[^\x00-\x20\x7f-\xa0\u2028\u2029]+")
+
+Instant = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_in_range)]
 """A moment with a time zone; always UTC once parsed (RFC 3339)."""
+
+CalendarDate = Annotated[date, BeforeValidator(_calendar_date), AfterValidator(_date_in_range)]
+"""A day of the calendar (RFC 3339, ``full-date``)."""
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Words of a person or of a company, in any language."""
+
+WebAddress = Annotated[HttpUrl, BeforeValidator(_web_address)]
+"""An address on the web, as it is shown to people."""
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,79}$")]
 """A name made by people who configure the system, never by a data subject."""
@@ -76,13 +140,15 @@ class Event(Model):
     def decode(cls, value: bytes) -> Self:
         """Parse a record's value.
 
-        Raises ``pydantic.ValidationError``; its locations are field names, its inputs must not be shown.
+        Types are taken as JSON has them: no number for a time, no text for a truth value. Raises ``pydantic.ValidationError``; its
+        locations are field names, its inputs must not be shown.
         """
-        return cls.model_validate_json(value, extra="forbid" if cls.topic.strict else "ignore")
+        return cls.model_validate_json(value, strict=True, extra="forbid" if cls.topic.strict else "ignore")
 
 
 __all__ = [
     "UUID",
+    "CalendarDate",
     "ConfigName",
     "CountryCode",
     "Event",
@@ -93,5 +159,8 @@ __all__ = [
     "OpaqueId",
     "SealedText",
     "Slug",
+    "Text",
+    "WebAddress",
     "date",
+    "moment",
 ]

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from habeas.contracts import topics
-from habeas.contracts.model import ConfigName, Event, Slug, date
+from habeas.contracts.model import CalendarDate, ConfigName, Event, Slug
 from habeas.contracts.vocabulary import KeepGround
 
 
@@ -21,9 +21,9 @@ class ReceiptGiven(Event):
     participant: Slug
     outcome: Literal["done", "nothing_held", "kept", "failed"]
     ground: KeepGround | None = None
-    until: date | None = None
-    counts: dict[ConfigName, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
-    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]{86}$")]
+    until: CalendarDate | None = None
+    counts: dict[ConfigName, Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=dict)
+    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]{85}[AQgw]$")]
 
 
 EVENTS: tuple[type[Event], ...] = (ReceiptGiven,)

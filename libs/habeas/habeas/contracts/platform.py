@@ -1,15 +1,41 @@
 """What platform services send: submissions, retention ticks, policy changes."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
-from pydantic import Field, HttpUrl, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from habeas.contracts import topics
-from habeas.contracts.model import CountryCode, Event, Instant, LanguageCode, Model, OpaqueId, Slug, date
+from habeas.contracts.model import (
+    CalendarDate,
+    CountryCode,
+    Event,
+    Instant,
+    LanguageCode,
+    Model,
+    OpaqueId,
+    Slug,
+    Text,
+    WebAddress,
+)
 from habeas.contracts.vocabulary import ErasureGround, Right
 
-HpkeText = Annotated[str, StringConstraints(pattern=r"^hpke1\.[A-Za-z0-9_\-]{64,}$", max_length=65_536)]
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_LAST_CHARACTERS: Final = (_ALPHABET, "", _ALPHABET[::16], _ALPHABET[::4])  # by how many are left of a group of four
+
+
+def _canonical(value: str) -> str:
+    """Refuse base64url of which the last character has bits that no byte has (RFC 4648, section 3.5)."""
+    text = value.removeprefix("hpke1.")
+    if text[-1] not in _LAST_CHARACTERS[len(text) % 4]:
+        message = "must be base64url as RFC 4648 writes it, without padding"
+        raise ValueError(message)
+    return value
+
+
+HpkeText = Annotated[
+    str, StringConstraints(pattern=r"^hpke1\.[A-Za-z0-9_\-]{64,}$", max_length=65_536), AfterValidator(_canonical)
+]
 """A value sealed to request-intake's public key (HPKE, RFC 9180) by the publisher kit."""
 
 
@@ -89,7 +115,9 @@ class Attestation(Model):
     authenticated_at: Instant
     issuer: Slug
     key_id: Slug
-    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]{86}$")]
+    signature: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]{85}[AQgw]$")
+    ]  # 64 bytes: the last four bits are 0
 
 
 class RequestSubmitted(Event):
@@ -141,10 +169,10 @@ class PolicyChanged(Event):
     change_id: Slug
     material: bool
     published_at: Instant
-    effective_on: date
+    effective_on: CalendarDate
     version: Slug
-    summary: dict[LanguageCode, Annotated[str, StringConstraints(min_length=1, max_length=4000)]] = Field(min_length=1)
-    url: HttpUrl
+    summary: dict[LanguageCode, Annotated[Text, StringConstraints(min_length=1, max_length=4000)]] = Field(min_length=1)
+    url: WebAddress
 
 
 EVENTS: tuple[type[Event], ...] = (RequestSubmitted, RetentionTicked, PolicyChanged)

@@ -79,6 +79,7 @@ class MailKind(StrEnum):
 class ParkReason(StrEnum):
     """Why a message waits for an operator instead of being handled."""
 
+    UNREADABLE = "unreadable"
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"
     MISSING_HEADER = "missing_header"

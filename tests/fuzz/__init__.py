@@ -1,0 +1,1 @@
+"""Records altered at random."""
