@@ -340,6 +340,17 @@ async def test_what_json_cannot_hold_is_text(things: MakeThings) -> None:
     assert [tuple(row[name] for name in columns) for row in other.rows] == [(1, 2, {}, [], None, [])]
 
 
+async def test_own_types_stand_in_json_as_what_they_are_made_of(things: MakeThings) -> None:
+    """A domain is what lies below it, an array of an enumeration is an array, and the manifest tells the declared types."""
+    columns = {"whole": "small", "document": "docb", "list": "words", "moods": "mood[]", "where_to": "place"}
+    shop = await things(columns, OWN)
+    await fill(shop, ONE, list(columns), [("7", '{"a": 1}', "{a,NULL}", "{sad,=ok}", '("Main St",12,,)')])
+    (one,) = await shop.export(ONE)
+    assert [one.rows[0][name] for name in columns] == [7, {"a": 1}, ["a", None], ["sad", "=ok"], '("Main St",12,,)']
+    tables = {table["table"]: table for table in json.loads(one.files["manifest.json"])["tables"]}
+    assert tables["things"]["types"][3:] == list(columns.values())
+
+
 class Making:
     """Random values of a type, as literals that it reads."""
 

@@ -11,11 +11,12 @@ import pytest
 
 from export_builder.errors import ArtefactUnwritable
 from export_builder.gateways import Order, archive
+from export_builder.gateways.values import csv_lines
 from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.errors import StoreRefused
 from habeas.datamap.postgres import StoreOptions
 from tests.integration.export_builder.conftest import ONE, OTHER, MakeThings, Things
-from tests.support.waiting import until
+from tests.support.waiting import HANGS_S, until
 
 _OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'habeas' AND state <> 'idle' AND xact_start IS NOT NULL"
 _ROWS = "INSERT INTO things SELECT n, $1, NULL, repeat(md5(n::text), 32) FROM generate_series(1, $2::int) AS n"
@@ -78,20 +79,26 @@ async def _is_idle_over(dsn: str) -> bool:
 
 async def test_a_cancelled_build_leaves_nothing(things: MakeThings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever cancels an attempt while a thread packs waits until that has stopped; no file, no scratch file, no thread stays."""
-    shop = await _large(things, 20_000)
-    packing = threading.Event()
-    lines = archive.csv_lines
+    shop = await _large(things, 3_000)
+    packing, go_on = threading.Event(), threading.Event()
 
-    def telling(*args: Any) -> str:
-        packing.set()
-        return lines(*args)
+    def held(*args: Any) -> str:
+        if threading.current_thread() is not threading.main_thread():
+            packing.set()
+            go_on.wait(HANGS_S)
+        return csv_lines(*args)
 
-    monkeypatch.setattr(archive, "csv_lines", telling)
+    monkeypatch.setattr("export_builder.gateways.archive.csv_lines", held)
     async with asyncio.TaskGroup() as tasks:
         attempt = tasks.create_task(_cancelled(shop))
-        await asyncio.to_thread(packing.wait, 60)
+        await asyncio.to_thread(packing.wait, HANGS_S)
         attempt.cancel()
-    assert packing.is_set()
+        try:
+            await asyncio.wait([attempt], timeout=0.1)
+        finally:
+            is_early = attempt.done()
+            go_on.set()
+    assert not is_early, "a thread still worked on its files"
     assert list(shop.directory.iterdir()) == []
 
 
