@@ -85,7 +85,7 @@ def _open(path: Path, secret: bytes, export_id: UUID) -> Opened:
         if name.startswith("tables/") and kind == "json":
             tables[table] = json.loads(archive.read(name))
         elif name.startswith("tables/") and kind == "csv":
-            text = io.StringIO(archive.read(name).decode(), newline="")
+            text = io.StringIO(archive.read(name).decode("utf-8-sig"), newline="")
             csv_rows[table] = sum(1 for _ in csv.reader(text)) - 1
     return Opened(tables, csv_rows, json.loads(archive.read("information.json")))
 

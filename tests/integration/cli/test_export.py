@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import stat
 import zipfile
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 
 from habeas.sealing import FileKek, KeyKind, KeyStore, Place, new_key_ring, seal
@@ -88,6 +90,40 @@ async def test_output_is_not_written_over(run: Run, owner: Owner, exported: Expo
     assert (exported.output.read_text(), await _facts(owner)) == ("mine", [])
     assert (await run(*exported.command("--force"))).exit_code == 0
     assert zipfile.is_zipfile(exported.output)
+
+
+async def test_a_draft_that_waits_for_us_is_not_written_into(run: Run, exported: Exported) -> None:
+    """In a directory where others may write, a link under a name that they can foresee gets nothing of a person's data."""
+    victim = exported.output.with_name("victim")
+    victim.write_text("theirs")
+    exported.output.with_name(f".{exported.output.name}.part").symlink_to(victim)
+    assert (await run(*exported.command())).exit_code == 0
+    assert victim.read_text() == "theirs"
+    assert not exported.output.is_symlink()
+    assert zipfile.is_zipfile(exported.output)
+
+
+async def test_the_draft_is_made_anew_for_its_owner_alone(
+    run: Run, exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the umask, each draft has a name of its own, is made exclusively, and nobody else may read it for a moment."""
+    opened: list[tuple[str, int, int]] = []
+    really = os.open
+
+    def watching(path: str, flags: int, mode: int = 0o777, **kwargs: int) -> int:
+        if str(path).endswith(".part"):
+            opened.append((str(path), flags, mode))
+        return really(path, flags, mode, **kwargs)
+
+    monkeypatch.setattr(os, "open", watching)
+    for _ in range(2):
+        assert (await run(*exported.command("--force"))).exit_code == 0
+    (first, flags, mode), (second, *_) = opened
+    assert flags & os.O_EXCL
+    assert mode == 0o600
+    assert first != second
+    assert Path(first).parent == exported.output.parent
+    assert not list(exported.output.parent.glob(".*"))
 
 
 async def test_who_cannot_record_cannot_open(run: Run, owner: Owner, exported: Exported, database: Access) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,15 +107,18 @@ async def _key_of(dsn: str, export_id: UUID, kek_file: Path, sha256: str) -> byt
 
 
 def _decrypt(file: Path, secret: bytes, export_id: UUID, target: Path) -> Mapping[str, Any]:
-    """Write the ZIP, readable by its owner alone, and give its manifest; a file that does not open leaves nothing behind."""
+    """Write the ZIP, readable by its owner alone, and return its manifest; a file that does not open leaves nothing behind.
+
+    The directory may be one that others write to: the draft's name cannot be foreseen, and it is made anew or not at all.
+    """
     from habeas.sealing import SealingError
     from habeas.sealing.artefact import ArtefactCipher
 
-    draft = target.with_name(f".{target.name}.part")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(16)}.part")
     try:
         with (
             ArtefactCipher.decrypting_reader(file, secret, export_id.bytes) as reader,
-            open(draft, "wb", opener=_private) as plain,
+            open(draft, "xb", opener=_private) as plain,
         ):
             while chunk := reader.read(_CHUNK_BYTES):
                 plain.write(chunk)

@@ -43,9 +43,23 @@ CATALOGUE: Final = """
     SELECT fingerprint, CASE WHEN fingerprint IS DISTINCT FROM $2::text THEN (
         SELECT json_build_object(
             'tables', (SELECT json_agg(json_build_array(t.relname, t.relkind,
-                                  (SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL), a.attnotnull)
+                                  (SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL), a.attnotnull,
+                                                                    coalesce(b.array_of_labels, format_type(b.oid, NULL)))
                                                    ORDER BY a.attnum)
                                      FROM pg_catalog.pg_attribute AS a
+                                    CROSS JOIN LATERAL (
+                                          WITH RECURSIVE below AS (
+                                              SELECT y.oid, y.typtype, y.typbasetype, y.typcategory, y.typelem
+                                                FROM pg_catalog.pg_type AS y WHERE y.oid = a.atttypid
+                                              UNION ALL
+                                              SELECT y.oid, y.typtype, y.typbasetype, y.typcategory, y.typelem
+                                                FROM below
+                                                JOIN pg_catalog.pg_type AS y ON y.oid = below.typbasetype AND below.typtype = 'd')
+                                          SELECT below.oid,
+                                                 (SELECT 'anyenum[]' FROM pg_catalog.pg_type AS e
+                                                   WHERE e.oid = below.typelem AND below.typcategory = 'A' AND e.typtype = 'e')
+                                                     AS array_of_labels
+                                            FROM below WHERE below.typtype <> 'd') AS b
                                     WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped))
                                ORDER BY t.relname) FROM tables AS t),
             'foreign_keys', (SELECT json_agg(json_build_array(r.schema, r.child,
@@ -79,11 +93,19 @@ ON_DELETE: Final = {"a": "no action", "r": "restrict", "c": "cascade", "n": "set
 
 @dataclass(frozen=True)
 class LiveColumn:
-    """One column; `type` is PostgreSQL's name of it without length (`text`, `timestamp with time zone`)."""
+    """One column; `type` is PostgreSQL's name of it without length (`text`, `timestamp with time zone`).
+
+    `base` is the type below its domains, the same where there are none; arrays of any enumeration are `anyenum[]`.
+    """
 
     name: str
     type: str
     not_null: bool = False
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        """Take the type itself for a base that was not given."""
+        object.__setattr__(self, "base", self.base or self.type)
 
 
 @dataclass(frozen=True)
@@ -119,9 +141,13 @@ class LiveSchema:
 
     def type_of(self, table: str, column: str) -> str | None:
         """Type of a column, None where there is none."""
-        found = self.tables.get(table)
-        known = found.columns.get(column) if found else None
+        known = self.column(table, column)
         return known.type if known else None
+
+    def column(self, table: str, column: str) -> LiveColumn | None:
+        """Return a column, None where there is none."""
+        found = self.tables.get(table)
+        return found.columns.get(column) if found else None
 
     @classmethod
     def parse(cls, schema: str, told: str, fingerprint: str = "") -> Self:
@@ -136,7 +162,7 @@ class LiveSchema:
         tables = {
             name: LiveTable(
                 name,
-                {column: LiveColumn(column, kind, not_null) for column, kind, not_null in columns or ()},
+                {column[0]: LiveColumn(*column) for column in columns or ()},
                 relkind,
                 keys.get(name, ()),
                 tuple(uniques.get(name, ())),

@@ -1,35 +1,56 @@
 """One export as a ZIP: JSON and CSV of every table, an information sheet, a manifest; encrypted as it is written.
 
-Nothing of it is ever on a disk in clear. Rows of a small export wait in memory and become a ZIP when all of them are there. What is
-more than fits goes into the ZIP as it comes; a ZIP has one open entry at a time, so the CSV form of a large table waits in memory, and
-beyond a quarter of a mebibyte in a scratch file sealed under a key that only this object has.
+Nothing of it is ever on a disk in clear. Rows wait until all of them are there, and only then become a ZIP: the store's snapshot is over by
+then, however long packing takes. What is more than fits into memory waits in a scratch file without a name, sealed under a key that only
+this object has; writing it costs next to nothing beside reading the rows.
 """
 
-import csv
 import hashlib
 import io
-import json
-import secrets
+import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from threading import Event
+from typing import IO, Any, BinaryIO, Final, cast
 from uuid import UUID
 
 import orjson
 from typing_extensions import override
 
+from export_builder.errors import Stopped
+from export_builder.gateways.values import BOM, converters, csv_lines, json_lines, numbers
 from habeas.contracts.outcomes import ExportedTable
 from habeas.datamap.planner import ExportPlan
-from habeas.sealing.artefact import ArtefactCipher, ArtefactWriter
+from habeas.datamap.postgres import Row
+from habeas.sealing.artefact import ArtefactCipher
 
-_IN_MEMORY_BYTES_MAX: Final = 256 * 1024
 _HELD_CHARACTERS_MAX: Final = 256 * 1024
-_CHUNK_BYTES: Final = 256 * 1024
+_BUFFER_BYTES: Final = 256 * 1024
 _STORED_BYTES_MAX: Final = 512  # setting up a compressor costs more than so few bytes are worth
-_DECODER: Final = json.JSONDecoder()
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 """A ZIP knows no earlier time; entries carry none, so that equal content is equal."""
+
+README: Final = b"""\
+What these files are
+====================
+
+tables/STORE.TABLE.json   every row of a table that is about you, for programs
+tables/STORE.TABLE.csv    the same rows for spreadsheets
+information.json          why your data is processed, who receives it, how long it is kept, and your rights
+manifest.json             every table with its columns, their types, and what is held and not shown
+
+JSON (UTF-8)
+    A value stands as a number, true, false, an array or an object where common programs read it without a loss. Every other value is a
+    string: the text that PostgreSQL, where it was stored, writes for it and reads back as the same value. The manifest tells each column's
+    type. In columns of type json and jsonb a string is always such a text; read it as JSON once more. null means: no value.
+
+CSV (RFC 4180, comma, UTF-8 with a byte order mark)
+    Every value stands in quotes; nothing at all between two commas means: no value. Some programs would run a cell that begins with
+    = + - @ or a tab or line break as a formula. Such a cell has an apostrophe (') in front, and so has a cell that begins with an
+    apostrophe itself. To have the value as it was, take one apostrophe away from each cell that begins with one. Numbers in columns of
+    numbers have none.
+"""
 
 
 class Form:
@@ -40,22 +61,41 @@ class Form:
         self.store = store
         self.source = source
         self.files = (f"{name}.json", f"{name}.csv")
-        self.header = _csv([source.columns])
-        self.empty = (b"[\n]\n", self.header)
+        self._converters = converters(source.bases)
+        self._numeric = numbers(source.bases)
+        self._header = BOM + csv_lines([source.columns], frozenset())
+        self.empty = tuple(b"".join(chunks) for chunks in self.written([]))
         self.holds_nothing = self.holds(0)
 
     def holds(self, rows: int) -> ExportedTable:
         """Say how many rows were written."""
         return ExportedTable(store=self.store, table=self.source.table, category=self.source.category, rows=rows)
 
+    def written(self, chunks: Iterable[Sequence[Row]]) -> tuple[Iterator[bytes], Iterator[bytes]]:
+        """Write rows as the two files have them; ``chunks`` is gone through once for each."""
+        return self._json(chunks), self._csv(chunks)
+
+    def _json(self, chunks: Iterable[Sequence[Row]]) -> Iterator[bytes]:
+        before = b"[\n"
+        for rows in chunks:
+            yield before + b",\n".join(json_lines(rows, self.source.columns, self._converters))
+            before = b",\n"
+        yield b"[\n]\n" if before == b"[\n" else b"\n]\n"
+
+    def _csv(self, chunks: Iterable[Sequence[Row]]) -> Iterator[bytes]:
+        yield self._header.encode()
+        for rows in chunks:
+            yield csv_lines(rows, self._numeric).encode()
+
 
 class _Sink(io.RawIOBase):
     """Takes the ZIP's bytes on their way into the cipher and remembers their digest."""
 
-    def __init__(self, path: Path, secret: bytes, export_id: UUID) -> None:
+    def __init__(self, path: Path, secret: bytes, export_id: UUID, stop: Event) -> None:
         super().__init__()
         self.digest = hashlib.sha256()
         self.writer = ArtefactCipher.encrypting_writer(path, secret, export_id.bytes)
+        self._stop = stop
         self._is_given_up = False
 
     @override
@@ -65,8 +105,13 @@ class _Sink(io.RawIOBase):
     @override
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
+        if self._is_given_up:
+            return len(view)
+        if self._stop.is_set():
+            self._is_given_up = True
+            raise Stopped
         self.digest.update(view)
-        return len(view) if self._is_given_up else self.writer.write(view)
+        return self.writer.write(view)
 
     def discard(self) -> None:
         """Take the rest and keep nothing: a ZIP that is given up still writes its end, at the latest when it is collected."""
@@ -90,187 +135,173 @@ class _Zip(zipfile.ZipFile):
         is_stored = len(content) <= self._stored_bytes_max
         self.writestr(_info(name), content, zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED)
 
+    def pour(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Add an entry of any size."""
+        with self.open(_info(name), "w", force_zip64=True) as target:
+            for chunk in chunks:
+                target.write(chunk)
+
 
 class _Spool:
-    """Holds text until it can be written: in memory first, then in a scratch file under a throw-away key."""
+    """Rows in a scratch file under a throw-away key. It has no name, so nothing is left of it once it is closed, or its process dead."""
 
-    def __init__(self, beside: Path) -> None:
-        self._memory = io.BytesIO()
+    def __init__(self, directory: Path) -> None:
+        self._file = cast("BinaryIO", tempfile.TemporaryFile(dir=directory))  # noqa: SIM115 -- closed by `drop`
         self._key = ArtefactCipher.new_key()
-        self._path = beside.with_name(f".{beside.name}.{secrets.token_hex(8)}.spool")
-        self._writer: ArtefactWriter | None = None
+        self._writer = ArtefactCipher.encrypting_writer(self._file, self._key, b"spool")
+        self._is_whole = False
 
-    def write(self, data: bytes) -> None:
-        if self._writer is None and self._memory.tell() + len(data) > _IN_MEMORY_BYTES_MAX:
-            self._writer = ArtefactCipher.encrypting_writer(self._path, self._key, b"spool")
-            self._writer.write(self._memory.getvalue())
-            self._memory = io.BytesIO()
-        if self._writer is None:
-            self._memory.write(data)
-        else:
-            self._writer.write(data)
+    def add(self, rows: Iterable[Row]) -> None:
+        self._writer.write(b"".join([orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows]))
 
-    def pour(self, target: IO[bytes]) -> None:
-        """Write everything out; the scratch file goes."""
-        if self._writer is None:
-            target.write(self._memory.getvalue())
-            return
-        self._writer.close()
-        with ArtefactCipher.decrypting_reader(self._path, self._key, b"spool") as reader:
-            while chunk := reader.read(_CHUNK_BYTES):
-                target.write(chunk)
-        self.drop()
+    def __iter__(self) -> Iterator[list[Row]]:
+        """Give all rows again; none can be added any more."""
+        if not self._is_whole:
+            self._writer.close()
+            self._is_whole = True
+        self._file.seek(0)
+        reader = ArtefactCipher.decrypting_reader(self._file, self._key, b"spool")
+        with io.BufferedReader(reader, _BUFFER_BYTES) as lines:
+            chunk: list[Row] = []
+            held = 0
+            for line in lines:
+                chunk.append(orjson.loads(line))
+                held += len(line)
+                if held > _HELD_CHARACTERS_MAX:
+                    yield chunk
+                    chunk, held = [], 0
+            if chunk:
+                yield chunk
 
     def drop(self) -> None:
-        if self._writer is not None:
+        if not self._is_whole:
             self._writer.abort()
-            self._path.unlink(missing_ok=True)
+            self._is_whole = True
+        self._file.close()
 
 
 class _Table:
-    """The rows of one table: all of them in memory, or, once there were too many, on their way into the ZIP."""
+    """The rows of one table: all of them in memory, or, once there were too many, in a scratch file."""
 
     def __init__(self, form: Form) -> None:
         self.form = form
-        self.rows = 0
-        self._lines: list[str] = []
-        self._json: IO[bytes] | None = None
+        self.count = 0
+        self._rows: list[Row] = []
         self._spool: _Spool | None = None
 
-    def add(self, lines: Sequence[str]) -> None:
-        self._lines += lines
-        self.rows += len(lines)
+    def add(self, rows: Sequence[Row]) -> None:
+        self._rows += rows
+        self.count += len(rows)
 
-    def spill(self, archive: _Zip, beside: Path) -> None:
-        """Write what is in memory; more may come."""
-        if self._json is None or self._spool is None:
-            self._json = archive.open(_info(self.form.files[0]), "w", force_zip64=True)
-            self._json.write(b"[\n")
-            self._spool = _Spool(beside)
-            self._spool.write(self.form.header)
-        elif self._lines:
-            self._json.write(b",\n")
-        lines, self._lines = self._lines, []
-        self._json.write(",\n".join(lines).encode())
-        self._spool.write(self._cells(lines))
+    def spill(self, directory: Path) -> None:
+        """Move what is in memory into the scratch file; more may come."""
+        if self._rows:
+            self._spool = self._spool or _Spool(directory)
+            rows, self._rows = self._rows, []
+            self._spool.add(rows)
 
-    def close(self, archive: _Zip, beside: Path) -> None:
-        """Write the table, or what is left of it."""
-        if self._json is None or self._spool is None:
-            archive.put(self.form.files[0], ("[\n" + ",\n".join(self._lines) + "\n]\n").encode())
-            archive.put(self.form.files[1], self.form.header + self._cells(self._lines))
+    def close(self, archive: _Zip, directory: Path) -> None:
+        """Write both files; the scratch file goes."""
+        if self._spool is None:
+            for name, chunks in zip(self.form.files, self.form.written([self._rows]), strict=True):
+                archive.put(name, b"".join(chunks))
             return
-        self.spill(archive, beside)
-        self._json.write(b"\n]\n")
-        self._json.close()
-        with archive.open(_info(self.form.files[1]), "w", force_zip64=True) as target:
-            self._spool.pour(target)
+        self.spill(directory)
+        for name, chunks in zip(self.form.files, self.form.written(self._spool), strict=True):
+            archive.pour(name, chunks)
+        self.drop()
 
     def drop(self) -> None:
-        if self._json is not None and self._spool is not None:
-            self._json.close()
+        if self._spool is not None:
             self._spool.drop()
-
-    def _cells(self, lines: Sequence[str]) -> bytes:
-        columns = self.form.source.columns
-        rows: list[Mapping[str, Any]] = orjson.loads("[" + ",".join(lines) + "]")
-        return _csv(
-            _cells(line, [row.get(column) for column in columns], columns)
-            for line, row in zip(lines, rows, strict=True)
-        )
 
 
 class Archive:
-    """The artefact of one export while it is made; it appears at its path only when it is closed."""
+    """The artefact of one export while it is made; it appears at its path only when it is closed.
 
-    def __init__(self, path: Path, secret: bytes, export_id: UUID) -> None:
+    While a thread closes it, ``stop`` makes that end soon; nothing else may be done with it meanwhile.
+    """
+
+    def __init__(self, path: Path, secret: bytes, export_id: UUID, stop: Event) -> None:
         self._path = path
         self._secret = secret
         self._export_id = export_id
+        self._stop = stop
         self._sink: _Sink | None = None
-        self._zip: _Zip | None = None  # begun when there is more than fits into memory
         self._forms: list[Form] = []
-        self._written: dict[Form, int] = {}
-        self._tables: list[_Table] = []
+        self._tables: dict[Form, _Table] = {}
         self._held = 0
+        self._is_large = False
 
     @property
     def plain_sha256(self) -> str:
-        """Give the digest of the ZIP before encryption; final once the archive is closed."""
+        """Return the digest of the ZIP before encryption; final once the archive is closed."""
         return self._opened().digest.hexdigest()
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits in memory that it should be written out."""
+        """Whether so much waits in memory that it should be spilled."""
         return self._held > _HELD_CHARACTERS_MAX
 
     def expect(self, form: Form) -> None:
         """Name a source: it will be in the archive, with no rows when none come."""
         self._forms.append(form)
 
-    def add(self, form: Form, lines: Sequence[str]) -> None:
-        """Add rows, each a JSON object; rows of one table come together. Keeps them in memory."""
-        if not self._tables or self._tables[-1].form is not form:
-            self._tables.append(_Table(form))
-        self._tables[-1].add(lines)
-        self._held += sum(map(len, lines))
+    def add(self, form: Form, rows: Sequence[Row]) -> None:
+        """Add rows. Keeps them in memory."""
+        if form not in self._tables:
+            self._tables[form] = _Table(form)
+        self._tables[form].add(rows)
+        self._held += sum(len(value) for row in rows for value in row if value is not None)
 
-    def write_out(self) -> None:
-        """Write what waits in memory; rows of the last table may still come."""
-        if self._zip is None:
-            self._zip = _Zip(self._opened())
-        *complete, last = self._tables
-        for table in complete:
-            self._close_table(self._zip, table)
-        last.spill(self._zip, self._path)
+    def spill(self) -> None:
+        """Move what waits in memory into scratch files."""
+        for table in self._tables.values():
+            table.spill(self._path.parent)
+        self._is_large = True
         self._held = 0
 
     def close(self, request_id: UUID, sheet: bytes) -> tuple[ExportedTable, ...]:
-        """Write what is left, and put the artefact at its path; gives the tables with their rows."""
-        if self._zip is not None:
-            self._write_rest(self._zip, request_id, sheet)
+        """Pack, encrypt, and put the artefact at its path; return the tables with their rows."""
+        sink = self._opened()
+        if self._is_large:
+            self._pack(_Zip(sink), request_id, sheet)
         else:
             whole = io.BytesIO()
-            self._write_rest(_Zip(whole), request_id, sheet)
-            self._opened().write(whole.getbuffer())
-        self._opened().writer.close()
+            self._pack(_Zip(whole), request_id, sheet)
+            sink.write(whole.getbuffer())
+        sink.writer.close()
         return tuple(
-            form.holds(self._written[form]) if form in self._written else form.holds_nothing for form in self._forms
+            form.holds(self._tables[form].count) if form in self._tables else form.holds_nothing for form in self._forms
         )
 
     def abort(self) -> None:
         """Give up: nothing appears at the path, scratch files go; after closing it changes nothing."""
         if self._sink is not None:
             self._sink.discard()
-        for table in self._tables:
+        for table in self._tables.values():
             table.drop()
-        if self._zip is not None:
-            self._zip.close()
 
-    def _write_rest(self, archive: _Zip, request_id: UUID, sheet: bytes) -> None:
-        for table in list(self._tables):
-            self._close_table(archive, table)
+    def _pack(self, archive: _Zip, request_id: UUID, sheet: bytes) -> None:
+        archive.put("README.txt", README)
         for form in self._forms:
-            if form not in self._written:
+            if form in self._tables:
+                self._tables[form].close(archive, self._path.parent)
+            else:
                 for name, content in zip(form.files, form.empty, strict=True):
                     archive.put(name, content)
         archive.put("information.json", sheet)
         archive.put("manifest.json", json_of(self._manifest(request_id)))
         archive.close()
 
-    def _close_table(self, archive: _Zip, table: _Table) -> None:
-        table.close(archive, self._path)
-        self._tables.remove(table)  # not before: what fails half-way has a scratch file to drop
-        self._written[table.form] = table.rows
-
     def _opened(self) -> _Sink:
         if self._sink is None:
-            self._sink = _Sink(self._path, self._secret, self._export_id)
+            self._sink = _Sink(self._path, self._secret, self._export_id, self._stop)
         return self._sink
 
     def _manifest(self, request_id: UUID) -> Mapping[str, Any]:
         return {
-            "format": "habeas-export/1",
+            "format": "habeas-export/2",
             "export_id": str(self._export_id),
             "request_id": str(request_id),
             "tables": [
@@ -278,9 +309,10 @@ class Archive:
                     "store": form.store,
                     "table": form.source.table,
                     "category": form.source.category,
-                    "rows": self._written.get(form, 0),
+                    "rows": self._tables[form].count if form in self._tables else 0,
                     "files": form.files,
                     "columns": form.source.columns,
+                    "types": form.source.types,
                     "held_but_not_shown": form.source.named,
                 }
                 for form in self._forms
@@ -299,41 +331,3 @@ def json_of(value: Mapping[str, Any]) -> bytes:
     """Render a document that people read, too: indented, keys in their order, UTF-8."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     return orjson.dumps(value, default=str, option=options)
-
-
-def _csv(rows: Iterable[Iterable[object]]) -> bytes:
-    """Render rows as RFC 4180 has it: comma, double quotes, CRLF."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
-
-
-def _cells(line: str, values: Sequence[object], columns: Sequence[str]) -> Sequence[object]:
-    """Give text and whole numbers as they are, nothing for null, and everything else as the database spelled it, to the last digit."""
-    if all(value is None or type(value) is str or type(value) is int for value in values):
-        return values
-    spelled = _spelled(line)
-    return [
-        value if value is None or type(value) is str else spelled[column]
-        for column, value in zip(columns, values, strict=True)
-    ]
-
-
-def _spelled(line: str) -> Mapping[str, str]:
-    """Give the members of a JSON object as they are written in it; a parser would round long numbers."""
-    members: dict[str, str] = {}
-    at = _after(line, 1)
-    while line[at] != "}":
-        name, at = _DECODER.raw_decode(line, at)
-        start = _after(line, at)
-        _, end = _DECODER.raw_decode(line, start)
-        members[name] = line[start:end]
-        at = _after(line, end)
-    return members
-
-
-def _after(line: str, at: int) -> int:
-    """Skip what stands between names and values of a JSON object."""
-    while line[at] in " \t\r\n:,":
-        at += 1
-    return at

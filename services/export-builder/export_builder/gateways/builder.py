@@ -4,15 +4,19 @@ import asyncio
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, aclosing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from threading import Event
+from typing import BinaryIO, Final, TypeVar, cast
 from uuid import UUID
 
 from typing_extensions import override
 
+from export_builder.errors import ArtefactUnwritable, Stopped
 from export_builder.gateways.archive import Archive, Form, json_of
 from habeas.chassis import crash
 from habeas.chassis.crash import Point
@@ -20,7 +24,10 @@ from habeas.contracts.outcomes import ExportedTable
 from habeas.datamap.policy import Policy
 from habeas.datamap.postgres import PostgresStore
 from habeas.datamap.sheet import information_sheet
+from habeas.sealing import SealBroken
 from habeas.sealing.artefact import ArtefactCipher
+
+T = TypeVar("T")
 
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -92,61 +99,97 @@ class Builder:
         self._sheet = json_of(information_sheet(policy))
 
     async def build(self, orders: Sequence[Order], *, portable_only: bool) -> dict[UUID, Built]:
-        """Build all artefacts of a batch: one statement per table for all of them. Raises ``StoreError``.
+        """Build all artefacts of a batch: one statement per table for all of them.
 
-        Memory is bounded whatever the rows: they go into the archives as they come.
+        Raises ``StoreError``, and ``ArtefactUnwritable`` with the export that could not be written; nothing of the batch stays then, nor
+        after a cancellation. Memory is bounded whatever the number of rows, and packing begins when every store's snapshot is over.
         """
+        stop = Event()
         secrets = {order.export_id: ArtefactCipher.new_key() for order in orders}
         archives: dict[UUID, Archive] = {}
         with ExitStack() as on_error:
             for order in orders:
-                archive = Archive(self._vault.path(order), secrets[order.export_id], order.export_id)
+                archive = Archive(self._vault.path(order), secrets[order.export_id], order.export_id, stop)
+                on_error.callback(self._vault.path(order).unlink, missing_ok=True)
                 on_error.callback(archive.abort)
                 archives[order.export_id] = archive
-            by_account: dict[str, list[Archive]] = {}
+            by_account: dict[str, list[UUID]] = {}
             for order in orders:
-                by_account.setdefault(order.account_id, []).append(archives[order.export_id])
+                by_account.setdefault(order.account_id, []).append(order.export_id)
             for store in self._stores:
-                await self._read(store, by_account, list(archives.values()), portable_only=portable_only)
+                await self._read(store, by_account, archives, portable_only=portable_only)
             crash.at(Point.ARTEFACTS_BEGUN)
-            built = await asyncio.to_thread(self._finish, orders, archives, secrets)
+            built = await _to_its_end(partial(self._finish, orders, archives, secrets, stop), stop)
             on_error.pop_all()
         return built
 
     async def _read(
         self,
         store: PostgresStore,
-        by_account: Mapping[str, Sequence[Archive]],
-        archives: Sequence[Archive],
+        by_account: Mapping[str, Sequence[UUID]],
+        archives: Mapping[UUID, Archive],
         *,
         portable_only: bool,
     ) -> None:
         """Take one store's rows; every source is named in every archive, also where it holds nothing of a person."""
         forms = {source.table: Form(store.name, source) for source in await store.sources(portable_only=portable_only)}
-        for archive in archives:
+        for archive in archives.values():
             for form in forms.values():
                 archive.expect(form)
         async with aclosing(store.export(list(by_account), portable_only=portable_only)) as pieces:
             async for piece in pieces:
-                for archive in by_account[piece.account_id]:
-                    archive.add(forms[piece.source.table], piece.lines)
+                for export_id in by_account[piece.account_id]:
+                    archive = archives[export_id]
+                    archive.add(forms[piece.source.table], piece.rows)
                     if archive.is_full:
-                        await asyncio.to_thread(archive.write_out)
+                        await _to_its_end(partial(_spill, archive, export_id))
 
     def _finish(
-        self, orders: Sequence[Order], archives: Mapping[UUID, Archive], secrets: Mapping[UUID, bytes]
+        self, orders: Sequence[Order], archives: Mapping[UUID, Archive], secrets: Mapping[UUID, bytes], stop: Event
     ) -> dict[UUID, Built]:
         """Close every archive and read each back: it must open with its key and hold what was written."""
         built = {}
         for order in orders:
+            if stop.is_set():
+                raise Stopped
             archive = archives[order.export_id]
-            tables = archive.close(order.request_id, self._sheet)
             secret = secrets[order.export_id]
-            size, sha256 = _read_back(self._vault.path(order), secret, order.export_id, archive.plain_sha256)
+            with _writing(order.export_id):
+                tables = archive.close(order.request_id, self._sheet)
+                size, sha256 = _read_back(self._vault.path(order), secret, order.export_id, archive.plain_sha256, stop)
             built[order.export_id] = Built(secret, size, sha256, tables)
             crash.at(Point.ARTEFACT_WRITTEN)
         self._vault.settle()
         return built
+
+
+def _spill(archive: Archive, export_id: UUID) -> None:
+    with _writing(export_id):
+        archive.spill()
+
+
+@contextmanager
+def _writing(export_id: UUID) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SealBroken) as error:
+        raise ArtefactUnwritable(export_id) from error
+
+
+async def _to_its_end(work: Callable[[], T], stop: Event | None = None) -> T:
+    """Do the work in a thread. Who cancels it waits for its end, and sets ``stop``: nobody may take away what a thread works on."""
+    running = asyncio.get_running_loop().run_in_executor(None, copy_context().run, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop.set()
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # nobody asks any more what came of it
+        raise
 
 
 class _Hashing(io.RawIOBase):
@@ -166,13 +209,15 @@ class _Hashing(io.RawIOBase):
         return data
 
 
-def _read_back(path: Path, secret: bytes, export_id: UUID, plain_sha256: str) -> tuple[int, str]:
-    """Open what was written as whoever gets it will; gives size and SHA-256 of the ciphertext."""
+def _read_back(path: Path, secret: bytes, export_id: UUID, plain_sha256: str, stop: Event) -> tuple[int, str]:
+    """Open what was written as whoever gets it will; return size and SHA-256 of the ciphertext."""
     plain = hashlib.sha256()
     with path.open("rb") as file:
         hashing = _Hashing(file)
         with ArtefactCipher.decrypting_reader(cast("BinaryIO", hashing), secret, export_id.bytes) as reader:
             while chunk := reader.read(_CHUNK_BYTES):
+                if stop.is_set():
+                    raise Stopped
                 plain.update(chunk)
     if plain.hexdigest() != plain_sha256:
         message = "an artefact does not hold what was written into it"

@@ -7,11 +7,11 @@ from typing import Self
 from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.datamap import Column, Kept, StoreMap, Table
 from habeas.datamap.dataset import Action, Export, Portable
-from habeas.datamap.live import LiveSchema
+from habeas.datamap.live import LiveColumn, LiveSchema
 from habeas.datamap.paths import Edge, ReferenceCycleError, SubjectPath, children_first
 from habeas.datamap.planner.plan import AgeKind, ExportPlan, LayerPlan, PlanError, RootPlan, StorePlan, TablePlan
 from habeas.datamap.planner.purge import purge_rules
-from habeas.datamap.planner.sql import ID_TYPES, Reach, any_of, conditions, ids, literal, quoted, words
+from habeas.datamap.planner.sql import ID_TYPES, Reach, any_of, conditions, ids, literal, quoted, spelled, words
 from habeas.datamap.source import Problem
 
 
@@ -155,23 +155,18 @@ class _Compiler:
         named = tuple(column.name for column in wanted if column.export is Export.NAMED_ONLY)
         if not shown and not named:
             return None
-        fields = ", ".join(words(self._value(table.name, name), "AS", quoted(name)) for name in shown)
-        line = "'{}'::text" if not shown else "row_to_json(shown)::text"
-        lateral = f", LATERAL (SELECT {fields}) AS shown" if shown else ""
-        source = words("FROM", reach.tables + lateral, conditions(reach.on, reach.is_one_of))
+        live = [self.live.column(table.name, name) or LiveColumn(name, "text") for name in shown]
+        values = [spelled(quoted("t0", column.name), column.base) for column in live]
+        where = conditions(reach.on, reach.is_one_of)
         return ExportPlan(
             table=table.name,
             category=table.category or next((c.category for c in table.columns if c.category), ""),
-            sql=words("SELECT", account_id(reach) + ",", line, "AS line", source),
-            copy=words("SELECT", line, "AS line", source),
+            sql=words("SELECT", ", ".join([account_id(reach), *values]), "FROM", reach.tables, where),
             columns=tuple(shown),
+            types=tuple(column.type for column in live),
+            bases=tuple(column.base for column in live),
             named=named,
         )
-
-    def _value(self, table: str, column: str) -> str:
-        """A column for JSON; type json is stored as it was written, with line breaks that would break a line in two."""
-        name = quoted("t0", column)
-        return f"{name}::jsonb" if self.live.type_of(table, column) == "json" else name
 
     def _mentions(self, table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
         changed: list[str] = []

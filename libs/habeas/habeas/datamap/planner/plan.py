@@ -48,15 +48,17 @@ class RootPlan:
 class ExportPlan:
     """What a person is shown of one table.
 
-    `sql` gives (`account_id` text, `line` text): one JSON object per row, made by the database, with `columns` as keys.
-    `copy` is the same without account id. `named` are columns that are said to exist and never read.
+    `sql` gives the account id and then each of `columns` as text, written by the type's own output function, so that its input function
+    reads the same value back; instants and days in ISO 8601. `types` are the columns' declared types, `bases` those below domains.
+    `named` are columns that are said to exist and never read.
     """
 
     table: str
     category: str
     sql: str
-    copy: str
     columns: tuple[str, ...]
+    types: tuple[str, ...]
+    bases: tuple[str, ...]
     named: tuple[str, ...]
 
 

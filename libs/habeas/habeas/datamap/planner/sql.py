@@ -11,6 +11,16 @@ from habeas.datamap.dataset import Constant
 from habeas.datamap.paths import Join, SubjectPath
 
 TEXT_TYPES: Final = frozenset({"text", "character varying", "character", "citext"})
+CAST_TYPES: Final = frozenset(
+    {
+        *("boolean", "smallint", "integer", "bigint", "numeric", "real", "double precision"),
+        *("text", "character varying", "uuid", "json", "jsonb", "bytea", "xml"),
+    }
+)
+"""Types whose cast to text is their output function and costs less than `format`, or says more: `true` instead of `t`, and `xml` with its
+declaration."""
+
+ISO_TYPES: Final = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
 ID_TYPES: Final = TEXT_TYPES | {"uuid", "bigint", "integer", "smallint"}
 """Types in which an account id may be held."""
 
@@ -29,6 +39,21 @@ def literal(constant: Constant) -> str:
     if isinstance(constant, int | float):
         return repr(constant)
     return "'" + constant.replace("\x00", "").replace("'", "''") + "'"
+
+
+def spelled(column: str, base: str) -> str:
+    """Return the expression of a value of any type as text that the type reads back as the same value; NULL for none.
+
+    A cast would not do for every type: that of `character` cuts blanks off, that of `inet` adds a mask, and for a type that somebody
+    made it may be anything. `IS DISTINCT FROM NULL` is about the value itself; a row of nulls `IS NULL` too.
+    """
+    if base in CAST_TYPES:
+        return f"{column}::text"
+    if base == "xml[]":
+        return f"{column}::text[]::text"
+    if base in ISO_TYPES:
+        return f"pg_catalog.to_json({column}) #>> '{{}}'"
+    return f"CASE WHEN {column} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {column}) END"
 
 
 def words(*parts: str) -> str:

@@ -1,7 +1,7 @@
 """The connector for stores in PostgreSQL (15 or newer)."""
 
 from habeas.datamap.postgres.connection import StoreOptions, read_live_schema
-from habeas.datamap.postgres.export import ExportedRows
+from habeas.datamap.postgres.export import ExportedRows, Row
 from habeas.datamap.postgres.opening import open_stores
 from habeas.datamap.postgres.purge import PurgeResult
 from habeas.datamap.postgres.store import ContactDetails, PostgresStore
@@ -11,6 +11,7 @@ __all__ = [
     "ExportedRows",
     "PostgresStore",
     "PurgeResult",
+    "Row",
     "StoreOptions",
     "open_stores",
     "read_live_schema",

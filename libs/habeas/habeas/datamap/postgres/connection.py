@@ -37,6 +37,8 @@ UNAVAILABLE_CLASSES: Final = {
 }
 CLIENT_REFUSED: Final = "22000"
 """data_exception, for values that the driver itself could not encode."""
+NOT_TEXT: Final = "22021"
+"""character_not_in_repertoire, for bytes that a database without an encoding (`SQL_ASCII`) gives out as text."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class StoreOptions:
     idle_connection_s: float = 300.0  # between two uses
     lock_timeout_s: float = 5.0
     drop_lock_timeout_s: float = 2.0
-    rows_per_fetch: int = 1_000
+    rows_per_fetch: int = 500
     plan_once: bool = True
     """Whether a statement is planned once in a connection, for any accounts, instead of for each call's; with hundreds of partitions
     planning takes longer than doing. Statements with a limit in rows are better planned for it."""
@@ -105,6 +107,7 @@ class Link:
                 "DateStyle": "ISO",
                 "IntervalStyle": "iso_8601",
                 "bytea_output": "hex",
+                "extra_float_digits": "1",  # as many digits as it takes to read the same number back
                 "standard_conforming_strings": "on",
                 # Row-level rules must not hide rows from an erasure: with `off` they are an error instead.
                 "row_security": "off",
@@ -130,6 +133,8 @@ class Link:
             if isinstance(error, ValueError):
                 raise StoreRefused(self.store, table, CLIENT_REFUSED) from None
             raise StoreUnavailable(self.store, Unavailability.CLOSED, table) from None
+        except UnicodeDecodeError:
+            raise StoreRefused(self.store, table, NOT_TEXT) from None
         except TimeoutError:
             raise StoreUnavailable(self.store, Unavailability.TOO_SLOW, table) from None
         except (OSError, asyncpg.InternalClientError):

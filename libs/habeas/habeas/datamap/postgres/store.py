@@ -28,7 +28,7 @@ from habeas.datamap.planner import (
 )
 from habeas.datamap.policy import Policy
 from habeas.datamap.postgres.connection import Connection, Link, StoreOptions, read_catalogue
-from habeas.datamap.postgres.export import ExportedRows, Sink, copy_out, read_out
+from habeas.datamap.postgres.export import ExportedRows, read_out
 from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import PurgeResult, purge
 from habeas.datamap.retention import expires_on
@@ -337,9 +337,10 @@ class PostgresStore:
     async def export(
         self, account_ids: Iterable[str], *, portable_only: bool = False
     ) -> AsyncGenerator[ExportedRows, None]:
-        """All rows of many small accounts, in one snapshot and one statement per table, some rows at a time.
+        """Return all rows of many accounts, in one snapshot and one statement per table, some rows at a time.
 
-        Each piece holds rows of one account and one table. Close the iterator (contextlib.aclosing) when leaving early.
+        Each piece holds rows of one account and one table. The server ends the snapshot when nobody asks for the next piece for longer
+        than the option `idle_timeout_s`. Close the iterator (contextlib.aclosing) when leaving early.
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
@@ -349,22 +350,6 @@ class PostgresStore:
                     with self._link.told(source.table):
                         async for piece in read_out(conn, source, asked, self._link.options.rows_per_fetch):
                             yield piece
-
-    async def stream(self, account_id: str, sink: Sink, *, portable_only: bool = False) -> Mapping[str, int]:
-        """All rows of one large account by COPY, in one snapshot; gives rows per table.
-
-        `sink(source, chunk)` gets JSON Lines (one object a line, UTF-8), chunks of whole lines; it is awaited, so a slow
-        reader slows the database and memory stays bounded.
-        """
-        async with self._link.connection() as conn:
-            plan = await self._checked(conn)
-            asked = AskedIds([account_id], plan.root.identity_type)
-            rows: dict[str, int] = {}
-            async with conn.transaction(isolation="repeatable_read", readonly=True):
-                for source in _sources(plan, portable_only=portable_only):
-                    with self._link.told(source.table):
-                        rows[source.table] = await copy_out(conn, source, asked, sink)
-        return rows
 
     async def purge_rules(self) -> tuple[PurgeRule, ...]:
         """What the retention sweep has to do here, children first."""
