@@ -15,7 +15,7 @@ from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.request_intake import RequestAccepted, RequestIdentityRequested
 from habeas.contracts.topics import DSR_REQUESTS
-from habeas.contracts.vocabulary import KeepGround, Outcome, Right, TableResult
+from habeas.contracts.vocabulary import Answered, KeepGround, Outcome, Right, TableResult
 from habeas.kit import Publisher
 from habeas_demo.checks import Held, Witness
 from habeas_demo.exports import check_exports, open_exports
@@ -263,5 +263,6 @@ async def test_after_an_erasure_nothing_is_held(stage: Stage, later: Right) -> N
     [first] = await stage.completed(await stage.ask(Right.ERASURE, person))
     [second] = await stage.completed(await stage.ask(later, person))
     assert (first.outcome, second.outcome) == (Outcome.PARTLY_KEPT, Outcome.NOTHING_HELD)
+    assert (first.answered, second.answered) == (Answered.MAIL, Answered.NOT_REACHABLE)
     assert first.subject_id != second.subject_id
     assert stage.mail_kinds(person.email) == ["acknowledgement", "outcome"]

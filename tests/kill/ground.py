@@ -151,6 +151,7 @@ def _environment(service: str, access: Access, proxies: Proxies) -> Mapping[str,
             "NOTIFICATION_MAILER_SMTP_FINAL_TIMEOUT_S": "20",
             "NOTIFICATION_MAILER_MAIL_LEASE_S": "25",
             "NOTIFICATION_MAILER_RESEND_LONGEST_S": "5",
+            "NOTIFICATION_MAILER_RESEND_UNCERTAIN_FIRST_S": "1",
         }
     return own
 

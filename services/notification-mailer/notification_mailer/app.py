@@ -12,6 +12,7 @@ from habeas.contracts.request_intake import (
     RequestFulfilled,
     RequestWithdrawn,
 )
+from habeas.datamap.addresses import mailbox
 from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
 from habeas.datamap.postgres import open_stores
@@ -29,7 +30,7 @@ def build(settings: Settings) -> Service:
     service = Service("notification-mailer", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
     stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
-    sender = settings.smtp.sender or policy.controller.dpo
+    sender = mailbox(settings.smtp.sender or policy.controller.dpo)
     domain = settings.smtp.message_id_domain or sender.rpartition("@")[2]
     notice = Notice(policy.notice_of_changes, policy.zone)
     keys = gateways.CampaignKeys(kek)
@@ -37,7 +38,7 @@ def build(settings: Settings) -> Service:
     post = gateways.SmtpPost(settings.smtp, settings.smtp_tls, sender)
     room = sweeps.Mailroom(
         post=post,
-        letters=gateways.Letters(policy, sender, domain, settings.smtp.portal_url),
+        letters=gateways.Letters(policy, sender, domain),
         keys=KeyStore(kek, service.clock.now),
         campaign_keys=keys,
         audience=audience,

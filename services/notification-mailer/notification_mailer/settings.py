@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, model_va
 
 from habeas.chassis.settings import Environment, ServiceSettings
 from habeas.contracts.vocabulary import MailKind
+from habeas.datamap.addresses import BadAddress, mailbox
 from habeas.datamap.settings import DataMapSettings
 from habeas.sealing.settings import SealingSettings
 from notification_mailer.lifecycle.mails import Patience
@@ -70,17 +71,16 @@ class SmtpSettings(BaseModel):
     message_id_domain: str | None = Field(
         None, pattern=_DOMAIN, description="domain in the Message-ID of every mail; without it the sender's"
     )
-    portal_url: str | None = Field(
-        None,
-        pattern=r"^https?://[^\s<>\"]+$",
-        max_length=2048,
-        description="where people fetch their exports, a URL; without it mails say that the account shows them",
-    )
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         if (self.smtp_username is None) != (self.smtp_password is None):
             raise ValueError("NOTIFICATION_MAILER_SMTP_USERNAME and …_SMTP_PASSWORD go together: set both or none")
+        if self.sender is not None:
+            try:
+                mailbox(self.sender)
+            except BadAddress as error:
+                raise ValueError(f"no mail can come from NOTIFICATION_MAILER_SENDER ({error.reason})") from None
         return self
 
     @property
@@ -125,6 +125,12 @@ class Settings(ServiceSettings):
         (MailKind.ACKNOWLEDGEMENT,),
         description="kinds of mail that are sent again when the reply to the final dot was lost",
     )
+    resend_uncertain_max: int = Field(
+        3, ge=0, le=20, description="how often such a mail is sent again before nobody knows whether it arrived"
+    )
+    resend_uncertain_first_s: float = Field(
+        60.0, ge=0.01, le=86_400, description="wait before it is sent again; doubles from there up to resend_longest_s"
+    )
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -155,4 +161,6 @@ class Settings(ServiceSettings):
             timedelta(seconds=self.resend_longest_s),
             timedelta(seconds=self.resend_horizon_s),
             frozenset(self.resend_uncertain),
+            self.resend_uncertain_max,
+            timedelta(seconds=self.resend_uncertain_first_s),
         )

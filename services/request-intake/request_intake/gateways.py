@@ -10,7 +10,10 @@ class AddressBook(Protocol):
     """Finds where a person can be written to."""
 
     async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, ContactDetails]:
-        """Give the contact of each account that has one. Raises ``StoreError`` when a store does not answer."""
+        """Return what is known of each account that exists; without ``address`` where no store knows one.
+
+        Raise ``StoreError`` when a store does not answer.
+        """
         ...
 
 
@@ -21,10 +24,15 @@ class StoreAddressBook:
         self._stores = stores
 
     async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, ContactDetails]:
-        """Give the contact of each account that has one, one statement per store."""
+        """Return what is known of each account that exists, one statement per store.
+
+        A store that has the account and no address keeps no other store from being asked.
+        """
         found: dict[str, ContactDetails] = {}
         for store in self._stores:
-            missing = [account_id for account_id in account_ids if account_id not in found]
+            missing = [each for each in account_ids if each not in found or not found[each].address]
             if missing:
-                found.update(await store.contacts(missing))
+                for account_id, contact in (await store.contacts(missing)).items():
+                    if contact.address or account_id not in found:
+                        found[account_id] = contact
         return found

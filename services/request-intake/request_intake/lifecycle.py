@@ -21,7 +21,7 @@ from habeas.contracts.request_intake import (
     RequestVerified,
     SubjectFlagged,
 )
-from habeas.contracts.vocabulary import Outcome, Right, StuckReason, TableResult
+from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason, TableResult
 
 
 class State(StrEnum):
@@ -51,7 +51,10 @@ CARRIED_OUT: Final = frozenset({Right.ERASURE, Right.ACCESS, Right.PORTABILITY})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; ``account``, ``details`` and ``contact`` are sealed."""
+    """One request; ``account``, ``details`` and ``contact`` are sealed.
+
+    ``reach`` is how the person can be answered, found out when the request is opened: an erasure takes the account away.
+    """
 
     request_id: UUID
     subject_id: UUID
@@ -72,6 +75,7 @@ class Request:
     submission_digest: bytes
     traceparent: str | None
     contact: str | None = None
+    reach: Answered | None = None
     outcome: Outcome | None = None
     outcomes: tuple[CategoryOutcome, ...] = ()
     export_id: UUID | None = None
@@ -101,8 +105,18 @@ def receive(request: Request) -> AuditFact:
     return AuditFact(Action.REQUEST_ACCEPTED, request.request_id, subject=request.subject_ref, outcome=outcome)
 
 
-def open_request(request: Request, contact: str | None, account_fingerprint: str, now: datetime) -> Decision:
+def reach_of(contact: str | None, *, has_account: bool) -> Answered:
+    """Tell how a person can be answered: by mail, else by the platform where they have an account, else not at all."""
+    if contact is not None:
+        return Answered.MAIL
+    return Answered.PLATFORM if has_account else Answered.NOT_REACHABLE
+
+
+def open_request(
+    request: Request, contact: str | None, account_fingerprint: str, now: datetime, *, has_account: bool
+) -> Decision:
     """Open a received request: acknowledge it, and let work begin when the person is known to be who they say."""
+    request = replace(request, reach=reach_of(contact, has_account=has_account))
     accepted = RequestAccepted(
         request_id=request.request_id,
         subject_id=request.subject_id,
@@ -208,7 +222,7 @@ def take_answered(request: Request, now: datetime) -> Decision:
     """The mail server took the outcome mail: the request is done, the address is dropped."""
     if request.state is not State.ANSWERING:
         return Decision(request)
-    done = request.becomes(State.COMPLETED, contact=None, stuck_reason=None, closed_at=now)
+    done = request.becomes(State.COMPLETED, contact=None, reach=Answered.MAIL, stuck_reason=None, closed_at=now)
     return Decision(done, (_completed(done, now),), (_fact(request, Action.REQUEST_COMPLETED, _word(request.outcome)),))
 
 
@@ -221,7 +235,10 @@ def take_unanswered(request: Request, reason: StuckReason) -> Decision:
 
 
 def by_category(tables: Sequence[TableOutcome]) -> tuple[CategoryOutcome, ...]:
-    """Sum tables up for the person: per category and result, with ground and latest end where rows were kept."""
+    """Sum tables up for the person: per category and result, with ground and latest end where rows were kept.
+
+    Where nobody knows the end of one table, there is none of the category: an earlier one would not be true.
+    """
     groups: dict[tuple[str, TableResult, str], list[TableOutcome]] = {}
     for each in tables:
         groups.setdefault((each.category, each.result, each.ground or ""), []).append(each)
@@ -231,10 +248,15 @@ def by_category(tables: Sequence[TableOutcome]) -> tuple[CategoryOutcome, ...]:
             result=result,
             rows=sum(each.rows for each in group),
             ground=group[0].ground,
-            until=max((each.until for each in group if each.until is not None), default=None),
+            until=_latest([each.until for each in group if each.rows]),
         )
         for (category, result, _), group in sorted(groups.items())
     )
+
+
+def _latest(ends: Sequence[date | None]) -> date | None:
+    known = [end for end in ends if end is not None]
+    return max(known) if known and len(known) == len(ends) else None
 
 
 def outcome_of(outcomes: Sequence[CategoryOutcome]) -> Outcome:
@@ -252,6 +274,7 @@ def _fulfil(
         request_id=request.request_id,
         subject_id=request.subject_id,
         right=request.right,
+        regime=request.regime,
         outcome=outcome,
         categories=outcomes,
         export_id=export_id,
@@ -261,7 +284,7 @@ def _fulfil(
     changes = {"outcome": outcome, "outcomes": outcomes, "export_id": export_id, "stuck_reason": None}
     if request.contact is not None:
         return Decision(request.becomes(State.ANSWERING, **changes), (fulfilled,), (fact,))
-    # No store knows an address: the event is the answer, and the platform that took the request shows it.
+    # No store knows an address: the event says whether the platform that sent the request can show the answer.
     done = request.becomes(State.COMPLETED, **changes, closed_at=now)
     return Decision(
         done,
@@ -277,6 +300,7 @@ def _completed(request: Request, now: datetime) -> RequestCompleted:
         right=request.right,
         outcome=request.outcome or Outcome.DONE,
         categories=request.outcomes,
+        answered=request.reach,
         completed_at=now,
     )
 

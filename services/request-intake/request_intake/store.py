@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from habeas.chassis.database import Transaction
 from habeas.contracts.outcomes import CategoryOutcome
-from habeas.contracts.vocabulary import Outcome, Right, StuckReason
+from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason
 from request_intake.lifecycle import Request, State
 
 _OUTCOMES: Final = TypeAdapter(tuple[CategoryOutcome, ...])
@@ -67,7 +67,7 @@ _ADD_REQUESTS: Final = """
 _REQUEST_COLUMNS: Final = """
     SELECT request_id, subject_id, dsr_right, state, stuck_reason, outcome, outcomes::text, regime, law_version, channel, language,
            received_at, due_on, legal_limit_on, is_verified, account, details, categories, contact, subject_ref, submission_digest,
-           export_id, traceparent, accepted_at, closed_at, version
+           export_id, traceparent, accepted_at, closed_at, version, reach
       FROM request_intake.requests
 """
 
@@ -86,10 +86,10 @@ _LOCK_RECEIVED: Final = (
 _SAVE_REQUESTS: Final = """
     UPDATE request_intake.requests AS r
        SET state = n.state, stuck_reason = n.stuck_reason, outcome = n.outcome, outcomes = n.outcomes::jsonb, contact = n.contact,
-           export_id = n.export_id, accepted_at = n.accepted_at, closed_at = n.closed_at, version = r.version + 1
+           export_id = n.export_id, accepted_at = n.accepted_at, closed_at = n.closed_at, reach = n.reach, version = r.version + 1
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
-                  $9::timestamptz[], $10::timestamptz[])
-           AS n (request_id, version, state, stuck_reason, outcome, outcomes, contact, export_id, accepted_at, closed_at)
+                  $9::timestamptz[], $10::timestamptz[], $11::text[])
+           AS n (request_id, version, state, stuck_reason, outcome, outcomes, contact, export_id, accepted_at, closed_at, reach)
      WHERE r.request_id = n.request_id AND r.version = n.version
 """
 
@@ -196,6 +196,7 @@ async def save_requests(tx: Transaction, requests: Sequence[Request]) -> None:
             each.export_id,
             each.accepted_at,
             each.closed_at,
+            each.reach,
         )
         for each in requests
     ]
@@ -224,6 +225,7 @@ def _request(row: asyncpg.Record) -> Request:
         submission_digest=row["submission_digest"],
         traceparent=row["traceparent"],
         contact=row["contact"],
+        reach=None if row["reach"] is None else Answered(row["reach"]),
         outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
         outcomes=_OUTCOMES.validate_json(row["outcomes"]),
         export_id=row["export_id"],

@@ -61,7 +61,10 @@ async def _open(db: Database, address_book: AddressBook, keys: KeyStore, *, stuc
             # Without the data key the person was erased since: there is nobody to write to, and nothing that could be read.
             contact = contacts.get(accounts.get(request.request_id, ""))
             sealed = _sealed(contact, request, case_keys[request.subject_id])
-            decisions.append(lifecycle.open_request(request, sealed, prints[request.subject_id].hex(), tx.now))
+            fingerprint = prints[request.subject_id].hex()
+            decisions.append(
+                lifecycle.open_request(request, sealed, fingerprint, tx.now, has_account=contact is not None)
+            )
         for decision in decisions:
             tx.emit(*decision.events, trace=decision.request.traceparent)
             tx.record(*decision.facts, trace=decision.request.traceparent)
@@ -106,7 +109,7 @@ async def measure_deadlines(db: Database, zone: tzinfo) -> None:
 
 def _sealed(contact: ContactDetails | None, request: Request, case_key: SubjectKey) -> str | None:
     """Seal the address under the case key, since the outcome is mailed after the data key is gone."""
-    if contact is None or contact.address is None:
+    if contact is None or not contact.address or contact.address.isspace():
         return None
     language = request.language or contact.language
     value = {"address": contact.address, "name": contact.name, "language": language}

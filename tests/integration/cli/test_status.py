@@ -17,7 +17,8 @@ RECEIVED = datetime(2026, 11, 24, 9, tzinfo=UTC)
 
 
 async def add_request(
-    owner: Owner, due_on: date, limit_on: date, *, right: str = "access", state: str = "in_progress", stuck: str | None = None
+    owner: Owner, due_on: date, limit_on: date, *, right: str = "access", state: str = "in_progress", stuck: str | None = None,
+    reach: str | None = None,
 ) -> None:  # fmt: skip
     """Add a request of a new person."""
     subject = new_id()
@@ -27,10 +28,10 @@ async def add_request(
     await owner.execute(
         """
         INSERT INTO request_intake.requests (request_id, subject_id, dsr_right, state, stuck_reason, regime, law_version, channel,
-            received_at, due_on, legal_limit_on, is_verified, account, subject_ref, submission_digest)
-        VALUES ($1, $2, $3, $4, $5, 'gdpr', '2016-679', 'web', $6, $7, $8, true, 's1.data.x', 'ref', 'd')
+            received_at, due_on, legal_limit_on, is_verified, account, subject_ref, submission_digest, reach)
+        VALUES ($1, $2, $3, $4, $5, 'gdpr', '2016-679', 'web', $6, $7, $8, true, 's1.data.x', 'ref', 'd', $9)
         """,
-        new_id(), subject, right, state, stuck, RECEIVED, due_on, limit_on,
+        new_id(), subject, right, state, stuck, RECEIVED, due_on, limit_on, reach,
     )  # fmt: skip
 
 
@@ -144,3 +145,15 @@ async def test_kafka_that_does_not_answer_is_a_risk(run: Run, owner: Owner) -> N
     seen = parsed(result)
     assert (seen["kafka"], seen["risks"][0]["risk"]) == ("unreachable", "kafka_unreachable")
     assert {each["lag"] for each in seen["services"]} == {None}
+
+
+async def test_how_people_were_answered_is_counted(owner: Owner, run: Run) -> None:
+    """Completed requests say by which way; those that nobody could answer stand out. What is open is not counted as answered."""
+    due = SystemClock().now().date() + timedelta(days=9)
+    for reach in ("mail", "mail", "platform", "not_reachable", None):
+        await add_request(owner, due, due, state="completed", reach=reach)
+    await add_request(owner, due, due, state="answering", reach="mail")
+    ways = ("answered_by_mail", "answered_by_platform", "not_reachable")
+    counted = {each["state"]: [each[way] for way in ways] for each in parsed(await run("status", "--json"))["requests"]}
+    assert counted == {"completed": [2, 1, 1], "answering": [0, 0, 0]}
+    assert "2 by mail, 1 by platform, 1 not reachable" in " ".join((await run("status")).stdout.split())

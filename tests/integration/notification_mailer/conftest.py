@@ -371,7 +371,7 @@ async def start_mailer(
     post = _post(smtp_settings(sink.smtp_host, sink.smtp_port), fate)
     room = Mailroom(
         post=post,
-        letters=Letters(policy, "privacy@example.org", "example.org", None),
+        letters=Letters(policy, "privacy@example.org", "example.org"),
         keys=KeyStore(KEK, clock.now),
         campaign_keys=CampaignKeys(KEK),
         audience=StoreAudience(stores),

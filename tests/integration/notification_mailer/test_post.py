@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from habeas.contracts.vocabulary import MailRefusal
 from notification_mailer.gateways import Letter, SmtpPost
 from notification_mailer.lifecycle.mails import Report, Result
 from notification_mailer.settings import SmtpTls
@@ -237,5 +238,15 @@ async def test_an_international_address_needs_a_server_that_knows_them() -> None
         assert (await post.deliver(letter, yes)).result is Result.TAKEN
         assert server.mails[0][0] == ["jörg@example.net"]
     async with serve(enable_SMTPUTF8=False) as server, post_to(server) as post:
-        assert await post.deliver(letter, yes) == Report(Result.REFUSED)
+        assert await post.deliver(letter, yes) == Report(Result.REFUSED, refusal=MailRefusal.NO_SMTPUTF8)
         assert (await post.deliver(LETTER, yes)).result is Result.TAKEN
+
+
+@pytest.mark.parametrize("address", ["a\r\nRSET\r\n@example.net", "\ud800@example.net", "a\x00@example.net"])
+async def test_what_would_break_a_command_is_never_said(address: str) -> None:
+    """Whoever made the letter: an address with a line end or with what UTF-8 cannot hold is refused, and others are not harmed."""
+    async with serve(enable_SMTPUTF8=True) as server, post_to(server) as post:
+        refused = await post.deliver(Letter(address, LETTER.text), yes)
+        assert refused == Report(Result.REFUSED, refusal=MailRefusal.ADDRESS_SYNTAX)
+        assert (await post.deliver(LETTER, yes)).result is Result.TAKEN
+        assert server.commands == 1

@@ -177,13 +177,62 @@ async def test_an_acknowledgement_lost_after_the_dot_is_sent_again_under_its_mes
     mailer.mailbox.misbehave(Faults(after_dot="deliver_and_drop", times=1))
     accepted = await mailer.accept("again@example.net")
     await mailer.send()
-    mailer.after(timedelta(seconds=2))
+    mailer.after(timedelta(minutes=1))
     await mailer.send()
     row = await mailer.mail(accepted.request_id, "acknowledgement")
     assert (row["state"], row["attempt"]) == ("sent", 2)
     assert len(mailer.delivered(row["mail_id"])) == 2
     assert [event["kind"] for event in await mailer.told("mail.uncertain")] == ["acknowledgement"]
     assert len(await mailer.told("mail.sent")) == 1
+
+
+async def test_a_server_that_always_cuts_after_the_dot_gets_four_acknowledgements_in_all(mailer: Mailer) -> None:
+    """The first and three more, minutes apart, each told of; after that it is uncertain, and nothing more goes out for a month."""
+    mailer.mailbox.misbehave(Faults(after_dot="deliver_and_drop"))
+    accepted = await mailer.accept("flooded@example.net")
+    for minute in range(60):
+        await mailer.send()
+        assert len(await mailer.told("mail.uncertain")) <= 1 + minute
+        mailer.after(timedelta(minutes=1))
+    for _ in range(30):
+        mailer.after(timedelta(days=1))
+        await mailer.send()
+    row = await mailer.mail(accepted.request_id, "acknowledgement")
+    assert (row["state"], row["attempt"], row["doubts"]) == ("uncertain", 4, 4)
+    await until(lambda: len(mailer.delivered(row["mail_id"])) == 4, "4 deliveries")
+    told = await mailer.told("mail.uncertain")
+    assert [event["times"] for event in told] == [1, 2, 3, 4]
+    assert [event["again_at"] is None for event in told] == [False, False, False, True]
+
+
+async def test_one_bad_address_fails_nobody_else(mailer: Mailer) -> None:
+    """It is refused at once, with its reason; the nineteen others go out in the same pass."""
+    bad = await mailer.accept("me@[mail.example.org")
+    others = [await mailer.accept(f"other{number}@example.net") for number in range(19)]
+    assert await mailer.send() == 20
+    refused = await mailer.mail(bad.request_id, "acknowledgement")
+    assert (refused["state"], refused["refusal"]) == ("refused", "address_literal")
+    assert [event["reason"] for event in await mailer.told("mail.refused")] == ["address_literal"]
+    for other in others:
+        assert (await mailer.mail(other.request_id, "acknowledgement"))["state"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("address", "recipient"),
+    [
+        ("person@straße.de", "person@xn--strae-oqa.de"),
+        ("person@faß.de", "person@xn--fa-hia.de"),
+        ("person@βόλος.com", "person@xn--nxasmm1c.com"),
+        ('"a b"@example.net', '"a b"@example.net'),
+        ("me@[192.0.2.1]", "me@[192.0.2.1]"),
+    ],
+)
+async def test_mail_goes_where_the_address_says(mailer: Mailer, address: str, recipient: str) -> None:
+    """The envelope that the server took has the domain of IDNA 2008, and any local part that SMTP allows."""
+    accepted = await mailer.accept(address)
+    await mailer.send()
+    (mail,) = mailer.delivered((await mailer.mail(accepted.request_id, "acknowledgement"))["mail_id"])
+    assert mail.recipients == (recipient,)
 
 
 async def test_mails_wait_for_a_server_that_is_away(mailer: Mailer, unused_tcp_port: int) -> None:

@@ -1,14 +1,15 @@
 """Opening requests: one that does not open holds nobody else up, and is opened once what was missing is there again."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 from uuid import UUID
 
 import pytest
 
 from habeas.contracts.vocabulary import StuckReason
-from habeas.datamap.postgres import ContactDetails
+from habeas.datamap.postgres import ContactDetails, PostgresStore
 from request_intake import sweeps
+from request_intake.gateways import StoreAddressBook
 from tests.integration.request_intake.conftest import Counter
 
 Mend: TypeAlias = Callable[[], Awaitable[None]]
@@ -24,6 +25,17 @@ class NoAddresses:
     async def contacts(self, _: Sequence[str]) -> Mapping[str, ContactDetails]:
         """Nobody has an address."""
         return {}
+
+
+class Known:
+    """A store's contacts, as an address book or a store gives them."""
+
+    def __init__(self, **known: ContactDetails) -> None:
+        self.known = known
+
+    async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, ContactDetails]:
+        """Those of them that exist here."""
+        return {each: self.known[each] for each in account_ids if each in self.known}
 
 
 async def states(counter: Counter) -> dict[str, tuple[str, str | None]]:
@@ -83,3 +95,23 @@ async def test_one_that_does_not_open_holds_nobody_up(counter: Counter, what: st
     assert (await sweeps.open_received(counter.db, nobody, keys)).handled == 0
     assert (await sweeps.open_stuck(counter.db, nobody, keys)).handled == 1
     assert (await states(counter))[str(broken)] == ("awaiting_identity", None)
+
+
+async def test_how_each_can_be_answered_is_found_out_when_the_request_is_opened(counter: Counter) -> None:
+    """Whoever has an address in any store is written to; an account without one is the platform's, and nobody's is not reachable."""
+    addressed, bare, blank, gone = [await counter.submit(f"acc_{number}") for number in (1, 2, 3, 4)]
+    nameless = ContactDetails()
+    first = Known(acc_1=nameless, acc_2=nameless, acc_3=ContactDetails(" "))
+    second = Known(acc_1=ContactDetails("ann@example.net"))
+    book = StoreAddressBook(cast("Sequence[PostgresStore]", [first, second]))
+    await sweeps.open_received(counter.db, book, counter.desk.keys)
+    rows = await counter.db.read(
+        "test-look", "SELECT subject_id, reach, contact IS NOT NULL AS has_contact FROM request_intake.requests"
+    )
+    found = {row["subject_id"]: (row["reach"], row["has_contact"]) for row in rows}
+    assert [found[each] for each in (addressed, bare, blank, gone)] == [
+        ("mail", True),
+        ("platform", False),
+        ("platform", False),
+        ("not_reachable", False),
+    ]

@@ -93,6 +93,15 @@ def test_a_policy_in_order(tmp_path: Path) -> None:
     assert policy.retention["invoices"].ground == "legal_obligation"
 
 
+def test_where_copies_are_fetched(tmp_path: Path) -> None:
+    """A page is named or there is none; an officer's address may have an international domain, which mails write in ASCII."""
+    assert load(tmp_path, POLICY).answers.download_url is None
+    text = POLICY.replace("privacy@example.org", "privacy@bücher.example")
+    policy = load(tmp_path, text + "answers: {download_url: 'https://example.org/privacy/copies'}\n")
+    assert policy.answers.download_url == "https://example.org/privacy/copies"
+    assert policy.controller.dpo == "privacy@bücher.example"
+
+
 def test_the_demo_policy_is_in_order() -> None:
     """What ships as the example can be kept."""
     assert load_policy(REPOSITORY / "deploy" / "demo" / "policy.yaml").controller.country == "DE"
@@ -163,6 +172,32 @@ MISTAKES = [
     (instead("safeguard: scc, ", ""), 25, "recipients.clerk", "`safeguard: scc`"),
     (instead("country: CH", "country: GI"), 27, "recipients.swiss", "`safeguard: scc`"),  # adequate for the UK only
     (instead("told_by: mail", "told_by: post"), 27, "recipients.swiss.told_by", "`http`"),
+    (
+        instead("dpo: privacy@example.org", "dpo: privacy@exa_mple.org"),
+        7,
+        "policy.controller.dpo",
+        "`privacy@example.org`",
+    ),
+    (
+        instead("dpo: privacy@example.org", "dpo: dátos@example.org"),
+        7,
+        "policy.controller.dpo",
+        "`privacy@example.org`",
+    ),
+    (lambda text: text + "answers: {download_url: /copies}\n", 29, "answers.download_url", "https://"),
+    (
+        lambda text: text + "answers: {download_url: 'http://example.org/copies'}\n",
+        29,
+        "answers.download_url",
+        "https://",
+    ),
+    (
+        lambda text: text + 'answers: {download_url: "https://example.org/a\\r\\nb"}\n',
+        29,
+        "answers.download_url",
+        "https://",
+    ),
+    (lambda text: text + "answers: {url: 'https://example.org'}\n", 29, "answers.url", "download_url"),
 ]
 
 

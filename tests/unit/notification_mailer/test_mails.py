@@ -1,14 +1,18 @@
 """What is decided about a mail, without anything around it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from habeas.chassis.errors import Invariant
 from habeas.contracts.audit import Action, encode_fact
-from habeas.contracts.vocabulary import MailKind
+from habeas.contracts.notification_mailer import MailRefused, MailUncertain
+from habeas.contracts.vocabulary import MailKind, MailRefusal
 from notification_mailer.lifecycle import mails
 from notification_mailer.lifecycle.mails import Mail, Patience, Report, Result, State
 
@@ -64,9 +68,41 @@ def test_after_the_dot_doubt_is_final(kind: MailKind) -> None:
 def test_an_acknowledgement_in_doubt_is_sent_again_and_told_of() -> None:
     """Its kind is one that the policy resends: queued again after a pause, with the doubt in events and log."""
     decision = mails.settle(a_mail(MailKind.ACKNOWLEDGEMENT, State.DOT, 1), Report(Result.LOST), PATIENCE, NOW)
-    assert (decision.mail.state, decision.mail.next_attempt_at) == (State.QUEUED, NOW + timedelta(seconds=2))
-    assert [event.type for event in decision.events] == ["mail.uncertain"]
+    assert (decision.mail.state, decision.mail.next_attempt_at) == (State.QUEUED, NOW + timedelta(minutes=1))
+    (told,) = decision.events
+    assert isinstance(told, MailUncertain)
+    assert (told.times, told.again_at) == (1, NOW + timedelta(minutes=1))
     assert decision.action is Action.MAIL_UNCERTAIN
+
+
+@given(st.lists(st.sampled_from([Result.LOST, Result.POSTPONED, Result.NOT_SENT, Result.UNREACHABLE]), max_size=60))
+def test_a_server_that_never_says_so_gets_an_acknowledgement_a_few_times(results: list[Result]) -> None:
+    """Whatever happens between: three more after the first, each after a longer wait, every doubt counted, then it is uncertain."""
+    mail, now, doubts, waits = a_mail(MailKind.ACKNOWLEDGEMENT), NOW, 0, []
+    for result in results:
+        if mail.state is not State.QUEUED:
+            break
+        now = max(now, mail.next_attempt_at)
+        marked = mails.mark(mails.claim(mail, b"d" * 32))
+        decision = mails.settle(marked, Report(result), PATIENCE, now)
+        mail = decision.mail
+        if result is Result.LOST:
+            doubts += 1
+            (told,) = decision.events
+            assert isinstance(told, MailUncertain)
+            assert (told.times, mail.doubts) == (doubts, doubts)
+            assert told.again_at == (mail.next_attempt_at if mail.state is State.QUEUED else None)
+            waits.append(mail.next_attempt_at - now)
+    assert mail.doubts == doubts <= 4
+    assert waits[:3] == [timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=4)][: len(waits[:3])]
+    assert (mail.state is State.UNCERTAIN) is (doubts == 4)
+
+
+def test_nothing_is_resent_where_the_setting_says_so() -> None:
+    """With a limit of none the first doubt is the last."""
+    never = replace(PATIENCE, doubts_max=0)
+    decision = mails.settle(a_mail(MailKind.ACKNOWLEDGEMENT, State.DOT, 1), Report(Result.LOST), never, NOW)
+    assert decision.mail.state is State.UNCERTAIN
 
 
 def test_before_the_marker_death_harms_nothing() -> None:
@@ -105,7 +141,26 @@ def test_who_is_not_there_any_more_is_told_nothing_but_an_outcome_is_never_just_
     assert mails.give_up(a_mail(MailKind.POLICY_CHANGE), NOW).mail.state is State.SUPPRESSED
     refused = mails.give_up(a_mail(MailKind.OUTCOME), NOW)
     assert refused.mail.state is State.REFUSED
-    assert [event.type for event in refused.events] == ["mail.refused"]
+    assert reason_of(refused) is MailRefusal.NO_ADDRESS
+
+
+def reason_of(decision: mails.Decision) -> MailRefusal | None:
+    """The reason that is told of a refused mail, which is also the one that is kept."""
+    (told,) = decision.events
+    assert isinstance(told, MailRefused)
+    assert decision.mail.refusal == told.reason
+    return told.reason
+
+
+def test_every_refusal_has_its_reason() -> None:
+    """The server's word, the gateway's, or that nobody took it for too long."""
+    server = mails.settle(a_mail(state=State.DOT, attempt=1), Report(Result.REFUSED, 550), PATIENCE, NOW)
+    assert reason_of(server) is MailRefusal.SERVER_REFUSED
+    for reason in MailRefusal:
+        assert reason_of(mails.settle(a_mail(), Report(Result.REFUSED, refusal=reason), PATIENCE, NOW)) is reason
+    late = NOW + PATIENCE.horizon + timedelta(seconds=1)
+    never = mails.settle(a_mail(state=State.SENDING, attempt=9), Report(Result.NOT_SENT), PATIENCE, late)
+    assert reason_of(never) is MailRefusal.NEVER_TAKEN
 
 
 def test_every_end_of_a_campaign_mail_forgets_the_account() -> None:

@@ -67,3 +67,24 @@ def test_a_password_needs_a_user_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="SMTP_USERNAME") as caught:
         load(tmp_path, NOTIFICATION_MAILER_SMTP_PASSWORD="hunter2")
     assert "hunter2" not in str(caught.value)
+
+
+def test_mails_come_from_an_address_that_is_one(tmp_path: Path) -> None:
+    """A sender that no server would take stops the start, and not the first mail."""
+    assert load(tmp_path, NOTIFICATION_MAILER_SENDER="no-reply@example.org").smtp.sender == "no-reply@example.org"
+    with pytest.raises(SettingsError, match="address_syntax"):
+        load(tmp_path, NOTIFICATION_MAILER_SENDER="no..reply@example.org")
+
+
+def test_lost_replies_are_bounded(tmp_path: Path) -> None:
+    """How often a mail in doubt is sent again, and after how long, is a setting with a limit."""
+    patience = load(
+        tmp_path, NOTIFICATION_MAILER_RESEND_UNCERTAIN_MAX="1", NOTIFICATION_MAILER_RESEND_LONGEST_S="90"
+    ).patience
+    assert (patience.doubts_max, patience.doubt_pause(1).total_seconds(), patience.doubt_pause(2).total_seconds()) == (
+        1,
+        60,
+        90,
+    )
+    with pytest.raises(SettingsError):
+        load(tmp_path, NOTIFICATION_MAILER_RESEND_UNCERTAIN_MAX="1000")

@@ -11,7 +11,8 @@ from habeas.contracts.audit import Action
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.export_builder import ExportCompleted
 from habeas.contracts.outcomes import ExportedTable, TableOutcome
-from habeas.contracts.vocabulary import KeepGround, Outcome, Right, StuckReason, TableResult
+from habeas.contracts.request_intake import RequestCompleted, RequestFulfilled
+from habeas.contracts.vocabulary import Answered, KeepGround, Outcome, Right, StuckReason, TableResult
 from request_intake import lifecycle
 from request_intake.lifecycle import TRANSITIONS, Request, State
 
@@ -53,6 +54,20 @@ def erased(*tables: TableOutcome) -> ErasureCompleted:
     return ErasureCompleted(request_id=REQUEST, subject_id=SUBJECT, tables=tables, erased_at=NOW)
 
 
+def an_export(*tables: ExportedTable) -> ExportCompleted:
+    """The builder's report."""
+    return ExportCompleted(
+        request_id=REQUEST,
+        subject_id=SUBJECT,
+        export_id=EXPORT,
+        tables=tables,
+        artefact_bytes=10,
+        artefact_sha256="ef" * 32,
+        expires_on=date(2026, 12, 24),
+        completed_at=NOW,
+    )
+
+
 def a_table(table: str, category: str, result: TableResult, rows: int, until: date | None = None) -> TableOutcome:
     """What became of one table."""
     ground = KeepGround.LEGAL_OBLIGATION if result is TableResult.KEPT else None
@@ -63,7 +78,7 @@ def a_table(table: str, category: str, result: TableResult, rows: int, until: da
 
 def test_opening_an_erasure_flags_first_and_lets_work_begin() -> None:
     """Producers hear that the person is being erased before anybody else hears of the request."""
-    decision = lifecycle.open_request(a_request(), CONTACT, PRINT, NOW)
+    decision = lifecycle.open_request(a_request(), CONTACT, PRINT, NOW, has_account=True)
     assert [event.type for event in decision.events] == ["subject.flagged", "request.accepted", "request.verified"]
     assert decision.request.state is State.IN_PROGRESS
     assert [fact.action for fact in decision.facts] == [Action.REQUEST_VERIFIED]
@@ -77,12 +92,12 @@ def test_what_does_not_open_stays_received_and_says_so_once() -> None:
     assert lifecycle.leave_closed(stuck.request) == lifecycle.Decision(stuck.request)
     for verified in (True, False):
         request = replace(stuck.request, is_verified=verified)
-        assert lifecycle.open_request(request, CONTACT, PRINT, NOW).request.stuck_reason is None
+        assert lifecycle.open_request(request, CONTACT, PRINT, NOW, has_account=True).request.stuck_reason is None
 
 
 def test_a_person_who_is_not_known_waits() -> None:
     """Without a good attestation nobody is told to work: the request waits for proof of identity (Art. 12(6))."""
-    decision = lifecycle.open_request(a_request(is_verified=False), CONTACT, PRINT, NOW)
+    decision = lifecycle.open_request(a_request(is_verified=False), CONTACT, PRINT, NOW, has_account=True)
     assert [event.type for event in decision.events] == ["request.accepted", "request.identity_requested"]
     assert decision.request.state is State.AWAITING_IDENTITY
 
@@ -90,7 +105,7 @@ def test_a_person_who_is_not_known_waits() -> None:
 @pytest.mark.parametrize("right", sorted(set(Right) - lifecycle.CARRIED_OUT))
 def test_what_no_executor_does_waits_for_a_person(right: Right) -> None:
     """The other rights are opened with their deadline and wait for somebody, with the reason."""
-    decision = lifecycle.open_request(a_request(right=right), CONTACT, PRINT, NOW)
+    decision = lifecycle.open_request(a_request(right=right), CONTACT, PRINT, NOW, has_account=True)
     assert (decision.request.state, decision.request.stuck_reason) == (
         State.AWAITING_DECISION,
         StuckReason.NEEDS_A_PERSON,
@@ -99,7 +114,7 @@ def test_what_no_executor_does_waits_for_a_person(right: Right) -> None:
 
 def test_an_erasure_of_some_categories_is_told_to_nobody() -> None:
     """Erasing more than was asked for cannot be undone: executors never hear `request.verified` of such a request."""
-    decision = lifecycle.open_request(a_request(categories=("account",)), CONTACT, PRINT, NOW)
+    decision = lifecycle.open_request(a_request(categories=("account",)), CONTACT, PRINT, NOW, has_account=True)
     assert [event.type for event in decision.events] == ["request.accepted"]
     assert decision.request.state is State.AWAITING_DECISION
 
@@ -121,6 +136,51 @@ def test_kept_rows_never_hide_behind_done() -> None:
         ("payment", TableResult.KEPT): (3, KeepGround.LEGAL_OBLIGATION, date(2036, 12, 31)),
         ("support", TableResult.NOTHING_HELD): (0, None, None),
     }
+
+
+@pytest.mark.parametrize(
+    ("contact", "has_account", "answered"),
+    [
+        (CONTACT, True, Answered.MAIL),
+        (None, True, Answered.PLATFORM),
+        (None, False, Answered.NOT_REACHABLE),
+    ],
+)
+@pytest.mark.parametrize("right", sorted(lifecycle.CARRIED_OUT))
+def test_the_end_says_how_the_person_was_answered(
+    right: Right, contact: str | None, answered: Answered, *, has_account: bool
+) -> None:
+    """By mail where an address is known, else by the platform where there is an account, else not: never a silent `completed`."""
+    request = lifecycle.open_request(
+        a_request(right=right, contact=None), contact, PRINT, NOW, has_account=has_account
+    ).request
+    if right is Right.ERASURE:
+        done = lifecycle.take_erasure(request, erased(), PRINT, NOW)
+    else:
+        done = lifecycle.take_export(request, an_export(), NOW)
+    if contact is not None:
+        assert done.request.state is State.ANSWERING
+        done = lifecycle.take_answered(done.request, NOW)
+    assert (done.request.state, done.request.outcome) == (State.COMPLETED, Outcome.NOTHING_HELD)
+    (completed,) = [event for event in done.events if isinstance(event, RequestCompleted)]
+    assert completed.answered is done.request.reach is answered
+
+
+def test_words_are_of_the_law_of_the_request() -> None:
+    """Whoever writes the answer is told which law it is given under."""
+    decision = lifecycle.take_erasure(a_request(State.IN_PROGRESS, regime="ccpa"), erased(), PRINT, NOW)
+    (fulfilled,) = [event for event in decision.events if isinstance(event, RequestFulfilled)]
+    assert fulfilled.regime == "ccpa"
+
+
+def test_an_end_that_nobody_knows_is_not_told() -> None:
+    """One table of a category without an end leaves the category without one: the others' would be too early."""
+    report = erased(
+        a_table("invoices", "payment", TableResult.KEPT, 1, date(2035, 12, 31)),
+        a_table("ledger", "payment", TableResult.KEPT, 2, None),
+    )
+    (payment,) = lifecycle.by_category(report.tables)
+    assert (payment.rows, payment.until) == (3, None)
 
 
 def test_nobody_known_is_an_answer() -> None:
@@ -156,16 +216,7 @@ def test_an_export_is_told_by_category() -> None:
         ExportedTable(store="platform", table="tasks", category="usage", rows=2),
         ExportedTable(store="platform", table="logs", category="usage", rows=5),
     )
-    report = ExportCompleted(
-        request_id=REQUEST,
-        subject_id=SUBJECT,
-        export_id=EXPORT,
-        tables=tables,
-        artefact_bytes=10,
-        artefact_sha256="ef" * 32,
-        expires_on=date(2026, 12, 24),
-        completed_at=NOW,
-    )
+    report = an_export(*tables)
     decision = lifecycle.take_export(a_request(State.IN_PROGRESS, Right.ACCESS), report, NOW)
     assert [(each.category, each.rows) for each in decision.request.outcomes] == [("usage", 7)]
     empty = report.model_copy(update={"tables": ()})

@@ -99,10 +99,17 @@ def _show_requests(requests: Sequence[Mapping[str, Any]], now: datetime) -> None
             each["stuck"] or None,
             age(each["oldest_at"], now),
             None if each["state"] == "completed" else each["next_due_on"],
+            _answered(each),
         )
         for each in requests
     ]
-    write_table("requests", ("right", "state", "requests", "stuck", "oldest", "next due"), rows)
+    write_table("requests", ("right", "state", "requests", "stuck", "oldest", "next due", "answered"), rows)
+
+
+def _answered(requests: Mapping[str, Any]) -> str | None:
+    """Say how people were answered, and how many could not be reached."""
+    ways = {"by mail": "answered_by_mail", "by platform": "answered_by_platform", "not reachable": "not_reachable"}
+    return ", ".join(f"{requests[column]} {way}" for way, column in ways.items() if requests[column]) or None
 
 
 def _show_services(services: Sequence[Mapping[str, Any]], now: datetime) -> None:

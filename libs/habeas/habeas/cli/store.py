@@ -39,7 +39,10 @@ _SCHEMAS: Final[Mapping[str, str]] = MappingProxyType({service: service.replace(
 
 _COUNT_REQUESTS: Final = """
     SELECT dsr_right, state, count(*) AS requests, count(*) FILTER (WHERE stuck_reason IS NOT NULL) AS stuck,
-           min(received_at) AS oldest_at, min(due_on) AS next_due_on
+           min(received_at) AS oldest_at, min(due_on) AS next_due_on,
+           count(*) FILTER (WHERE state = 'completed' AND reach = 'mail') AS answered_by_mail,
+           count(*) FILTER (WHERE state = 'completed' AND reach = 'platform') AS answered_by_platform,
+           count(*) FILTER (WHERE state = 'completed' AND reach = 'not_reachable') AS not_reachable
       FROM request_intake.requests
      GROUP BY dsr_right, state
      ORDER BY dsr_right, state
@@ -58,8 +61,8 @@ _COUNT_WORK: Final = """
     SELECT 'retention-sweeper', 'sweep', state, coalesce(stuck_reason, ''), count(*)
       FROM retention_sweeper.sweeps WHERE state <> 'completed' GROUP BY state, stuck_reason
     UNION ALL
-    SELECT 'notification-mailer', 'mail', state, '', count(*)
-      FROM notification_mailer.messages WHERE state NOT IN ('sent', 'suppressed') GROUP BY state
+    SELECT 'notification-mailer', 'mail', state, coalesce(refusal, ''), count(*)
+      FROM notification_mailer.messages WHERE state NOT IN ('sent', 'suppressed') GROUP BY state, refusal
     UNION ALL
     SELECT 'audit-ledger', 'producer', state, coalesce(halted_reason, ''), count(*)
       FROM audit_ledger.producers WHERE state <> 'following' GROUP BY state, halted_reason
@@ -103,7 +106,8 @@ _COUNT_DEADLINES: Final = """
 """
 
 _FIND_REQUEST: Final = """
-    SELECT request_id, dsr_right, state, stuck_reason, outcome, regime, channel, received_at, accepted_at, closed_at, due_on,
+    SELECT request_id, dsr_right, state, stuck_reason, outcome, CASE WHEN state = 'completed' THEN reach END AS answered,
+           regime, channel, received_at, accepted_at, closed_at, due_on,
            legal_limit_on, is_verified
       FROM request_intake.requests WHERE request_id = $1
 """
@@ -137,7 +141,7 @@ _FIND_STATES: Final = """
     SELECT 'export-builder', completed_at, 'export ' || export_id || ' is ' || state, stuck_reason, attempts
       FROM export_builder.exports WHERE request_id = $1
     UNION ALL
-    SELECT 'notification-mailer', ended_at, kind || ' mail is ' || state, NULL, attempt
+    SELECT 'notification-mailer', ended_at, kind || ' mail is ' || state || coalesce(' (' || refusal || ')', ''), NULL, attempt
       FROM notification_mailer.messages WHERE request_id = $1
 """
 
@@ -258,7 +262,7 @@ _SET_LOG_LEVEL: Final = "SELECT {schema}.supervise_log_level($1, $2) AS changed"
 
 
 async def count_requests(conn: Querying) -> list[asyncpg.Record]:
-    """Count requests by right and state, with the oldest and the next that is due."""
+    """Count requests by right and state, with the oldest, the next that is due, and how completed ones were answered."""
     return await conn.fetch(_COUNT_REQUESTS)
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from habeas.contracts import topics
 from habeas.contracts.model import Event, Instant, Slug, date
-from habeas.contracts.vocabulary import MailKind
+from habeas.contracts.vocabulary import MailKind, MailRefusal
 
 
 class _MailEvent(Event):
@@ -28,19 +28,26 @@ class MailSent(_MailEvent):
 
 
 class MailRefused(_MailEvent):
-    """The mail server refused for good (5yz) or there is no address; a person has to find another way to answer."""
+    """Nobody will deliver the mail, for the ``reason``; a person has to find another way to answer."""
 
     type: ClassVar[str] = "mail.refused"
 
+    reason: MailRefusal | None = None
     smtp_code: int | None = Field(ge=400, le=599)
     refused_at: Instant
 
 
 class MailUncertain(_MailEvent):
-    """The connection was lost after the final dot: the mail may have been taken (RFC 1047); it is not sent again by itself."""
+    """The connection was lost after the final dot: the mail may have been taken (RFC 1047).
+
+    ``times`` counts how often that happened to this mail. ``again_at`` is set when it will be sent once more, as an acknowledgement
+    is for a few times; else it is not sent again.
+    """
 
     type: ClassVar[str] = "mail.uncertain"
 
+    times: int = Field(1, ge=1)
+    again_at: Instant | None = None
     lost_at: Instant
 
 

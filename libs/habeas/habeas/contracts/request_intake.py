@@ -6,7 +6,7 @@ from uuid import UUID
 from habeas.contracts import topics
 from habeas.contracts.model import Event, Hex64, Instant, LanguageCode, SealedText, Slug, date
 from habeas.contracts.outcomes import CategoryOutcome
-from habeas.contracts.vocabulary import Outcome, Right
+from habeas.contracts.vocabulary import Answered, Outcome, Right
 
 
 class _RequestEvent(Event):
@@ -78,11 +78,12 @@ class RequestRestricted(_RequestEvent):
 
 
 class RequestFulfilled(_RequestEvent):
-    """Every store has answered and was read again; what is left is to tell the person."""
+    """Every store has answered and was read again; what is left is to tell the person, in the words of ``regime``."""
 
     type: ClassVar[str] = "request.fulfilled"
 
     right: Right
+    regime: Slug | None = None
     outcome: Outcome
     categories: tuple[CategoryOutcome, ...]
     export_id: UUID | None
@@ -90,13 +91,17 @@ class RequestFulfilled(_RequestEvent):
 
 
 class RequestCompleted(_RequestEvent):
-    """The person has been answered; nothing is left to do."""
+    """Nothing is left to do; ``answered`` says how the person was told, null in events from before it was recorded.
+
+    With ``platform`` this event is the answer, for the platform that sent the request to show.
+    """
 
     type: ClassVar[str] = "request.completed"
 
     right: Right
     outcome: Outcome
     categories: tuple[CategoryOutcome, ...]
+    answered: Answered | None = None
     completed_at: Instant
 
 

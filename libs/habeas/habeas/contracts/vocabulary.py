@@ -76,6 +76,28 @@ class MailKind(StrEnum):
     POLICY_CHANGE = "policy_change"
 
 
+class MailRefusal(StrEnum):
+    """Why nobody will deliver a mail: the person has to be reached in another way."""
+
+    ADDRESS_SYNTAX = "address_syntax"  # SMTP allows no such address (RFC 5321 section 4.1.2, RFC 6531 section 3.3)
+    ADDRESS_DOMAIN = "address_domain"  # its domain can be none (IDNA 2008, RFC 5891)
+    ADDRESS_LITERAL = "address_literal"  # no IP address stands between its brackets (RFC 5321 section 4.1.3)
+    ADDRESS_TOO_LONG = "address_too_long"  # RFC 5321 section 4.5.3.1
+    ADDRESS_UNREADABLE = "address_unreadable"  # what was sealed holds no address, or does not open
+    NO_ADDRESS = "no_address"  # nobody knows an address any more
+    NO_SMTPUTF8 = "no_smtputf8"  # the server cannot take an address beyond ASCII (RFC 6531 section 3.1)
+    SERVER_REFUSED = "server_refused"  # 5yz
+    NEVER_TAKEN = "never_taken"  # no server took it for as long as it is tried
+
+
+class Answered(StrEnum):
+    """How a person was answered."""
+
+    MAIL = "mail"  # the mail server took the outcome mail
+    PLATFORM = "platform"  # nobody knows an address: the platform that sent the request shows the answer
+    NOT_REACHABLE = "not_reachable"  # neither an address nor the account is known to anybody
+
+
 class ParkReason(StrEnum):
     """Why a message waits for an operator instead of being handled."""
 

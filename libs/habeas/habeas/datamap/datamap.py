@@ -47,7 +47,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Kept:
-    """Rows that stay in spite of an erasure: the ground of Art. 17(3), and the retention class that ends it."""
+    """Rows that stay in spite of an erasure: the ground of Art. 17(3), and the table's retention class, by which they go."""
 
     ground: KeepGround
     until: str

@@ -109,7 +109,10 @@ class _Notes(BaseModel):
 
 
 class Keep(_Notes):
-    """Rows stay in spite of an erasure, under a ground of GDPR Art. 17(3), until a retention class lets them go."""
+    """Rows stay in spite of an erasure, under a ground of GDPR Art. 17(3), until their retention class lets them go.
+
+    ``until`` may name that class once more; another one is refused, since nobody would let the rows go by it.
+    """
 
     keep: KeepGround | Literal["REVIEW"]
     until: str | None = None

@@ -32,7 +32,7 @@ from habeas.datamap.paths import (
     find_paths,
 )
 from habeas.datamap.policy import Policy
-from habeas.datamap.retention import CountsFrom
+from habeas.datamap.retention import CountsFrom, WhileOpen
 from habeas.datamap.source import ConfigurationError, Problem, load_yaml, validate
 
 UNDECIDED = "a draft that nobody has decided yet"
@@ -103,6 +103,8 @@ class _StoreReading:
         tables = {name: self._table(name, edges[name], paths) for name in self.collections}
         for table in list(tables.values()):
             tables[table.name] = self._with_inherited_age(table, tables)
+        for table in tables.values():
+            self._require_end(table, tables)
         self._refuse_cycles([edge for each in edges.values() for edge in each])
         return StoreMap(notes.store, notes.connection, notes.schema_name, root, identity, tables, self.place)
 
@@ -280,13 +282,13 @@ class _StoreReading:
     def _kept(
         self, notes: CollectionNotes, keep: Keep, columns: tuple[Column, ...], at: Place
     ) -> tuple[Action | Kept, tuple[Column, ...]]:
-        until = keep.until or notes.retention
-        if until is None:
-            self.problems.append(
-                at.problem("kept rows have no end", "`until: CLASS` of the policy's retention classes")
-            )
-        elif keep.until is not None:
-            self._known("retention class", until, list(self.policy.retention), at.at("until"))
+        if keep.until is not None and self._known(
+            "retention class", keep.until, list(self.policy.retention), at.at("until")
+        ):
+            self._require_rule(keep.until, notes.retention, at)
+        elif notes.retention is None:
+            write = "`retention: CLASS` and `age: COLUMN` beside `on_erasure`"
+            self.problems.append(at.problem("kept rows have no end", write))
         by_name = {column.name: column for column in columns}
         for index, wanted in enumerate(keep.anonymise):
             if wanted not in by_name:
@@ -295,7 +297,50 @@ class _StoreReading:
         if not isinstance(keep.keep, KeepGround):
             self.problems.append(at.problem(UNDECIDED, "a ground", "keep"))
             return Action.NONE, ()
-        return Kept(keep.keep, until or ""), tuple(by_name[each] for each in keep.anonymise if each in by_name)
+        return Kept(keep.keep, notes.retention or ""), tuple(
+            by_name[each] for each in keep.anonymise if each in by_name
+        )
+
+    def _require_rule(self, until: str, retention: str | None, at: Place) -> None:
+        """People are told when kept rows go: that has to be the class by which the retention sweep lets them go."""
+        if retention is None:
+            what = f"people would be told the end of `{until}`, but no rule lets the rows go by then"
+            self.problems.append(
+                at.problem(what, f"`retention: {until}` and `age: COLUMN` beside `on_erasure`", "until")
+            )
+        elif until != retention:
+            what = f"people would be told the end of `{until}`, but the rows go by `{retention}`"
+            write = f"`until: {retention}` here, or `retention: {until}` beside `on_erasure`"
+            self.problems.append(at.problem(what, write, "until"))
+
+    def _require_end(self, table: Table, tables: Mapping[str, Table]) -> None:
+        """Kept rows must go one day, also when what the erasure deletes is gone."""
+        kept, notes = table.erasure, self.collections[table.name].habeas
+        retention = self.policy.retention.get(notes.retention or "")
+        if not isinstance(kept, Kept) or retention is None:
+            return
+        at = table.place.at("habeas")
+        if isinstance(retention, WhileOpen):
+            what = (
+                f"`{notes.retention}` ends with the account, which the erasure takes away: the kept rows would never go"
+            )
+            self.problems.append(at.problem(what, "a class of the form `{for: 10y}`", "retention"))
+        elif table.age is None and notes.age is None:
+            what = f"the kept rows would never go: nothing says from when `{notes.retention}` runs"
+            self.problems.append(at.problem(what, "`age: COLUMN` beside `on_erasure`", "on_erasure"))
+        if retention.ground is not None and retention.ground is not kept.ground:
+            what = f"people would be told `{kept.ground}`, but `{notes.retention}` is kept under `{retention.ground}`"
+            self.problems.append(at.problem(what, f"`keep: {retention.ground}`", "on_erasure", "keep"))
+        holder = table
+        for join in self._lineage(table.path) if table.age is not None else ():
+            if table.age is None or holder.name == table.age.table:
+                break
+            lost = join.column in {column.name for column in holder.blanked}
+            holder = tables[join.table]
+            if lost or holder.erasure is Action.DELETE:
+                what = f"the kept rows would never go: their age is in `{table.age.table}`, to which an erasure leaves no way"
+                self.problems.append(at.problem(what, f"a column of `{table.name}`", "age"))
+                break
 
     def _age(self, name: str, path: SubjectPath | None) -> Age | None:
         collection = self.collections[name]

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from habeas.contracts.model import CountryCode, Slug
 from habeas.contracts.vocabulary import Right
+from habeas.datamap.addresses import BadAddress, mailbox
 from habeas.datamap.durations import Duration, Unit
 from habeas.datamap.explain import misfit, one_of, shown
 from habeas.datamap.retention import CountsFrom, Fixed, RetentionClass, WhileOpen, cutoff, expires_on
@@ -62,6 +63,18 @@ def _a_public_key(text: str) -> str:
         key = b""
     if len(key) != KEY_BYTES:
         raise misfit(f"{shown(text)} is no Ed25519 public key", "the 32 bytes of the public key in base64")
+    return text
+
+
+def _a_mail_address(text: str) -> str:
+    try:
+        sendable = mailbox(text).isascii()
+    except BadAddress:
+        sendable = False
+    if not sendable:  # it stands in the headers of mails, which are ASCII
+        raise misfit(
+            f"{shown(text)} is no address that mails can come from", "an address such as `privacy@example.org`"
+        )
     return text
 
 
@@ -129,8 +142,8 @@ class Controller(_Part):
     name: Text = Field(examples=["Example AI GmbH"])
     country: CountryCode = Field(description="ISO 3166-1, two letters; its public holidays count", examples=["DE"])
     time_zone: Annotated[str, AfterValidator(_known_zone)] = Field(examples=["Europe/Berlin"])
-    dpo: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] = Field(
-        description="address of the data protection officer", examples=["privacy@example.org"]
+    dpo: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"), AfterValidator(_a_mail_address)] = (
+        Field(description="address of the data protection officer", examples=["privacy@example.org"])
     )
     authority: Text = Field(description="the supervisory authority to complain to", examples=["name of the authority"])
     address: Text | None = Field(default=None, description="postal address")
@@ -243,6 +256,16 @@ class AttestationIssuer(_Part):
         return ACR_ORDER.index(acr) >= ACR_ORDER.index(wanted)
 
 
+class Answers(_Part):
+    """Where people get what they asked for."""
+
+    download_url: Annotated[str, StringConstraints(pattern=r"^https://[^\s<>\"]+$", max_length=2048)] | None = Field(
+        default=None,
+        description="page where people fetch their copies; without it mails ask them to write to the controller's `dpo`",
+        examples=["https://example.org/privacy/copies"],
+    )
+
+
 class Policy(_Part):
     """The whole of `policy.yaml`."""
 
@@ -253,6 +276,7 @@ class Policy(_Part):
     ] = Field(examples=["[gdpr]"])
     answer_within: DayDuration = Field(description="our own promise; the earlier of it and the law", examples=["30d"])
     notice_of_changes: DayDuration = Field(description="notice before a material change", examples=["30d"])
+    answers: Answers = Answers()
     children: Children = Field(examples=["{under: 16}"])
     categories: Annotated[Mapping[Slug, Category], Field(min_length=1)]
     purposes: Annotated[Mapping[Slug, Purpose], Field(min_length=1)]
@@ -307,6 +331,7 @@ def check_policy(located: Located) -> Policy:
 
 
 __all__ = [
+    "Answers",
     "AttestationIssuer",
     "AutomatedDecision",
     "Category",

@@ -9,19 +9,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from email.errors import MessageError
-from email.headerregistry import Address
 from email.utils import format_datetime
 from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Final, TypeAlias
+from unicodedata import category
 from uuid import UUID
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.vocabulary import MailKind, Right
+from habeas.datamap.addresses import BadAddress, mailbox
 from habeas.datamap.policy import Policy
 from notification_mailer.errors import Unaddressable
 from notification_mailer.gateways import mime
@@ -32,7 +32,6 @@ LANGUAGES: Final = ("en", "de")
 
 _TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 _NAME_CHARACTERS_MAX: Final = 200
-_ADDRESS_OCTETS_MAX: Final = 254  # RFC 3696 erratum 1690
 _EXPORTED: Final = frozenset({Right.ACCESS, Right.PORTABILITY})
 _FORMS_KEPT_MAX: Final = 512
 _LINES_KEPT_MAX: Final = 8_192
@@ -45,11 +44,14 @@ _CATEGORIES: Final = "\0categories\0\n"
 
 _LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
 
-# What is plainly an address (RFC 5322 section 3.4.1, dot-atoms) needs no parser.
-_PLAIN_ADDRESS: Final = re.compile(
-    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*",
-    re.ASCII,
-)
+_UNFIT_FOR_A_LINE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_TURNS: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+_JOINER: Final = "\u200d"
+_MARKS: Final = frozenset({"Mn", "Mc", "Me", "Cf"})  # combining marks, joiners, tags
+_PARTS: Final = (
+    ("\U0001f3fb", "\U0001f3ff", False),
+    ("\U0001f1e6", "\U0001f1ff", True),
+)  # colours of skin; flags, of two letters
 
 Segments: TypeAlias = tuple[bytes | str, ...]
 """The lines of a text: encoded for good, or as they are where they have marks."""
@@ -80,6 +82,10 @@ class Letter:
         return hashlib.sha256(self.text).digest()
 
 
+Verdict: TypeAlias = Letter | Unaddressable
+"""A letter, or why none can go to its address."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
     """A mail with marks where the person's parts go."""
@@ -92,15 +98,18 @@ class _Form:
 class Letters:
     """Writes mails in the person's language as far as there are templates, else in English."""
 
-    def __init__(self, policy: Policy, sender: str, message_id_domain: str, portal_url: str | None) -> None:
-        """Load every template, and what they import; a broken one ends the start and not a mail, and the first mail waits for none."""
+    def __init__(self, policy: Policy, sender: str, message_id_domain: str) -> None:
+        """Load every template, and what they import; a broken one ends the start and not a mail, and the first mail waits for none.
+
+        ``sender`` is an ASCII mailbox.
+        """
         self._policy = policy
         self._notice = Notice(policy.notice_of_changes, policy.zone)
         self._from = mime.address_header("From", _shown_name(policy.controller.name), sender)
         if sender != policy.controller.dpo:
-            self._from += mime.address_header("Reply-To", None, policy.controller.dpo)
+            self._from += mime.address_header("Reply-To", None, mailbox(policy.controller.dpo))
         self._domain = message_id_domain
-        self._portal_url = portal_url
+        self._download_url = policy.answers.download_url
         self._templates: dict[tuple[str, str], tuple[Template, Template]] = {}
         loader = FileSystemLoader(_TEMPLATES)
         plain = Environment(
@@ -124,8 +133,8 @@ class Letters:
         self._line = lru_cache(_LINES_KEPT_MAX)(self._new_line)
         self._promise = lru_cache(1)(self._new_promise)
 
-    def acknowledgement(self, mail: Mail, to: Recipient, now: datetime) -> Letter:
-        """Say that a request was received and until when it is answered. Raises ``Unaddressable``."""
+    def acknowledgement(self, mail: Mail, to: Recipient, now: datetime) -> Verdict:
+        """Say that a request was received and until when it is answered."""
         content = AcknowledgementContent.model_validate_json(mail.content or "")
         says = (
             ("right", content.right),
@@ -135,26 +144,30 @@ class Letters:
         )
         return self._letter(mail, to, now, says)
 
-    def outcome(self, mail: Mail, to: Recipient, now: datetime) -> Letter:
-        """Say what became of a request, category by category, and how to complain (Art. 12(4), 77). Raises ``Unaddressable``."""
+    def outcome(self, mail: Mail, to: Recipient, now: datetime) -> Verdict:
+        """Say what became of a request, category by category, and how to complain, by the law that the request is answered under.
+
+        Where that law is not known, as in mails that were written down by an earlier version, none is named.
+        """
         content = OutcomeContent.model_validate_json(mail.content or "")
         exported = content.right in _EXPORTED
         export = "" if content.export_id is None else str(content.export_id)
         says = (
             ("right", content.right),
+            ("regime", content.regime),
             ("outcome", content.outcome),
             ("export_id", _EXPORT if export else None),
-            ("portal_url", self._portal_url),
+            ("download_url", self._download_url),
         )
         language = _language(to.language)
         lines = [
-            self._line(language, exported, one.category, one.result, one.rows, one.ground, one.until)
+            self._line(language, exported, content.regime, one.category, one.result, one.rows, one.ground, one.until)
             for one in content.categories
         ]
         return self._letter(mail, to, now, says, export, lines)
 
-    def policy_change(self, mail: Mail, campaign: Campaign, to: Recipient, now: datetime) -> Letter:
-        """Tell an account holder of a change of the policy. Raises ``Unaddressable``.
+    def policy_change(self, mail: Mail, campaign: Campaign, to: Recipient, now: datetime) -> Verdict:
+        """Tell an account holder of a change of the policy.
 
         Whoever is told today has the whole notice period from today, also where the change was announced for an earlier day.
         """
@@ -168,7 +181,7 @@ class Letters:
         return self._letter(mail, to, now, says)
 
     def message_id(self, mail_id: UUID) -> str:
-        """Give the Message-ID of a mail: the same for every attempt, so that receivers can tell a repetition."""
+        """Return the Message-ID of a mail: the same for every attempt, so that receivers can tell a repetition."""
         return f"<{mail_id}@{self._domain}>"
 
     def _letter(
@@ -179,9 +192,15 @@ class Letters:
         says: Says,
         export: str = "",
         lines: Sequence[tuple[bytes, bytes]] = (),
-    ) -> Letter:
-        """Put the person's parts where the form has its marks; those of HTML are escaped."""
-        address = _address(to.address)
+    ) -> Verdict:
+        """Put the person's parts where the form has its marks; those of HTML are escaped.
+
+        An address that no mail can go to is an answer and not an error: it must not keep anybody else's letter back.
+        """
+        try:
+            address = mailbox(to.address)
+        except BadAddress as error:
+            return Unaddressable(error.reason)
         name = _shown_name(to.name)
         form = self._form(_language(to.language), mail.kind, name is not None, says)
         parts = [(_NAME, name or ""), (_REFERENCE, str(mail.request_id)), (_EXPORT, export)]
@@ -215,13 +234,13 @@ class Letters:
         )
         return _Form(headers, _segments(text.strip() + "\n"), _segments(html.render(known)))
 
-    def _new_line(self, language: str, exported: bool, *category: object) -> tuple[bytes, bytes]:  # noqa: FBT001 -- the same
+    def _new_line(self, language: str, exported: bool, regime: str | None, *category: object) -> tuple[bytes, bytes]:  # noqa: FBT001 -- the same
         """Say what became of one category, as a line of text and one of HTML; ``category`` in the order of its fields."""
         one = dict(zip(CategoryOutcome.model_fields, category, strict=True))
         plain, html = self._templates[language, "category"]
         return (
-            mime.quoted(plain.render(one=one, exported=exported) + "\n"),
-            mime.quoted(html.render(one=one, exported=exported) + "\n"),
+            mime.quoted(plain.render(one=one, exported=exported, regime=regime) + "\n"),
+            mime.quoted(html.render(one=one, exported=exported, regime=regime) + "\n"),
         )
 
     def _new_promise(self, now: datetime) -> tuple[date, int]:
@@ -282,26 +301,24 @@ def _in_language(texts: Mapping[str, str], wanted: str | None) -> str:
 
 
 def _shown_name(name: str | None) -> str | None:
-    """Give a name that can stand in a header and a text: one line of printable characters."""
+    """Return a name that can stand in a header and a text: one line, cut between whole characters as people see them.
+
+    Joiners and other invisible characters are parts of names and of emoji. Controls and lone surrogates fit nowhere; marks that turn
+    the direction of writing would turn the text around the name too, and are left out.
+    """
     if name is None:
         return None
-    printable = name if name.isprintable() else "".join(each if each.isprintable() else " " for each in name)
-    return " ".join(printable.split())[:_NAME_CHARACTERS_MAX] or None
+    if not name.isprintable():
+        name = _TURNS.sub("", _UNFIT_FOR_A_LINE.sub(" ", name))
+    name = " ".join(name.split())
+    end = _NAME_CHARACTERS_MAX
+    while len(name) > end > 0 and _goes_on(name[end - 1], name[end]):
+        end -= 1
+    return name[: end or _NAME_CHARACTERS_MAX] or None
 
 
-def _address(address: str) -> str:
-    """Give the address as a server wants it; an international domain in its ASCII form (RFC 5891). Raises ``Unaddressable``."""
-    if _PLAIN_ADDRESS.fullmatch(address) and len(address) <= _ADDRESS_OCTETS_MAX:
-        return address
-    local, at, domain = address.strip().rpartition("@")
-    if not (local and at and domain) or not address.strip().isprintable() or " " in domain:
-        raise Unaddressable
-    try:
-        found = f"{local}@{domain if domain.isascii() else domain.encode('idna').decode('ascii')}"
-        # The parser knows no letters beyond ASCII, which stand for themselves in a local part (RFC 6531 section 3.3).
-        Address(addr_spec=found.encode("ascii", "replace").decode("ascii"))
-    except (ValueError, IndexError, MessageError):
-        raise Unaddressable from None  # the cause would quote the address
-    if len(found.encode()) > _ADDRESS_OCTETS_MAX:
-        raise Unaddressable
-    return found
+def _goes_on(before: str, after: str) -> bool:
+    """Tell whether two characters may be parts of one that people see (UAX 29 section 3.1, taken broadly)."""
+    if before == _JOINER or category(after) in _MARKS:
+        return True
+    return any(first <= after <= last and (not pairs or first <= before <= last) for first, last, pairs in _PARTS)

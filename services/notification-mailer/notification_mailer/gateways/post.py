@@ -16,6 +16,7 @@ from aiosmtplib.errors import SMTPException, SMTPResponseException
 
 from habeas.chassis import crash, log
 from habeas.chassis.crash import Point
+from habeas.contracts.vocabulary import MailRefusal
 from notification_mailer.gateways.letters import Letter
 from notification_mailer.gateways.session import ReplyLate, Session, SessionLost
 from notification_mailer.lifecycle.mails import Report, Result
@@ -24,6 +25,7 @@ from notification_mailer.settings import SmtpSettings, SmtpTls
 BeforeDot = Callable[[], Awaitable[bool]]
 
 _LEADING_DOT: Final = re.compile(rb"(?m)^\.")
+_UNFIT_FOR_A_COMMAND: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _DOT: Final = b".\r\n"
 _DATA: Final = b"DATA\r\n"
 _RSET: Final = b"RSET\r\n"
@@ -206,9 +208,12 @@ class _Connection:
     async def _envelope(self, letter: Letter) -> Report | None:
         """Say sender and recipient, and that the text comes; gives why it must not, else None. Raises ``SessionLost``."""
         recipient = letter.recipient
+        if _UNFIT_FOR_A_COMMAND.search(recipient):
+            return Report(Result.REFUSED, refusal=MailRefusal.ADDRESS_SYNTAX)
         international = not recipient.isascii()
-        if (international and not self._utf8) or not recipient.isprintable():
-            return Report(Result.REFUSED)  # RFC 6531 section 3.1: without the extension such a mail cannot be sent
+        if international and not self._utf8:
+            # RFC 6531 section 3.1: without the extension such a mail cannot be sent.
+            return Report(Result.REFUSED, refusal=MailRefusal.NO_SMTPUTF8)
         mail = self._mail + (b" SMTPUTF8 BODY=8BITMIME\r\n" if international else b"\r\n")
         rcpt = b"RCPT TO:<%b>\r\n" % recipient.encode()
         if self._pipelining:

@@ -19,7 +19,7 @@ from habeas.contracts.model import Event, Instant, Model
 from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.request_intake import RequestAccepted, RequestFulfilled
-from habeas.contracts.vocabulary import MailKind, Outcome, Right
+from habeas.contracts.vocabulary import MailKind, MailRefusal, Outcome, Right
 
 _MAILS: Final = UUID("6f7d1d0e-0f0c-5b53-8a8e-5d0c9a0b7a41")
 
@@ -66,24 +66,38 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one attempt came to; ``smtp_code`` is the server's reply (RFC 5321 section 4.2) where there was one."""
+    """What one attempt came to.
+
+    ``smtp_code`` is the server's reply (RFC 5321 section 4.2) where there was one, ``refusal`` why nothing was said to a server.
+    """
 
     result: Result
     smtp_code: int | None = None
+    refusal: MailRefusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often and how long a mail is tried; ``resent`` kinds are sent again even when the first may have arrived."""
+    """How often and how long a mail is tried.
+
+    ``resent`` kinds are sent again even when the first may have arrived, ``doubts_max`` times at most: a server that takes mails and
+    never says so must not fill anybody's mailbox. ``doubt_first`` is the wait before the first of these, longer than after a failure.
+    """
 
     first: timedelta
     longest: timedelta
     horizon: timedelta
     resent: frozenset[MailKind]
+    doubts_max: int = 3
+    doubt_first: timedelta = timedelta(minutes=1)
 
     def pause(self, attempt: int) -> timedelta:
         """Give the wait after this many attempts: doubling, bounded."""
         return min(self.longest, self.first * (1 << min(attempt - 1, 30)))
+
+    def doubt_pause(self, doubts: int) -> timedelta:
+        """Return the wait after this many lost replies: doubling, bounded."""
+        return min(max(self.longest, self.doubt_first), self.doubt_first * (1 << min(doubts - 1, 30)))
 
 
 class AcknowledgementContent(Model):
@@ -96,9 +110,10 @@ class AcknowledgementContent(Model):
 
 
 class OutcomeContent(Model):
-    """What an outcome mail says, apart from the person's name."""
+    """What an outcome mail says, apart from the person's name; ``regime`` is the law that it is said by."""
 
     right: Right
+    regime: str | None = None
     outcome: Outcome
     categories: tuple[CategoryOutcome, ...]
     export_id: UUID | None
@@ -123,6 +138,8 @@ class Mail(NamedTuple):
     smtp_code: int | None = None
     ended_at: datetime | None = None
     traceparent: str | None = None
+    doubts: int = 0
+    refusal: str | None = None
 
     def becomes(self, state: State, **changes: object) -> "Mail":
         """Give the mail in its next state. Raises ``Invariant`` for a step that the table does not have."""
@@ -154,6 +171,7 @@ def answer(fulfilled: RequestFulfilled, traceparent: str | None, now: datetime) 
     """Write down that a person is to be told the outcome (Art. 12(3)); the same request always gives the same mail id."""
     content = OutcomeContent(
         right=fulfilled.right,
+        regime=fulfilled.regime,
         outcome=fulfilled.outcome,
         categories=fulfilled.categories,
         export_id=fulfilled.export_id,
@@ -199,7 +217,7 @@ def settle(mail: Mail, report: Report, patience: Patience, now: datetime) -> Dec
         case Result.TAKEN:
             return _sent(mail, now)
         case Result.REFUSED:
-            return _refused(mail, report.smtp_code, now)
+            return _refused(mail, report.smtp_code, report.refusal or MailRefusal.SERVER_REFUSED, now)
         case Result.LOST:
             return _lost(mail, patience, now)
         case Result.UNREACHABLE:
@@ -225,7 +243,7 @@ def give_up(mail: Mail, now: datetime) -> Decision:
     A person who was to be told an outcome still has to be told, so that one is refused and not just dropped.
     """
     if mail.kind is MailKind.OUTCOME:
-        return _refused(mail, None, now)
+        return _refused(mail, None, MailRefusal.NO_ADDRESS, now)
     return Decision(
         mail.becomes(State.SUPPRESSED, ended_at=now, account=None, content=None), (), Action.MAIL_SUPPRESSED
     )
@@ -278,8 +296,8 @@ def _sent(mail: Mail, now: datetime) -> Decision:
     return Decision(sent, events, Action.MAIL_SENT)
 
 
-def _refused(mail: Mail, smtp_code: int | None, now: datetime) -> Decision:
-    refused = mail.becomes(State.REFUSED, ended_at=now, account=None, smtp_code=smtp_code)
+def _refused(mail: Mail, smtp_code: int | None, reason: MailRefusal, now: datetime) -> Decision:
+    refused = mail.becomes(State.REFUSED, ended_at=now, account=None, smtp_code=smtp_code, refusal=reason.value)
     events: tuple[Event, ...] = ()
     if mail.request_id is not None:
         events = (
@@ -287,6 +305,7 @@ def _refused(mail: Mail, smtp_code: int | None, now: datetime) -> Decision:
                 request_id=mail.request_id,
                 mail_id=mail.mail_id,
                 kind=mail.kind,
+                reason=reason,
                 smtp_code=smtp_code if smtp_code is not None and 400 <= smtp_code <= 599 else None,  # noqa: PLR2004 -- RFC 5321, 4.2.1
                 refused_at=now,
             ),
@@ -296,18 +315,29 @@ def _refused(mail: Mail, smtp_code: int | None, now: datetime) -> Decision:
 
 def _lost(mail: Mail, patience: Patience, now: datetime) -> Decision:
     """Nobody knows whether the mail arrived; that is told and counted, also where the mail is sent once more."""
-    if mail.kind in patience.resent:
-        after = mail.becomes(State.QUEUED, next_attempt_at=now + patience.pause(mail.attempt))
+    doubts = mail.doubts + 1
+    again_at: datetime | None = None
+    if mail.kind in patience.resent and doubts <= patience.doubts_max:
+        again_at = now + patience.doubt_pause(doubts)
+        after = mail.becomes(State.QUEUED, next_attempt_at=again_at, doubts=doubts)
     else:
-        after = mail.becomes(State.UNCERTAIN, ended_at=now, account=None)
+        after = mail.becomes(State.UNCERTAIN, ended_at=now, account=None, doubts=doubts)
     events: tuple[Event, ...] = ()
     if mail.request_id is not None:
-        events = (MailUncertain(request_id=mail.request_id, mail_id=mail.mail_id, kind=mail.kind, lost_at=now),)
+        told = MailUncertain(
+            request_id=mail.request_id,
+            mail_id=mail.mail_id,
+            kind=mail.kind,
+            times=doubts,
+            again_at=again_at,
+            lost_at=now,
+        )
+        events = (told,)
     return Decision(after, events, Action.MAIL_UNCERTAIN)
 
 
 def _again(mail: Mail, smtp_code: int | None, pause: timedelta, patience: Patience, now: datetime) -> Decision:
     """Put the mail back; one that nobody would take for so long is refused, so that a person finds another way."""
     if now - mail.queued_at > patience.horizon:
-        return _refused(mail, smtp_code, now)
+        return _refused(mail, smtp_code, MailRefusal.NEVER_TAKEN, now)
     return Decision(mail.becomes(State.QUEUED, next_attempt_at=now + pause, smtp_code=smtp_code))

@@ -53,7 +53,7 @@ _FIND_OUTCOMES: Final = """
 # In the order of the fields of Mail.
 _MAIL_COLUMNS: Final = """
     SELECT mail_id, kind, state, queued_at, next_attempt_at, request_id, subject_id, campaign_id, account, account_fingerprint,
-           content::text, attempt, digest, smtp_code, ended_at, traceparent
+           content::text, attempt, digest, smtp_code, ended_at, traceparent, doubts, refusal
       FROM notification_mailer.messages
 """
 
@@ -128,7 +128,7 @@ _CLAIM_MAILS: Final = """
 _ADVANCE_MAILS: Final = """
     UPDATE notification_mailer.messages
        SET state = $3, attempt = $4, holder = $5, lease_until = $6, next_attempt_at = coalesce($8, next_attempt_at), smtp_code = $9,
-           ended_at = $10,
+           ended_at = $10, doubts = $13, refusal = $14,
            account = CASE WHEN $11 THEN NULL ELSE account END,
            content = CASE WHEN $12 THEN NULL ELSE content END
      WHERE mail_id = ANY($7::uuid[]) AND state = $1 AND attempt = $2
@@ -233,6 +233,7 @@ async def advance_mails(tx: Transaction, steps: Sequence[Step], hold: Hold) -> s
         if after.digest == before.digest:
             again_at = None if after.next_attempt_at == before.next_attempt_at else after.next_attempt_at
             move += (again_at, after.smtp_code, after.ended_at, after.account is None, after.content is None)
+            move += (after.doubts, after.refusal)
         alike.setdefault(move, []).append(after)
     moved: set[UUID] = set()
     for move, mails in alike.items():

@@ -120,7 +120,8 @@ def _sorted_out(
             case None:
                 given_up.append((mail, mails.give_up(mail, tx.now)))
             case _:
-                given_up.append((mail, mails.settle(mail, Report(Result.REFUSED), room.patience, tx.now)))
+                report = Report(Result.REFUSED, refusal=letter.reason)
+                given_up.append((mail, mails.settle(mail, report, room.patience, tx.now)))
     return claimed, given_up
 
 

@@ -10,7 +10,7 @@ from habeas.datamap.dataset import Action, Export, Portable
 from habeas.datamap.live import LiveColumn, LiveSchema
 from habeas.datamap.paths import Edge, ReferenceCycleError, SubjectPath, children_first
 from habeas.datamap.planner.plan import AgeKind, ExportPlan, LayerPlan, PlanError, RootPlan, StorePlan, TablePlan
-from habeas.datamap.planner.purge import purge_rules
+from habeas.datamap.planner.purge import purge_rules, references_to
 from habeas.datamap.planner.sql import ID_TYPES, Reach, any_of, conditions, ids, literal, quoted, spelled, words
 from habeas.datamap.source import Problem
 
@@ -131,9 +131,19 @@ class _Compiler:
             ground=kept.ground if kept else None,
             until=kept.until if kept else None,
             newest=newest,
+            stays_for=tuple(self._staying(table)) if kept else (),
             export=self._export(table, reach, (Portable.GIVEN, Portable.OBSERVED, Portable.NO)),
             portable=self._export(table, reach, (Portable.GIVEN, Portable.OBSERVED)),
         )
+
+    def _staying(self, table: Table) -> Iterator[str]:
+        """Tables that an erasure leaves referring to this one."""
+        for name, column, _ in references_to(self.store, self.live, table):
+            child = self.store.tables.get(name)
+            if child is None or name == table.name or child.erasure is Action.DELETE:
+                continue
+            if column not in {each.name for each in child.blanked if each.constant is None}:
+                yield name
 
     def _newest(self, table: Table) -> AgeKind | None:
         if table.age is None or table.age.table != table.name:
@@ -144,7 +154,9 @@ class _Compiler:
     def _locate(self, table: Table, reach: Reach, newest: AgeKind | None) -> str:
         counted = [account_id(reach), "count(*) AS rows"]
         if newest is not None and table.age is not None:
-            counted.append(words(f"max({quoted('t0', table.age.column)})", "AS newest"))
+            # A row without an age stays: then nobody knows a day on which all of them are gone.
+            age = quoted("t0", table.age.column)
+            counted.append(words(f"CASE WHEN count(*) = count({age}) THEN max({age}) END AS newest"))
         where = conditions(reach.on, reach.is_one_of)
         return words("SELECT", ", ".join(counted), "FROM", reach.tables, where, "GROUP BY", reach.subject)
 

@@ -70,7 +70,8 @@ class TablePlan:
     (`account_id`, `rows`); None where rows simply stay. `erase_one` does the same for one account, counting by the command
     tag alone, which spares a large account a second copy of every id. `verify` counts what should not be there any more, None where
     nothing changes. `gone` is `erase` giving one `account_id` for each row, to be counted in a larger statement. `mentions`
-    overwrite this person's id in rows of others, `unmentioned` counts what is left of it.
+    overwrite this person's id in rows of others, `unmentioned` counts what is left of it. `stays_for` are tables whose rows stay and
+    refer to rows of this one, so that these stay as long.
     """
 
     table: str
@@ -87,6 +88,7 @@ class TablePlan:
     ground: KeepGround | None = None
     until: str | None = None
     newest: AgeKind | None = None
+    stays_for: tuple[str, ...] = ()
     export: ExportPlan | None = None
     portable: ExportPlan | None = None
 

@@ -28,6 +28,21 @@ def purge_rules(
             yield from _rule(store, live, table, (root.age, root.retention), problems)
 
 
+def references_to(store: StoreMap, live: LiveSchema, table: Table) -> list[tuple[str, str, str]]:
+    """References (table, its column, column referred to) that a deletion would leave dangling or be stopped by."""
+    stated = {(e.table, e.column, e.to_column) for e in store.edges if e.to_table == table.name}
+    loosened: set[tuple[str, str, str]] = set()
+    for key in live.foreign_keys:
+        if key.to_table != table.name:
+            continue
+        pairs = {(key.table, own, theirs) for own, theirs in zip(key.columns, key.to_columns, strict=True)}
+        if key.on_delete in {"set null", "set default"}:
+            loosened |= pairs
+        elif len(pairs) == 1:
+            stated |= pairs
+    return sorted(stated - loosened)
+
+
 def _rule(
     store: StoreMap, live: LiveSchema, table: Table, by: tuple[Age, str], problems: list[Problem]
 ) -> Iterator[PurgeRule]:
@@ -95,7 +110,7 @@ class _Aged:
         found = self.live.tables.get(self.table.name)
         if not self.own or not self.table.partitioned or found is None or found.partitioned_by != (self.column,):
             return None
-        if self._children():
+        if references_to(self.store, self.live, self.table):
             return None
         name = words(
             "SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bound",
@@ -144,24 +159,10 @@ class _Aged:
         ]
         return words("NOT EXISTS ( SELECT FROM", others, conditions(steps, held), ")")
 
-    def _children(self) -> list[tuple[str, str, str]]:
-        """References of other rows to this table that a deletion would leave dangling or be stopped by."""
-        stated = {(e.table, e.column, e.to_column) for e in self.store.edges if e.to_table == self.table.name}
-        loosened: set[tuple[str, str, str]] = set()
-        for key in self.live.foreign_keys:
-            if key.to_table != self.table.name:
-                continue
-            pairs = {(key.table, own, theirs) for own, theirs in zip(key.columns, key.to_columns, strict=True)}
-            if key.on_delete in {"set null", "set default"}:
-                loosened |= pairs
-            elif len(pairs) == 1:
-                stated |= pairs
-        return sorted(stated - loosened)
-
     def _unreferenced(self) -> list[str]:
         """No row refers to this one; where rows of a table refer to each other, the last of the chain goes first."""
         parts: list[str] = []
-        for child, column, own in self._children():
+        for child, column, own in references_to(self.store, self.live, self.table):
             mine = quoted(own)
             other = f"c.{mine} IS DISTINCT FROM t0.{mine}" if child == self.table.name else ""
             where = conditions(f"c.{quoted(column)} = t0.{mine}", other)

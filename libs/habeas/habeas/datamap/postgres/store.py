@@ -1,6 +1,6 @@
 """One store in PostgreSQL: found, erased, read again, exported and purged through its data map."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from types import TracebackType
@@ -208,14 +208,7 @@ class PostgresStore:
             except (StoreRefused, NotErased):
                 plan, asked, done = await self._erase(conn, wanted, self._erase_tables, guard)
             await self._read_again(conn, plan, asked)
-        return {
-            account_id: tuple(
-                self._outcome(table, done[table.table].get(account_id))
-                for table in plan.tables
-                if table.result is not None
-            )
-            for account_id in asked.asked
-        }
+        return {account_id: tuple(self._outcomes(plan, done, account_id)) for account_id in asked.asked}
 
     async def _erase(
         self, conn: Connection, wanted: Sequence[str], work: _Work, guard: Callable[[], Awaitable[None]] | None
@@ -303,7 +296,29 @@ class PostgresStore:
             for given in asked.given(row["account_id"])
         }
 
-    def _outcome(self, table: TablePlan, held: _Held | None) -> TableOutcome:
+    def _outcomes(self, plan: StorePlan, done: _Done, account_id: str) -> Iterator[TableOutcome]:
+        tables = {table.table: table for table in plan.tables}
+
+        def end_of(table: TablePlan) -> date | None:
+            """Last day of the rows of this table and of those that stay for them; None where nobody can know it."""
+            ends = [self._until(table, done[table.table][account_id])]
+            for name in table.stays_for:
+                child = tables.get(name)
+                if child is None or child.ground is None:
+                    return None
+                held = done[name].get(account_id)
+                if held is not None and held.rows:
+                    ends.append(end_of(child))
+            known = [end for end in ends if end is not None]
+            return max(known) if len(known) == len(ends) else None
+
+        for table in plan.tables:
+            if table.result is not None:
+                held = done[table.table].get(account_id)
+                is_kept = table.ground is not None and held is not None and held.rows > 0
+                yield self._outcome(table, held, end_of(table) if is_kept else None)
+
+    def _outcome(self, table: TablePlan, held: _Held | None, until: date | None) -> TableOutcome:
         if held is None or not held.rows or table.result is None:
             return TableOutcome(
                 store=self.name, table=table.table, category=table.category, result=TableResult.NOTHING_HELD, rows=0
@@ -315,7 +330,7 @@ class PostgresStore:
             result=table.result,
             rows=held.rows,
             ground=table.ground,
-            until=self._until(table, held),
+            until=until,
         )
 
     def _until(self, table: TablePlan, held: _Held) -> date | None:
@@ -328,7 +343,10 @@ class PostgresStore:
             newest = datetime.combine(newest, time.max, zone)  # anything dated so happened by the end of that day
         elif table.newest is AgeKind.UTC:
             newest = newest.replace(tzinfo=UTC)
-        return expires_on(self.policy.retention[table.until], newest, zone)
+        try:
+            return expires_on(self.policy.retention[table.until], newest, zone)
+        except (OverflowError, ValueError):  # `infinity`, or a year behind the last that a date can hold
+            return None
 
     async def sources(self, *, portable_only: bool = False) -> tuple[ExportPlan, ...]:
         """Every table that an export of this kind reads, also those that turn out to hold nothing."""
