@@ -1,12 +1,16 @@
 """Whole journeys over real Kafka, PostgreSQL and SMTP: from a platform's message to the mail and to `request.completed`."""
 
+import asyncio
 import datetime as dt
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from typing_extensions import override
 
 from habeas.chassis.ids import uuid7
 from habeas.contracts.audit import Action
@@ -14,14 +18,15 @@ from habeas.contracts.envelope import Envelope, encode_headers
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.request_intake import RequestAccepted, RequestIdentityRequested
-from habeas.contracts.topics import DSR_REQUESTS
+from habeas.contracts.topics import DSR_REQUESTS, REQUESTS
 from habeas.contracts.vocabulary import Answered, KeepGround, Outcome, Right, TableResult
-from habeas.kit import Publisher
+from habeas.kit import Copies, Follower, Publisher
 from habeas_demo.checks import Held, Witness
 from habeas_demo.exports import check_exports, open_exports
 from habeas_demo.people import Person
 from habeas_demo.scenario import Asked
 from tests.support.stage import Stage
+from tests.support.waiting import HANGS_S, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -217,13 +222,15 @@ async def test_unknown_account_holds_nothing(stage: Stage, right: Right) -> None
 
 
 async def test_request_sent_twice_runs_once(stage: Stage) -> None:
-    """The same request sent again by the platform is carried out, answered and logged once."""
+    """The same request sent again by the platform, with times and signature made anew, is carried out, answered and logged once."""
     person = stage.take_one()
-    same = {"received_at": RECEIVED, "authenticated_at": RECEIVED}
-    request_id = await stage.ask(Right.ERASURE, person, **same)
-    await stage.ask(Right.ERASURE, person, request_id=request_id, **same)
+    parked = await stage.parked()
+    request_id = await stage.ask(Right.ERASURE, person)
+    await stage.ask(Right.ERASURE, person, request_id=request_id)
     await stage.completed(request_id)
+    await stage.ask(Right.ERASURE, person, request_id=request_id)
     await settled(stage)
+    assert await stage.parked() == parked
     assert Counter(stage.heard.types(request_id)) == ERASURE_SAYS
     assert stage.mail_kinds(person.email) == ["acknowledgement", "outcome"]
     assert len(stage.heard.actions(request_id)) == len(set(stage.heard.actions(request_id)))
@@ -243,6 +250,59 @@ async def test_record_delivered_twice_counts_once(stage: Stage) -> None:
     rows = await stage.habeas.fetch("SELECT state FROM request_intake.taken WHERE event_id = $1", request_id)
     assert [row["state"] for row in rows] == ["handled"]
     assert Counter(stage.heard.types(request_id)) == Counter({"request.accepted": 1, "request.identity_requested": 1})
+
+
+class CountedCopies(Copies):
+    """Copies that counts what it left out."""
+
+    left_out = 0
+
+    @override
+    def is_copy(self, event_id: UUID) -> bool:
+        """Count a copy."""
+        found = super().is_copy(event_id)
+        self.left_out += found
+        return found
+
+
+async def test_the_kits_follower_hears_each_event_once(stage: Stage) -> None:
+    """What becomes of a request is heard in its order, and an event that Kafka holds twice once: the fleet sends again when in doubt."""
+    request_id = await stage.ask(Right.ACCESS, stage.take_one())
+    await stage.completed(request_id)
+    records = await records_about(stage, request_id)
+    for record in records:
+        await stage.publisher.send_raw(REQUESTS.name, record.key, record.value, record.headers)
+    heard: list[str] = []
+    copies = CountedCopies()
+
+    async def follow() -> None:
+        group = f"tests-{request_id}"
+        async with Follower(stage.servers.kafka_bootstrap, REQUESTS.name, group=group, copies=copies) as events:
+            async for event in events:
+                heard.extend([event.type] if event.body["request_id"] == str(request_id) else [])
+
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(follow())
+        await until(lambda: copies.left_out >= len(records), "the copies", lambda: (len(heard), copies.left_out))
+        following.cancel()
+    assert heard == ["request.accepted", "request.verified", "request.fulfilled", "request.completed"]
+
+
+async def records_about(stage: Stage, request_id: UUID) -> "list[ConsumerRecord[bytes, bytes]]":
+    """Read the topic of requests to its end, and give the records about one."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=stage.servers.kafka_bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        places = [TopicPartition(REQUESTS.name, number) for number in range(REQUESTS.partitions)]
+        consumer.assign(places)
+        left = sum((await consumer.end_offsets(places)).values()) - sum(
+            (await consumer.beginning_offsets(places)).values()
+        )
+        async with asyncio.timeout(HANGS_S):
+            read = [await consumer.getone() for _ in range(left)]
+    finally:
+        await consumer.stop()
+    return [record for record in read if record.key == str(request_id).encode()]
 
 
 async def test_two_erasures_at_once_both_end(stage: Stage) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from audit_ledger import store
 from audit_ledger.errors import SigningKeyMissing
 from habeas.auditlog.checkpoint import Checkpoint, open_checkpoint
 from habeas.auditlog.errors import AuditLogError, BadNote, BadTile
-from habeas.auditlog.notes import ED25519, KEY_BYTES, Signer, Verifier, decode_base64
+from habeas.auditlog.notes import ED25519, KEY_BYTES, PRIVATE_KEY, Signer, Verifier, decode_base64, encode_private_key
 from habeas.auditlog.publish import drop_partial_tiles, write_checkpoint, write_tiles
 from habeas.auditlog.tiles import CHECKPOINT, TilePath
 from habeas.chassis import crash, log
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 VKEY: Final = "vkey"
 _ACQUIRE_S: Final = 10.0
-_PREFIX: Final = "PRIVATE+KEY+"
 
 
 class LogDirectory:
@@ -202,13 +200,13 @@ def open_signer(path: Path, origin: str, *, create: bool) -> Signer:
 
 
 def _parse_key(text: str, origin: str) -> Signer:
-    name, _, rest = text.removeprefix(_PREFIX).partition("+")
+    name, _, rest = text.removeprefix(PRIVATE_KEY).partition("+")
     key_id, _, encoded = rest.partition("+")
     try:
         raw = decode_base64(encoded)
     except BadNote:
         raw = b""
-    if not text.startswith(_PREFIX) or len(raw) != 1 + KEY_BYTES or raw[:1] != ED25519:
+    if not text.startswith(PRIVATE_KEY) or len(raw) != 1 + KEY_BYTES or raw[:1] != ED25519:
         raise SigningKeyMissing("the signing key's file holds no Ed25519 key in the format of signed notes")
     if name != origin:
         raise SigningKeyMissing("the signing key belongs to a log of another name; set AUDIT_LEDGER_ORIGIN to that")
@@ -220,13 +218,11 @@ def _parse_key(text: str, origin: str) -> Signer:
 
 def _create_key(path: Path, origin: str) -> None:
     """Write a new key, mode 0600; of two first starts one wins."""
-    seed = secrets.token_bytes(KEY_BYTES)
-    verifier = Signer(origin, Ed25519PrivateKey.from_private_bytes(seed)).verifier
-    encoded = b64encode(ED25519 + seed).decode("ascii")
+    text = encode_private_key(origin, secrets.token_bytes(KEY_BYTES))
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with open(draft, "x", encoding="ascii", opener=_open_private) as file:
-        file.write(f"{_PREFIX}{origin}+{verifier.key_id.hex()}+{encoded}\n")
+        file.write(f"{text}\n")
         file.flush()
         os.fsync(file.fileno())
     try:

@@ -18,6 +18,7 @@ from request_intake import gateways, handlers, sweeps
 from request_intake.settings import Settings
 
 _STUCK_INTERVAL_S: Final = 60.0
+_REKEY_INTERVAL_S: Final = 3600.0
 
 
 def build(settings: Settings) -> Service:
@@ -29,7 +30,8 @@ def build(settings: Settings) -> Service:
     stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
     keys = KeyStore(kek, service.clock.now)
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
-    desk = handlers.Desk(policy, keys, Fingerprinter(kek), service.clock, tolerance)
+    identities = gateways.StoreIdentities(stores)
+    desk = handlers.Desk(policy, keys, Fingerprinter(kek), identities, service.clock, tolerance)
 
     service.on(RequestSubmitted, handlers.on_request_submitted, desk)
     service.on(ErasureCompleted, handlers.on_erasure_completed, keys)
@@ -44,6 +46,7 @@ def build(settings: Settings) -> Service:
     opening = service.every(settings.open_interval_s, sweeps.open_received, address_book, keys)
     opening.after(RequestSubmitted)
     service.every(_STUCK_INTERVAL_S, sweeps.open_stuck, address_book, keys)
+    service.every(_REKEY_INTERVAL_S, sweeps.rekey_digests, keys)
 
     service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))
 

@@ -1,9 +1,13 @@
-"""What request-intake reaches outside of its database: the stores, for the address to answer to."""
+"""What request-intake reaches outside of its database: the stores, for the spelling of account ids and the address to answer to."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
-from habeas.datamap.postgres import ContactDetails, PostgresStore
+from habeas.datamap.planner.sql import TEXT_TYPES
+from habeas.datamap.postgres import ContactDetails, PostgresStore, canonical
+
+Spelling: TypeAlias = Callable[[str], str | None]
+"""Gives the one spelling of an account id; None for an id that no account can have."""
 
 
 class AddressBook(Protocol):
@@ -36,3 +40,28 @@ class StoreAddressBook:
                     if contact.address or account_id not in found:
                         found[account_id] = contact
         return found
+
+
+class Identities(Protocol):
+    """Knows how the platform spells account ids."""
+
+    async def spelling(self) -> Spelling:
+        """Give the rule of spelling. Raises ``StoreError`` while a store that is to tell it does not answer."""
+        ...
+
+
+class StoreIdentities:
+    """Follows the types of the identity columns in the stores, asked once in the life of a process."""
+
+    def __init__(self, stores: Sequence[PostgresStore]) -> None:
+        self._stores = stores
+
+    async def spelling(self) -> Spelling:
+        """Give the rule; an id is spelled by the first type that can hold it, uuid and integers before text, which holds everything."""
+        kinds = {await store.identity_type() for store in self._stores}
+        order = sorted(kinds, key=lambda kind: (kind in TEXT_TYPES, kind))
+
+        def spelled(account_id: str) -> str | None:
+            return next((found for kind in order if (found := canonical(account_id, kind)) is not None), None)
+
+        return spelled

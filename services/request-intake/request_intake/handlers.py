@@ -1,9 +1,8 @@
 """The message edge of request-intake: what is loaded, decided and saved for each event."""
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import Clock
 from habeas.chassis.database import Transaction
+from habeas.chassis.errors import Retry
 from habeas.chassis.ids import uuid7
 from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
 from habeas.contracts.export_builder import ExportCompleted, ExportStuck
@@ -19,11 +19,13 @@ from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUnce
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.vocabulary import MailKind, ParkReason, StuckReason
 from habeas.datamap.deadlines import Deadlines, UnknownRegimeError, choose_regimes, compute
+from habeas.datamap.errors import StoreError
 from habeas.datamap.policy import Policy
 from habeas.datamap.regimes import NoLawInForceError
 from habeas.kit import BadAttestation, verify
-from habeas.sealing import Fingerprinter, KeyStore, Place, SubjectKeys, seal_text
+from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, SubjectKeys, seal_text
 from request_intake import lifecycle, store
+from request_intake.gateways import Identities, Spelling
 from request_intake.lifecycle import Decision, Request, State
 
 E = TypeVar("E", ErasureCompleted, ErasureStuck, ExportCompleted, ExportStuck, MailSent, MailRefused, MailUncertain)
@@ -36,6 +38,7 @@ class Desk:
     policy: Policy
     keys: KeyStore
     fingerprinter: Fingerprinter
+    identities: Identities
     clock: Clock
     tolerance: timedelta
 
@@ -44,8 +47,9 @@ class Desk:
 class _Taken:
     """What was found out about one submission before it becomes a request."""
 
-    fingerprint: bytes
-    digest: bytes
+    account_id: str
+    content: bytes
+    received_at: datetime
     is_verified: bool
     deadlines: Deadlines
     traceparent: str | None
@@ -54,35 +58,59 @@ class _Taken:
 async def on_request_submitted(batch: Batch[RequestSubmitted], tx: Transaction, desk: Desk) -> None:
     """Store each submission as a request with its deadline.
 
-    Runs once per event. The same request id with the same content is taken once; with other content it is parked.
+    Runs once per event. The same request id with the same content is taken once, and the earliest time of receipt counts; with other
+    content it is parked. Raises ``Retry`` while a store does not tell how it spells account ids.
     """
+    try:
+        spelled = await desk.identities.spelling()
+    except StoreError as error:
+        raise Retry(error.because) from None
     known = await store.find_submissions(tx, [submission.request_id for submission in batch])
-    before = frozenset(known)
+    case_keys = await desk.keys.read(tx, {each.subject_id for each in known.values()}, KeyKind.CASE)
     taken: dict[UUID, _Taken] = {}
+    earlier: dict[UUID, _Taken] = {}
     for submission in batch:
-        one = _take(submission, batch, tx, desk)
+        one = _take(submission, batch, tx, desk, spelled)
         if one is None:
             continue
-        digest = known.setdefault(submission.request_id, one.digest)
-        if digest != one.digest:
+        request_id, before = submission.request_id, known.get(submission.request_id)
+        if before is None:
+            first = taken.setdefault(request_id, one)
+            is_same = first.content == one.content
+            if is_same and one.received_at < first.received_at:
+                taken[request_id] = replace(first, received_at=one.received_at, deadlines=one.deadlines)
+        else:
+            key = case_keys.get(before.subject_id)
+            is_same = lifecycle.is_repeated(before.digest, request_id, key, one.content, batch.value)
+            if is_same and one.received_at < earlier.get(request_id, before).received_at:
+                earlier[request_id] = one
+        if not is_same:
             batch.reject(ParkReason.ID_CONFLICT, "request_id")
-        elif submission.request_id not in before:
-            taken.setdefault(submission.request_id, one)
-    subjects = await store.resolve_subjects(tx, {one.fingerprint: uuid7(desk.clock) for one in taken.values()})
+    prints = {one.account_id: desk.fingerprinter.fingerprint("account", one.account_id) for one in taken.values()}
+    subjects = await store.resolve_subjects(tx, {fingerprint: uuid7(desk.clock) for fingerprint in prints.values()})
     keys = await desk.keys.create(tx, set(subjects.values()), tx.now)
     requests: dict[UUID, Request] = {}
     for submission in batch:
         one = taken.get(submission.request_id)
         if one is None or submission.request_id in requests:
             continue
-        request = _request(submission, keys[subjects[one.fingerprint]], one)
+        request = _request(submission, keys[subjects[prints[one.account_id]]], one)
         requests[request.request_id] = request
         tx.record(lifecycle.receive(request))
     await store.add_requests(tx, list(requests.values()))
+    await store.receive_earlier(
+        tx, {request_id: (one.received_at, one.deadlines) for request_id, one in earlier.items()}
+    )
 
 
-def _take(submission: RequestSubmitted, batch: Batch[RequestSubmitted], tx: Transaction, desk: Desk) -> _Taken | None:
-    """Look at one submission by itself; what is wrong with it parks it."""
+def _take(
+    submission: RequestSubmitted, batch: Batch[RequestSubmitted], tx: Transaction, desk: Desk, spelled: Spelling
+) -> _Taken | None:
+    """Look at one submission by itself; an invalid one is parked."""
+    account_id = spelled(submission.account_id)
+    if account_id is None:
+        batch.reject(ParkReason.WRONG_VALUE, "account_id")
+        return None
     if submission.received_at > tx.now + desk.tolerance:
         batch.reject(ParkReason.FROM_THE_FUTURE, "received_at")
         return None
@@ -95,11 +123,11 @@ def _take(submission: RequestSubmitted, batch: Batch[RequestSubmitted], tx: Tran
     except NoLawInForceError:
         batch.reject(ParkReason.WRONG_VALUE, "received_at")
         return None
-    is_verified = _is_verified(submission, batch, desk.policy)
+    is_verified = _is_verified(submission, batch, tx.now, desk)
     if batch.is_rejected:
         return None
-    fingerprint = desk.fingerprinter.fingerprint("account", submission.account_id)
-    return _Taken(fingerprint, hashlib.sha256(batch.value).digest(), is_verified, deadlines, batch.trace)
+    content = lifecycle.content_of(submission, account_id)
+    return _Taken(account_id, content, submission.received_at, is_verified, deadlines, batch.trace)
 
 
 async def on_erasure_completed(batch: Batch[ErasureCompleted], tx: Transaction, keys: KeyStore) -> None:
@@ -166,21 +194,30 @@ async def _advance(batch: Batch[E], tx: Transaction, decide: Callable[[Request, 
     await store.save_requests(tx, list(changed.values()))
 
 
-def _is_verified(submission: RequestSubmitted, batch: Batch[RequestSubmitted], policy: Policy) -> bool:
-    """Answer whether the attestation is good and strong enough; park the submission when it is false."""
-    attestation = submission.attestation
+def _is_verified(submission: RequestSubmitted, batch: Batch[RequestSubmitted], now: datetime, desk: Desk) -> bool:
+    """Answer whether the attestation is good, strong and fresh enough; park the submission when it is false."""
+    attestation, policy = submission.attestation, desk.policy
     if attestation is None:
         return False
-    key = policy.issuer_key(attestation.issuer, attestation.key_id)
+    key = policy.issuer_key(attestation.issuer, attestation.key_id, now, desk.tolerance)
     if key is None:
         batch.reject(ParkReason.UNKNOWN_ISSUER, "attestation.key_id")
         return False
     try:
-        verify(batch.value, Ed25519PublicKey.from_public_bytes(key))
+        verify(batch.value, Ed25519PublicKey.from_public_bytes(key.raw))
     except BadAttestation:
         batch.reject(ParkReason.BAD_SIGNATURE, "attestation.signature")
         return False
-    return policy.attestation_suffices(attestation.issuer, submission.right, attestation.acr)
+    if attestation.authenticated_at > now + desk.tolerance:
+        batch.reject(ParkReason.FROM_THE_FUTURE, "attestation.authenticated_at")
+        return False
+    return (
+        policy.attestation_suffices(attestation.issuer, submission.right, attestation.acr)
+        and policy.authentication_is_fresh(
+            attestation.issuer, submission.right, attestation.authenticated_at, submission.received_at
+        )
+        and key.begins_by(attestation.authenticated_at, policy.zone)
+    )
 
 
 def _request(submission: RequestSubmitted, keys: SubjectKeys, taken: _Taken) -> Request:
@@ -198,16 +235,16 @@ def _request(submission: RequestSubmitted, keys: SubjectKeys, taken: _Taken) -> 
         law_version=deadlines.law_version,
         channel=submission.channel,
         language=submission.language,
-        received_at=submission.received_at,
+        received_at=taken.received_at,
         due_on=deadlines.due_on,
         legal_limit_on=deadlines.legal_limit_on,
         is_verified=taken.is_verified,
-        account=seal_text(keys.data, Place("request", request_id, "account"), submission.account_id),
+        account=seal_text(keys.data, Place("request", request_id, "account"), taken.account_id),
         details=None
         if details is None
         else seal_text(keys.data, Place("request", request_id, "details"), details.model_dump_json()),
         categories=categories,
         subject_ref=keys.case.reference(request_id.bytes).hex(),
-        submission_digest=taken.digest,
+        submission_digest=lifecycle.digest_of(taken.content, request_id, keys.case),
         traceparent=taken.traceparent,
     )

@@ -1,10 +1,13 @@
 """The life of a request, decided without I/O, clock or randomness."""
 
-from collections.abc import Sequence
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from habeas.chassis.lifecycle import row, table
@@ -13,6 +16,7 @@ from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.export_builder import ExportCompleted
 from habeas.contracts.model import Event
 from habeas.contracts.outcomes import CategoryOutcome, TableOutcome
+from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.request_intake import (
     RequestAccepted,
     RequestCompleted,
@@ -22,6 +26,7 @@ from habeas.contracts.request_intake import (
     SubjectFlagged,
 )
 from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason, TableResult
+from habeas.sealing import SubjectKey
 
 
 class State(StrEnum):
@@ -97,6 +102,46 @@ class Decision:
     request: Request
     events: tuple[Event, ...] = ()
     facts: tuple[AuditFact, ...] = ()
+
+
+_DIFFERS: Final[Mapping[str, Any]] = {"received_at": True, "attestation": {"authenticated_at": True, "signature": True}}
+_OF_BYTES, _OF_CONTENT = b"\x00", b"\x01"
+_BARE_BYTES: Final = 32
+
+
+def content_of(submission: RequestSubmitted, account_id: str) -> bytes:
+    """Return all that two submissions of one request have in common, whatever their spelling.
+
+    That is everything but what a sender makes anew with each call: ``received_at``, and of the attestation ``authenticated_at`` and
+    ``signature``. What is null counts as what is not there, so that a field of a later version changes no earlier submission.
+    """
+    parts = submission.model_dump(mode="json", exclude=dict(_DIFFERS), exclude_none=True) | {"account_id": account_id}
+    return json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()
+
+
+def digest_of(content: bytes, request_id: UUID, case_key: SubjectKey) -> bytes:
+    """Return what is kept of a submission to know it again: keyed, and worth nothing once the case key is destroyed."""
+    return _OF_CONTENT + _keyed(content, request_id, case_key)
+
+
+def rekey(bare: bytes, request_id: UUID, case_key: SubjectKey | None) -> bytes:
+    """Return what takes the place of the SHA-256 of a submission's bytes, as it was kept once; without the key it is like nothing."""
+    return _OF_BYTES + (b"" if case_key is None else _keyed(bare, request_id, case_key))
+
+
+def is_repeated(kept: bytes, request_id: UUID, case_key: SubjectKey | None, content: bytes, value: bytes) -> bool:
+    """Answer whether a submission says what the first one under its id said; of what is kept as of old, byte for byte."""
+    bare = hashlib.sha256(value).digest()
+    if len(kept) == _BARE_BYTES:
+        return hmac.compare_digest(kept, bare)
+    if case_key is None:
+        return False
+    mine = rekey(bare, request_id, case_key) if kept[:1] == _OF_BYTES else digest_of(content, request_id, case_key)
+    return hmac.compare_digest(kept, mine)
+
+
+def _keyed(value: bytes, request_id: UUID, case_key: SubjectKey) -> bytes:
+    return hmac.digest(case_key.reference(b"submission digest\x00" + request_id.bytes), value, "sha256")
 
 
 def receive(request: Request) -> AuditFact:

@@ -1,7 +1,8 @@
 """Every SQL statement of request-intake."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter
 from habeas.chassis.database import Transaction
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason
+from habeas.datamap.deadlines import Deadlines
 from request_intake.lifecycle import Request, State
 
 _OUTCOMES: Final = TypeAdapter(tuple[CategoryOutcome, ...])
@@ -47,7 +49,31 @@ _CLOSE_SUBJECTS: Final = """
 """
 
 _FIND_SUBMISSIONS: Final = """
-    SELECT request_id, submission_digest FROM request_intake.requests WHERE request_id = ANY($1::uuid[])
+    SELECT request_id, subject_id, submission_digest, received_at FROM request_intake.requests WHERE request_id = ANY($1::uuid[])
+"""
+
+_RECEIVE_EARLIER: Final = """
+    UPDATE request_intake.requests AS r
+       SET received_at = n.received_at, due_on = n.due_on, legal_limit_on = n.legal_limit_on, regime = n.regime,
+           law_version = n.law_version, version = r.version + 1
+      FROM unnest($1::uuid[], $2::timestamptz[], $3::date[], $4::date[], $5::text[], $6::text[])
+           AS n (request_id, received_at, due_on, legal_limit_on, regime, law_version)
+     WHERE r.request_id = n.request_id AND r.received_at > n.received_at AND r.state <> 'completed'
+"""
+
+_LOCK_BARE_DIGESTS: Final = """
+    SELECT request_id, subject_id, submission_digest
+      FROM request_intake.requests
+     WHERE octet_length(submission_digest) = 32
+     ORDER BY request_id
+     LIMIT $1
+       FOR UPDATE SKIP LOCKED
+"""
+
+_SAVE_DIGESTS: Final = """
+    UPDATE request_intake.requests AS r SET submission_digest = n.digest, version = r.version + 1
+      FROM unnest($1::uuid[], $2::bytea[]) AS n (request_id, digest)
+     WHERE r.request_id = n.request_id
 """
 
 _ADD_REQUESTS: Final = """
@@ -137,10 +163,39 @@ async def close_subjects(tx: Transaction, subject_ids: Iterable[UUID]) -> None:
     await tx.execute(_CLOSE_SUBJECTS, sorted(subject_ids), tx.now)
 
 
-async def find_submissions(tx: Transaction, request_ids: Sequence[UUID]) -> dict[UUID, bytes]:
-    """Give the digest of what was submitted under each request id that is known."""
+class Submission(NamedTuple):
+    """What is known of a submission that was taken."""
+
+    subject_id: UUID
+    digest: bytes
+    received_at: datetime
+
+
+async def find_submissions(tx: Transaction, request_ids: Sequence[UUID]) -> dict[UUID, Submission]:
+    """Return what was submitted under each request id that is known."""
     rows = await tx.fetch(_FIND_SUBMISSIONS, request_ids)
-    return {row["request_id"]: row["submission_digest"] for row in rows}
+    return {request_id: Submission(UUID(bytes=subject_id.bytes), *rest) for request_id, subject_id, *rest in rows}
+
+
+async def receive_earlier(tx: Transaction, times: Mapping[UUID, tuple[datetime, Deadlines]]) -> None:
+    """Let requests that are open count from an earlier receipt; one that is not earlier changes nothing."""
+    rows = [
+        (request_id, received_at, law.due_on, law.legal_limit_on, law.regime, law.law_version)
+        for request_id, (received_at, law) in sorted(times.items())
+    ]
+    if rows:
+        await tx.execute(_RECEIVE_EARLIER, *map(list, zip(*rows, strict=True)))
+
+
+async def lock_bare_digests(tx: Transaction, limit: int) -> list[tuple[UUID, UUID, bytes]]:
+    """Lock requests whose submission is kept as a bare SHA-256, and return them with their subject and that digest."""
+    return [(row[0], UUID(bytes=row[1].bytes), row[2]) for row in await tx.fetch(_LOCK_BARE_DIGESTS, limit)]
+
+
+async def save_digests(tx: Transaction, digests: Mapping[UUID, bytes]) -> None:
+    """Write digests of requests that this transaction has locked."""
+    if digests:
+        await tx.execute_exactly(len(digests), _SAVE_DIGESTS, list(digests), list(digests.values()))
 
 
 async def add_requests(tx: Transaction, requests: Sequence[Request]) -> None:

@@ -73,6 +73,19 @@ async def _open(db: Database, address_book: AddressBook, keys: KeyStore, *, stuc
     return Swept(len(changed), more=len(changed) == _BATCH_ROWS_MAX)
 
 
+async def rekey_digests(db: Database, keys: KeyStore) -> Swept:
+    """Key the digests of submissions that an earlier version kept bare: they could be guessed. Idempotent; nothing is left for long."""
+    async with db.transaction("rekey-digests") as tx:
+        bare = await store.lock_bare_digests(tx, _BATCH_ROWS_MAX)
+        case_keys = await keys.read(tx, {subject_id for _, subject_id, _ in bare}, KeyKind.CASE)
+        digests = {
+            request_id: lifecycle.rekey(digest, request_id, case_keys.get(subject_id))
+            for request_id, subject_id, digest in bare
+        }
+        await store.save_digests(tx, digests)
+    return Swept(len(bare), more=len(bare) == _BATCH_ROWS_MAX)
+
+
 def _accounts(
     received: Sequence[Request], data_keys: Mapping[UUID, SubjectKey], case_keys: Mapping[UUID, SubjectKey]
 ) -> tuple[Mapping[UUID, str], frozenset[UUID]]:

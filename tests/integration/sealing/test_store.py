@@ -6,7 +6,8 @@ import asyncpg
 import pytest
 
 from habeas.sealing import KekMismatch, KeyKind, KeyMissing, KeyStore, Place, open_sealed, seal
-from habeas.sealing.kek import KeyRing, new_key_ring
+from habeas.sealing.kek import KeyRing, RingTokens, new_key_ring
+from habeas.sealing.rotation import FIRST, SUBJECT_KEYS, announce, promote, retire, retire_keks, rewrap
 from habeas_embedded.provision import Access
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -182,18 +183,54 @@ async def test_row_moved_to_another_subject_does_not_unwrap(sealing_dsn: str) ->
     await conn.close()
 
 
-async def test_rewrapping_retires_a_kek(sealing_dsn: str) -> None:
-    """After rotation every row moves to the new KEK in bounded steps; then the old one is no longer needed."""
+async def test_rewrapping_moves_every_key(sealing_dsn: str) -> None:
+    """Page by page every row moves to the new KEK, each read once; then the old one is no longer needed."""
     conn = await asyncpg.connect(sealing_dsn)
     before = (await a_store().create(conn, SUBJECTS, NOW))[SUBJECTS[0]].data.reference(b"")
-    fresh = new_key_ring()
-    rotated = a_store(fresh.replace("derive=", RING.split()[0] + " derive="))
-    steps = []
-    while done := await rotated.rewrap(conn, 15):
-        steps.append(done)
+    ring = promote(announce(RingTokens.parse(RING)))
+    kek = KeyRing(ring.text())
+    steps, place = [], FIRST
+    while True:
+        page = await rewrap(conn, SUBJECT_KEYS, kek, kek.kek_id, place, 15)
+        steps.append(page.moved)
+        if page.last is None:
+            break
+        place = page.last
     assert steps == [15, 15, 10]
-    after = await a_store(fresh).require(conn, SUBJECTS, KeyKind.DATA)
+    assert (await rewrap(conn, SUBJECT_KEYS, kek, kek.kek_id, FIRST, 15)) == (0, 0, None)
+    after = await a_store(retire(ring).text()).require(conn, SUBJECTS, KeyKind.DATA)
     assert after[SUBJECTS[0]].reference(b"") == before
+    await conn.close()
+
+
+async def test_rewrapping_waits_for_nobody(sealing_dsn: str) -> None:
+    """Keys that somebody has locked, and one that was altered, are passed over; all others move."""
+    conn, other = await asyncpg.connect(sealing_dsn), await asyncpg.connect(sealing_dsn)
+    await a_store().create(conn, SUBJECTS, NOW)
+    altered = "UPDATE sealing.subject_keys SET wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1) WHERE subject_id = $1"
+    await conn.execute(altered, SUBJECTS[3])
+    kek = KeyRing(promote(announce(RingTokens.parse(RING))).text())
+    async with other.transaction():
+        await other.execute("DELETE FROM sealing.subject_keys WHERE subject_id = $1", SUBJECTS[0])
+        page = await rewrap(conn, SUBJECT_KEYS, kek, kek.kek_id, FIRST, 100)
+    assert page == (2 * len(SUBJECTS) - 4, 2, None)
+    await conn.close()
+    await other.close()
+
+
+async def test_a_retired_kek_wraps_nothing_more(sealing_dsn: str) -> None:
+    """A process with an old copy of the ring is refused by the database, and reads what the new one wrapped nowhere."""
+    conn = await asyncpg.connect(sealing_dsn)
+    ring = promote(announce(RingTokens.parse(RING)))
+    kek = KeyRing(ring.text())
+    await retire_keks(conn, kek.kek_ids[1:])
+    await retire_keks(conn, kek.kek_ids[1:])
+    with pytest.raises(asyncpg.CheckViolationError, match="retired"):
+        await a_store().create(conn, SUBJECTS, NOW)
+    keys = await a_store(ring.text()).create(conn, SUBJECTS, NOW)
+    assert len(keys) == len(SUBJECTS)
+    with pytest.raises(asyncpg.CheckViolationError, match="retired"):
+        await conn.execute("UPDATE sealing.subject_keys SET kek_id = $1", KeyRing(RING).kek_id)
     await conn.close()
 
 

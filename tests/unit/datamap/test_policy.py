@@ -240,12 +240,77 @@ def test_thirty_days_are_no_laxer_than_a_month(tmp_path: Path, within: str) -> N
 KEY = base64.b64encode(Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()).decode()
 
 
+MOMENT = datetime(2026, 11, 24, 12, tzinfo=BERLIN)
+TOLERANCE = timedelta(seconds=300)
+
+
 def test_issuers_are_known_by_their_keys(tmp_path: Path) -> None:
     """A registered key is given as 32 bytes; an unknown issuer or key as nothing."""
     policy = load(tmp_path, f"{POLICY}attestation_issuers:\n  accounts:\n    keys: {{accounts-2026-10: {KEY}}}\n")
-    assert policy.issuer_key("accounts", "accounts-2026-10") == base64.b64decode(KEY)
-    assert policy.issuer_key("accounts", "accounts-2025-10") is None
-    assert policy.issuer_key("billing", "accounts-2026-10") is None
+    key = policy.issuer_key("accounts", "accounts-2026-10", MOMENT, TOLERANCE)
+    assert key is not None
+    assert key.raw == base64.b64decode(KEY)
+    assert policy.issuer_key("accounts", "accounts-2025-10", MOMENT, TOLERANCE) is None
+    assert policy.issuer_key("billing", "accounts-2026-10", MOMENT, TOLERANCE) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "is_believed"),
+    [
+        ("2026-10-31 23:54:59", False),
+        ("2026-10-31 23:55:00", True),
+        ("2027-10-31 23:59:59", True),
+        ("2027-11-01 00:04:59", True),
+        ("2027-11-01 00:05:00", False),
+        ("2126-11-01 00:00:00", False),
+    ],
+)
+def test_a_key_is_believed_on_its_days(tmp_path: Path, now: str, *, is_believed: bool) -> None:
+    """From the first moment of its first day to the last of its last one, by the controller's clock and the tolerance of clocks."""
+    days = f"{{public_key: {KEY}, valid_from: 2026-11-01, valid_until: 2027-10-31}}"
+    policy = load(tmp_path, f"{POLICY}attestation_issuers:\n  accounts:\n    keys: {{k: {days}}}\n")
+    assert (policy.issuer_key("accounts", "k", at(now), TOLERANCE) is not None) is is_believed
+
+
+@pytest.mark.parametrize(
+    ("days", "path"),
+    [
+        ("valid_from: 2026-11-01T00:00:00Z", "valid_from"),
+        ("valid_from: 20261101", "valid_from"),
+        ("valid_from: 1764547200", "valid_from"),
+        ("valid_from: 2026-02-30", "valid_from"),
+        ("valid_from: 2026-11-02, valid_until: 2026-11-01", "valid_until"),
+        ("valid_for: 30d", "valid_for"),
+    ],
+)
+def test_days_of_a_key_are_days(tmp_path: Path, days: str, path: str) -> None:
+    """A moment, a number, a day that no calendar has, an end before the beginning: told where it stands."""
+    text = f"{POLICY}attestation_issuers:\n  accounts:\n    keys: {{k: {{public_key: {KEY}, {days}}}}}\n"
+    (problem,) = problems(tmp_path, text)
+    assert problem.path == f"attestation_issuers.accounts.keys.k.{path}"
+
+
+@pytest.mark.parametrize(
+    ("right", "before", "is_fresh"),
+    [
+        (Right.ERASURE, timedelta(hours=1), True),
+        (Right.ERASURE, timedelta(hours=1, seconds=1), False),
+        (Right.ACCESS, timedelta(hours=24), True),
+        (Right.ACCESS, timedelta(hours=24, seconds=1), False),
+        (Right.OBJECTION, timedelta(days=30), True),
+        (Right.OBJECTION, timedelta(days=31), False),
+        (Right.ERASURE, timedelta(days=-1), True),
+        (Right.ERASURE, timedelta(days=365 * 2000), False),
+    ],
+)
+def test_how_fresh_an_authentication_must_be(
+    tmp_path: Path, right: Right, before: timedelta, *, is_fresh: bool
+) -> None:
+    """What the issuer's entry says counts, else the default of the right; one after the request is fresh, whatever the year."""
+    issuer = f"  accounts: {{keys: {{k: {KEY}}}, authenticated_within: {{erasure: 1h}}}}\n"
+    policy = load(tmp_path, f"{POLICY}attestation_issuers:\n{issuer}")
+    assert policy.authentication_is_fresh("accounts", right, MOMENT - before, MOMENT) is is_fresh
+    assert not policy.authentication_is_fresh("nobody", right, MOMENT, MOMENT)
 
 
 @pytest.mark.parametrize("key", ["abc", "AAAA", f"{KEY}AAAA", "-" * 44])

@@ -53,7 +53,9 @@ def test_policy_and_data_map_are_valid(tmp_path: Path) -> None:
         policy_with_issuer((PLATFORM_DIR / "policy.yaml").read_text(encoding="utf-8"), issuer), encoding="utf-8"
     )
     policy = load_policy(file)
-    assert policy.issuer_key("accounts", "accounts-2026-11") == issuer.private_key.public_key().public_bytes_raw()
+    key = policy.issuer_key("accounts", "accounts-2026-11", NOW, dt.timedelta())
+    assert key is not None
+    assert key.raw == issuer.private_key.public_key().public_bytes_raw()
     assert all(policy.attestation_suffices("accounts", right, "mfa") for right in Right)
     store = load_datamap(PLATFORM_DIR / "datamap", policy).stores["platform"]
     assert len([table for table in store.tables.values() if table.personal]) == 14

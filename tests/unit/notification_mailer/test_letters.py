@@ -1,6 +1,5 @@
 """What mails say, read back with the standard library's parser."""
 
-import hashlib
 import re
 from datetime import date
 from pathlib import Path
@@ -42,14 +41,13 @@ def test_headers_are_those_of_an_automatic_mail(letters: Letters) -> None:
 
 
 def test_bytes_are_fit_for_any_server(letters: Letters) -> None:
-    """ASCII, CRLF at every end of line, no line over 998 octets (RFC 5321 section 4.5.3.1.6), digest over exactly these."""
+    """ASCII, CRLF at every end of line, no line over 998 octets (RFC 5321 section 4.5.3.1.6)."""
     letter = a_letter(
         letters.acknowledgement(acknowledgement(), Recipient("ann@example.net", "Ännchen " * 30, "de"), NOW)
     )
     assert letter.text.isascii()
     assert letter.text.replace(b"\r\n", b"").count(b"\n") == 0
     assert max(len(line) for line in letter.text.split(b"\r\n")) <= 998
-    assert letter.digest == hashlib.sha256(letter.text).digest()
 
 
 def test_the_day_is_that_of_the_controller(letters: Letters) -> None:

@@ -17,8 +17,9 @@ from habeas.sealing import (
     new_key_ring,
     open_kek,
 )
-from habeas.sealing.kek import KeyRing
+from habeas.sealing.kek import KeyRing, RingTokens, read_ring, replace_ring
 from habeas.sealing.keys import KeyKind, context_of
+from habeas.sealing.rotation import Stage, announce, promote, retire, stage_of
 
 AAD = context_of(UUID(int=1), KeyKind.DATA)
 SECRET = bytes(range(32))
@@ -38,15 +39,15 @@ def a_ring(*wrapping: int, deriving: int = 99) -> KeyRing:
 def test_unwraps_what_it_wrapped() -> None:
     """A wrapped key comes back, and has 60 bytes, as the table demands."""
     ring = a_ring(1)
-    wrapped = ring.wrap(SECRET, AAD)
-    assert len(wrapped) == 60
-    assert ring.unwrap(ring.kek_id, wrapped, AAD) == SECRET
+    kek_id, wrapped = ring.wrap(SECRET, AAD)
+    assert (kek_id, len(wrapped)) == (ring.kek_id, 60)
+    assert ring.unwrap(kek_id, wrapped, AAD) == SECRET
 
 
 def test_any_flipped_bit_of_a_wrapped_key_is_found() -> None:
     """A wrapped key that was altered, cut, or belongs to another subject or kind, never unwraps."""
     ring = a_ring(1)
-    wrapped = ring.wrap(SECRET, AAD)
+    wrapped = ring.wrap(SECRET, AAD).wrapped
     for bit in range(len(wrapped) * 8):
         altered = bytearray(wrapped)
         altered[bit // 8] ^= 1 << bit % 8
@@ -63,7 +64,7 @@ def test_any_flipped_bit_of_a_wrapped_key_is_found() -> None:
 def test_another_kek_is_a_mismatch() -> None:
     """A key ring without the KEK that wrapped refuses, and a KEK can not pass under another one's name."""
     ours, other = a_ring(1), a_ring(2)
-    wrapped = ours.wrap(SECRET, AAD)
+    wrapped = ours.wrap(SECRET, AAD).wrapped
     for kek_id in (ours.kek_id, other.kek_id, ""):
         with pytest.raises(KekMismatch):
             other.unwrap(kek_id, wrapped, AAD)
@@ -73,7 +74,7 @@ def test_rotation_unwraps_the_old_and_derives_the_same() -> None:
     """After rotation the new key wraps, the retired one still unwraps, and nothing derived has changed."""
     before, after = a_ring(1), a_ring(2, 1)
     assert after.kek_id != before.kek_id
-    assert after.unwrap(before.kek_id, before.wrap(SECRET, AAD), AAD) == SECRET
+    assert after.unwrap(*before.wrap(SECRET, AAD), AAD) == SECRET
     assert after.derive("fingerprint") == before.derive("fingerprint")
     assert a_ring(1, deriving=98).derive("fingerprint") != before.derive("fingerprint")
     assert before.derive("a") != before.derive("b")
@@ -90,6 +91,8 @@ def test_rotation_unwraps_the_old_and_derives_the_same() -> None:
         f"wrap={text_of(SECRET[:31])} derive={text_of(SECRET)}",
         f"wrap={text_of(SECRET)}= derive={text_of(SECRET)}",
         f"wrap={text_of(SECRET)} derive={text_of(SECRET)} key={text_of(SECRET)}",
+        f"next={text_of(SECRET)} derive={text_of(SECRET)}",
+        f"wrap={text_of(SECRET)} next={text_of(SECRET)} next={text_of(SECRET)} derive={text_of(SECRET)}",
     ],
 )
 def test_unreadable_rings_are_refused_unquoted(text: str) -> None:
@@ -125,6 +128,71 @@ def test_two_first_starts_end_with_one_key(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 8
     assert len(set(found)) == 1
+
+
+def test_a_rotated_file_is_followed_without_a_restart(tmp_path: Path) -> None:
+    """A process wraps by the key that the file names first now, and unwraps what others wrapped by a key that came since."""
+    path = tmp_path / "kek"
+    FileKek.create(path)
+    process, other = FileKek(path), FileKek(path)
+    before = process.wrap(SECRET, AAD)
+    ring = promote(announce(RingTokens.parse(read_ring(path))))
+    replace_ring(path, ring.text())
+    after = other.wrap(SECRET, AAD)
+    assert after.kek_id != before.kek_id
+    assert process.unwrap(*after, AAD) == process.unwrap(*before, AAD) == SECRET
+    assert process.wrap(SECRET, AAD).kek_id == after.kek_id
+    replace_ring(path, retire(ring).text())
+    with pytest.raises(KekMismatch):
+        process.unwrap(*before, AAD)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kek"]
+
+
+def test_a_file_that_cannot_be_read_meanwhile_changes_nothing(tmp_path: Path) -> None:
+    """Gone, open to others, or half written: a process goes on with what it has, and takes the file up again once it is whole."""
+    path = tmp_path / "kek"
+    process = FileKek.create(path)
+    text, wrapped = path.read_text(), process.wrap(SECRET, AAD)
+    for spoil in (path.unlink, lambda: path.write_text(text[:20]), lambda: path.chmod(0o644)):
+        path.write_text(text)
+        path.chmod(0o600)
+        spoil()
+        assert process.unwrap(*wrapped, AAD) == SECRET
+    path.chmod(0o600)
+    replace_ring(path, promote(announce(RingTokens.parse(text))).text())
+    assert process.wrap(SECRET, AAD).kek_id != wrapped.kek_id
+
+
+def test_a_file_of_another_fleet_is_refused(tmp_path: Path) -> None:
+    """A ring that derives otherwise would find nobody again: nothing is wrapped by it."""
+    path = tmp_path / "kek"
+    process = FileKek.create(path)
+    wrapped = process.wrap(SECRET, AAD)
+    replace_ring(path, new_key_ring())
+    with pytest.raises(KekMismatch, match="derive"):
+        process.wrap(SECRET, AAD)
+    with pytest.raises(KekMismatch, match="derive"):
+        process.unwrap(*wrapped, AAD)
+
+
+def test_a_rotation_goes_through_three_rings() -> None:
+    """Announced, the new key unwraps and the old one wraps; promoted, the other way round; retired, the old one is gone."""
+    first = RingTokens.parse(a_ring_text := new_key_ring())
+    assert (stage_of(first), first.text()) == (Stage.AT_REST, a_ring_text)
+    second = announce(first)
+    third = promote(second)
+    last = retire(third)
+    rings = [KeyRing(ring.text()) for ring in (first, second, third, last)]
+    old, new = rings[0].kek_id, rings[3].kek_id
+    assert [stage_of(ring) for ring in (second, third, last)] == [Stage.ANNOUNCED, Stage.CHANGING, Stage.AT_REST]
+    assert [(ring.kek_id, ring.kek_ids) for ring in rings] == [
+        (old, (old,)),
+        (old, (old, new)),
+        (new, (new, old)),
+        (new, (new,)),
+    ]
+    assert len({ring.derive("fingerprint") for ring in rings}) == 1
 
 
 def test_file_open_to_others_is_refused(tmp_path: Path) -> None:
@@ -164,7 +232,7 @@ def test_settings_name_exactly_one_ring(tmp_path: Path, monkeypatch: pytest.Monk
     assert not path.exists()
     made = open_kek(KekSettings(file=path, create=True, production=False))
     monkeypatch.setenv("HABEAS_KEK", path.read_text())
-    assert open_kek(KekSettings(variable="HABEAS_KEK")).kek_id == made.kek_id
+    assert open_kek(KekSettings(variable="HABEAS_KEK")).unwrap(*made.wrap(SECRET, AAD), AAD) == SECRET
 
 
 def test_rings_keep_their_secrets() -> None:

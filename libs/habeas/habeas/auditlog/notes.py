@@ -23,6 +23,7 @@ KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 4
 SIGNATURES_MAX: Final = 100
 NOTE_BYTES_MAX: Final = 1_000_000
+PRIVATE_KEY: Final = "PRIVATE+KEY+"
 DASH: Final = "\u2014 "
 
 
@@ -84,6 +85,12 @@ class Verifier:
     @override
     def __repr__(self) -> str:
         return f"<Verifier {self.vkey}>"
+
+
+def encode_private_key(name: str, seed: bytes) -> str:
+    """Return a private key (32 bytes) as Go's note package writes it: `PRIVATE+KEY+<name>+<8 hex key id>+<base64 of type byte || seed>`."""
+    verifier = Signer(name, Ed25519PrivateKey.from_private_bytes(seed)).verifier
+    return f"{PRIVATE_KEY}{name}+{verifier.key_id.hex()}+{b64encode(ED25519 + seed).decode('ascii')}"
 
 
 class Signer:

@@ -14,6 +14,7 @@ from habeas.cli.audit import audit
 from habeas.cli.control import log_level, pause, resume
 from habeas.cli.datamap import datamap
 from habeas.cli.export import export
+from habeas.cli.keys import keys
 from habeas.cli.migrate import migrate
 from habeas.cli.parked import parked
 from habeas.cli.policy import policy
@@ -68,6 +69,7 @@ for _command in (
     audit,
     datamap,
     export,
+    keys,
     log_level,
     migrate,
     parked,

@@ -261,6 +261,57 @@ _SET_PAUSED: Final = "SELECT {schema}.supervise_pause($1, $2, $3) AS changed"
 _SET_LOG_LEVEL: Final = "SELECT {schema}.supervise_log_level($1, $2) AS changed"
 
 
+_TAKE_ROTATION: Final = "SELECT pg_try_advisory_lock(hashtext('habeas keys rotate')) AS taken"
+
+# As `sealing.store` has them for the keys of persons; a campaign's key is a data key under the campaign's id.
+LOCK_CAMPAIGN_KEYS: Final = """
+    SELECT campaign_id AS subject_id, 'data' AS kind, kek_id, wrapped_key AS wrapped
+      FROM notification_mailer.campaigns
+     WHERE (campaign_id, 'data'::text) > ($2::uuid, $3::text) AND kek_id <> $1::text
+     ORDER BY campaign_id
+     LIMIT $4::int
+       FOR UPDATE SKIP LOCKED
+"""
+
+REWRAP_CAMPAIGN_KEYS: Final = """
+    UPDATE notification_mailer.campaigns AS c
+       SET kek_id = n.kek_id, wrapped_key = n.wrapped
+      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS n (campaign_id, kind, kek_id, wrapped)
+     WHERE c.campaign_id = n.campaign_id
+"""
+
+COUNT_CAMPAIGN_KEYS: Final = """
+    SELECT kek_id, count(*) AS keys FROM notification_mailer.campaigns WHERE kek_id IS NOT NULL GROUP BY kek_id
+"""
+
+# Whoever is writing wrapped keys ends first, and nobody begins before the end of the transaction; readers go on.
+_LIMIT_LOCK_WAIT: Final = "SET LOCAL lock_timeout = '2s'"
+_LOCK_WRAPPED_KEYS: Final = "LOCK TABLE sealing.subject_keys, notification_mailer.campaigns IN SHARE ROW EXCLUSIVE MODE"
+
+_HAS_KEYS_OF_OTHERS: Final = """
+    SELECT EXISTS (SELECT FROM sealing.subject_keys WHERE kek_id < $1) OR EXISTS (SELECT FROM sealing.subject_keys WHERE kek_id > $1)
+           OR EXISTS (SELECT FROM notification_mailer.campaigns WHERE kek_id <> $1) AS found
+"""
+
+
+async def take_rotation(conn: Querying) -> bool:
+    """Take the seat of whoever rotates keys, until the connection ends; False when somebody else has it."""
+    row = await conn.fetchrow(_TAKE_ROTATION)
+    return row is not None and bool(row["taken"])
+
+
+async def shut_out_wrapping(conn: Querying) -> None:
+    """Let nobody write a wrapped key until the transaction ends. Raises LockNotAvailableError when somebody writes for too long."""
+    await conn.fetch(_LIMIT_LOCK_WAIT)
+    await conn.fetch(_LOCK_WRAPPED_KEYS)
+
+
+async def has_keys_of_others(conn: Querying, kek_id: str) -> bool:
+    """Answer whether any KEK but this one wraps anything."""
+    row = await conn.fetchrow(_HAS_KEYS_OF_OTHERS, kek_id)
+    return row is None or bool(row["found"])
+
+
 async def count_requests(conn: Querying) -> list[asyncpg.Record]:
     """Count requests by right and state, with the oldest, the next that is due, and how completed ones were answered."""
     return await conn.fetch(_COUNT_REQUESTS)

@@ -77,6 +77,7 @@ class Action(StrEnum):
     LANE_RESUMED = "lane.resumed"
     LOG_LEVEL_SET = "log_level.set"
     LOG_LEVEL_RESET = "log_level.reset"
+    KEYS_ROTATED = "keys.rotated"  # count is the keys that were wrapped anew
 
 
 class AuditOutcome(StrEnum):

@@ -6,7 +6,9 @@ this one file. The JSON Schema that `habeas policy schema` prints tells every ke
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -38,7 +40,23 @@ ACR_WITHOUT_WORD: Final[Mapping[Right, Acr]] = {
 """What a right needs where an issuer says nothing: data that would leave or be lost asks for two factors; stopping a
 use must stay as easy as allowing it (Art. 7(3))."""
 
+_A_DAY: Final = Duration(24, Unit.HOURS)
+_A_MONTH: Final = Duration(30, Unit.DAYS)
+
+WINDOW_WITHOUT_WORD: Final[Mapping[Right, Duration]] = {
+    Right.ACCESS: _A_DAY,
+    Right.PORTABILITY: _A_DAY,
+    Right.RECTIFICATION: _A_DAY,
+    Right.ERASURE: _A_DAY,
+    Right.RESTRICTION: _A_MONTH,
+    Right.OBJECTION: _A_MONTH,
+    Right.CONSENT_WITHDRAWAL: _A_MONTH,
+}
+"""How long before the request a person may have been authenticated, where an issuer says nothing: the longest sessions of
+NIST SP 800-63B-4, 24 hours with two factors (section 2.2.3) and 30 days with one (section 2.1.3)."""
+
 KEY_BYTES: Final = 32
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 DataKey = Annotated[str, StringConstraints(pattern=r"^(user|system)(\.[a-z][a-z0-9_]*)*$")]
 """A category of the Fides taxonomy."""
@@ -78,6 +96,22 @@ def _a_mail_address(text: str) -> str:
     return text
 
 
+def _bare_key(value: object) -> object:
+    return {"public_key": _a_public_key(value)} if isinstance(value, str) else value
+
+
+def _a_date(value: object) -> object:
+    """Read the date as a person writes it; a moment, a number or another spelling is none (RFC 3339, full-date)."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if isinstance(value, str) and _DATE.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    raise misfit(f"{shown(str(value))} is no date", "a day, such as `2027-11-30`")
+
+
 def _named_regime(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
@@ -89,6 +123,7 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+Day = Annotated[date, BeforeValidator(_a_date, json_schema_input_type=date)]
 DayDuration = Annotated[Duration, AfterValidator(_in_days)]
 Names = Annotated[tuple[Slug, ...], Field(min_length=1), AfterValidator(_distinct)]
 
@@ -235,18 +270,48 @@ class AutomatedDecision(_Part):
     review: Text = Field(description="how a person gets a human to look at it, Art. 22(3)")
 
 
+class IssuerKey(_Part):
+    """A key that an issuer signs with, and from when until when it is believed."""
+
+    public_key: Annotated[str, AfterValidator(_a_public_key)] = Field(
+        description="Ed25519 public key, 32 bytes in base64"
+    )
+    valid_from: Day | None = Field(default=None, description="first day on which it is believed")
+    valid_until: Day | None = Field(
+        default=None, description="last day; messages that are signed and still under way after it are parked"
+    )
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Self:
+        if self.valid_from and self.valid_until and self.valid_until < self.valid_from:
+            raise misfit("the key ends before it begins", "a day that is no earlier than `valid_from`", "valid_until")
+        return self
+
+    @property
+    def raw(self) -> bytes:
+        """The 32 bytes."""
+        return base64.b64decode(self.public_key)
+
+    def begins_by(self, moment: datetime, zone: ZoneInfo) -> bool:
+        """Whether the key is believed from this moment or an earlier one on; days are those of the zone."""
+        return self.valid_from is None or self.valid_from <= moment.astimezone(zone).date()
+
+    def ends_before(self, moment: datetime, zone: ZoneInfo) -> bool:
+        """Whether the key's last day was over at this moment."""
+        return self.valid_until is not None and self.valid_until < moment.astimezone(zone).date()
+
+
 class AttestationIssuer(_Part):
     """A platform service that may vouch for who asked."""
 
-    keys: Annotated[Mapping[Slug, Annotated[str, AfterValidator(_a_public_key)]], Field(min_length=1)] = Field(
-        description="key id to Ed25519 public key, 32 bytes in base64"
-    )
+    keys: Annotated[
+        Mapping[Slug, Annotated[IssuerKey, BeforeValidator(_bare_key, json_schema_input_type=str | IssuerKey)]],
+        Field(min_length=1),
+    ] = Field(description="key id to Ed25519 public key, 32 bytes in base64; alone, or with the days of its validity")
     minimum_acr: Mapping[Right, Acr] = Field(default={}, description="how strong the authentication must be, per right")
-
-    def key(self, key_id: str) -> bytes | None:
-        """Give the public key (32 bytes), or None where the issuer has no key of that id."""
-        text = self.keys.get(key_id)
-        return None if text is None else base64.b64decode(text)
+    authenticated_within: Mapping[Right, Duration] = Field(
+        default={}, description="how long before the request the person may have been authenticated, per right"
+    )
 
     def suffices(self, right: Right, acr: str) -> bool:
         """Whether an authentication of strength `acr` is enough for `right`; an unknown strength never is."""
@@ -254,6 +319,10 @@ class AttestationIssuer(_Part):
             return False
         wanted = self.minimum_acr.get(right, ACR_WITHOUT_WORD[right])
         return ACR_ORDER.index(acr) >= ACR_ORDER.index(wanted)
+
+    def window(self, right: Right) -> Duration:
+        """How long before a request for `right` the person may have been authenticated."""
+        return self.authenticated_within.get(right, WINDOW_WITHOUT_WORD[right])
 
 
 class Answers(_Part):
@@ -302,15 +371,31 @@ class Policy(_Part):
         """Which version of the company's policy this is."""
         return self.policy.version
 
-    def issuer_key(self, issuer: str, key_id: str) -> bytes | None:
-        """Give an issuer's Ed25519 public key (32 bytes), or None when issuer or key isn't registered."""
+    def issuer_key(self, issuer: str, key_id: str, now: datetime, tolerance: timedelta) -> IssuerKey | None:
+        """Give an issuer's key, or None when issuer or key isn't registered, or the key isn't believed at this moment.
+
+        `tolerance` is for clocks that differ, at both ends.
+        """
         found = self.attestation_issuers.get(issuer)
-        return None if found is None else found.key(key_id)
+        key = None if found is None else found.keys.get(key_id)
+        if key is None or key.ends_before(now - tolerance, self.zone) or not key.begins_by(now + tolerance, self.zone):
+            return None
+        return key
 
     def attestation_suffices(self, issuer: str, right: Right, acr: str) -> bool:
         """Whether what `issuer` attests is strong enough for `right`; nobody unregistered can attest anything."""
         found = self.attestation_issuers.get(issuer)
         return found is not None and found.suffices(right, acr)
+
+    def authentication_is_fresh(
+        self, issuer: str, right: Right, authenticated_at: datetime, received_at: datetime
+    ) -> bool:
+        """Whether a person was authenticated at most as long before the request as the right allows.
+
+        One that came after the request is fresh: the person was asked for it then.
+        """
+        found = self.attestation_issuers.get(issuer)
+        return found is not None and authenticated_at >= found.window(right).before(received_at, self.zone)
 
 
 def load_policy(path: Path) -> Policy:
@@ -340,6 +425,7 @@ __all__ = [
     "CountsFrom",
     "Duration",
     "Fixed",
+    "IssuerKey",
     "LawfulBasis",
     "Policy",
     "PolicyHeader",

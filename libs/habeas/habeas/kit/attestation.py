@@ -38,11 +38,14 @@ def verify(value: bytes, public_key: Ed25519PublicKey) -> None:
     """Check the signature of a message as it came. Raises ``BadAttestation``."""
     message = json.loads(value)
     try:
-        signature = urlsafe_b64decode(message["attestation"]["signature"] + "==")
+        text = message["attestation"]["signature"]
+        signature = urlsafe_b64decode(text + "==")
+        if _text(signature) != text:  # the decoder passes over foreign characters and spare bits
+            raise InvalidSignature
         public_key.verify(signature, _signed_form(message))
     except (InvalidSignature, KeyError, TypeError, ValueError) as error:
-        text = "the signature does not fit the message"
-        raise BadAttestation(text) from error
+        fault = "the signature does not fit the message"
+        raise BadAttestation(fault) from error
 
 
 def _signed_form(message: Mapping[str, Any]) -> bytes:

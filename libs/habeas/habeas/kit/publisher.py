@@ -33,7 +33,8 @@ _REQUEST_TIMEOUT_MS: Final = 10_000
 class Publisher:
     """Sends messages to the fleet's input topics; each call returns when all in-sync replicas have the record.
 
-    Calling again with the same ``request_id``, ``tick_id`` or change is safe: the fleet takes each only once.
+    Calling again with the same ``request_id``, ``tick_id`` or change is safe: the fleet takes each only once. Times of a request that
+    are left out are made anew with each call; they do not make it another request, and the earliest ``received_at`` counts.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from habeas.sealing.intake_box import (
     public_key_text,
     seal_to_intake,
 )
-from habeas.sealing.kek import EnvironmentKek, FileKek, KekProvider, KekSettings, new_key_ring, open_kek
+from habeas.sealing.kek import EnvironmentKek, FileKek, KekProvider, KekSettings, Wrapped, new_key_ring, open_kek
 from habeas.sealing.keys import KeyKind, SubjectKey, SubjectKeys
 from habeas.sealing.protector import Protector
 from habeas.sealing.seal import Place, open_json, open_sealed, open_text, seal, seal_json, seal_text, try_open_text
@@ -36,6 +36,7 @@ __all__ = [
     "SealingError",
     "SubjectKey",
     "SubjectKeys",
+    "Wrapped",
     "intake_private_key",
     "new_key_ring",
     "open_from_publisher",

@@ -6,7 +6,8 @@ those bytes can read the artefact with Tink in any language; the keyset is one e
 
     key_value = the 32 bytes, derived_key_size = 32, hkdf_hash_type = SHA256, ciphertext_segment_size = 65536
 
-`keyset_json` writes that keyset in Tink's JSON form, ready for `tinkey`, Go, Java or C++.
+`keyset_json` writes that keyset in Tink's JSON form, ready for `tinkey`, Go, Java or C++. The associated data of an export are the
+16 bytes of its id (RFC 9562, section 4: network order).
 """
 
 import io

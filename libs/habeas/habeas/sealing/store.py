@@ -11,14 +11,14 @@ from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 from habeas.sealing.errors import KeyMissing
-from habeas.sealing.kek import KekProvider
+from habeas.sealing.kek import KekProvider, Wrapped
 from habeas.sealing.keys import KeyKind, SubjectKey, SubjectKeys, context_of
 
 # Who has any key is no new subject: what is missing was destroyed, and another key under the same name would open nothing of it.
 CREATE_SUBJECT_KEYS: Final = """
     INSERT INTO sealing.subject_keys (subject_id, kind, kek_id, wrapped, created_at)
-    SELECT n.subject_id, n.kind, $3::text, n.wrapped, $5::timestamptz
-      FROM unnest($1::uuid[], $2::text[], $4::bytea[]) AS n (subject_id, kind, wrapped)
+    SELECT n.subject_id, n.kind, n.kek_id, n.wrapped, $5::timestamptz
+      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS n (subject_id, kind, kek_id, wrapped)
      WHERE NOT EXISTS (SELECT FROM sealing.subject_keys AS k WHERE k.subject_id = n.subject_id)
     ON CONFLICT (subject_id, kind) DO NOTHING
 """
@@ -35,20 +35,28 @@ DESTROY_SUBJECT_KEYS: Final = """
     RETURNING subject_id
 """
 
-LOCK_KEYS_OF_RETIRED_KEKS: Final = """
+# In the order of the primary key, from a place on: a pass reads each row once, however many it has moved already. It waits for nobody.
+LOCK_KEYS_OF_OTHER_KEKS: Final = """
     SELECT subject_id, kind, kek_id, wrapped
       FROM sealing.subject_keys
-     WHERE kek_id <> $1::text
+     WHERE (subject_id, kind) > ($2::uuid, $3::text) AND kek_id <> $1::text
      ORDER BY subject_id, kind
-     LIMIT $2::int
+     LIMIT $4::int
        FOR UPDATE SKIP LOCKED
 """
 
 REWRAP_SUBJECT_KEYS: Final = """
     UPDATE sealing.subject_keys AS k
-       SET kek_id = $3::text, wrapped = n.wrapped
-      FROM unnest($1::uuid[], $2::text[], $4::bytea[]) AS n (subject_id, kind, wrapped)
+       SET kek_id = n.kek_id, wrapped = n.wrapped
+      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS n (subject_id, kind, kek_id, wrapped)
      WHERE k.subject_id = n.subject_id AND k.kind = n.kind
+"""
+
+COUNT_SUBJECT_KEYS: Final = "SELECT kek_id, count(*) AS keys FROM sealing.subject_keys GROUP BY kek_id"
+
+RETIRE_KEKS: Final = """
+    INSERT INTO sealing.retired_keks (kek_id, retired_at) SELECT n.kek_id, now() FROM unnest($1::text[]) AS n (kek_id)
+    ON CONFLICT (kek_id) DO NOTHING
 """
 
 CACHE_KEYS_MAX: Final = 10_000
@@ -112,9 +120,9 @@ class KeyStore:
         if not wanted:
             return {}
         pairs = [(subject_id, kind) for subject_id in wanted for kind in KeyKind]
-        wrapped = [self._wrap(SubjectKey.generate(subject_id, kind)) for subject_id, kind in pairs]
+        made = [self._wrap(SubjectKey.generate(subject_id, kind)) for subject_id, kind in pairs]
         ids, kinds = [subject_id for subject_id, _ in pairs], [kind.value for _, kind in pairs]
-        await conn.execute(CREATE_SUBJECT_KEYS, ids, kinds, self._kek.kek_id, wrapped, now)
+        await conn.execute(CREATE_SUBJECT_KEYS, ids, kinds, [w.kek_id for w in made], [w.wrapped for w in made], now)
         found = await self._fetch(conn, wanted, tuple(KeyKind))
         _refuse_missing(pairs, found)
         return {i: SubjectKeys(data=found[i, KeyKind.DATA], case=found[i, KeyKind.CASE]) for i in wanted}
@@ -149,19 +157,6 @@ class KeyStore:
             for kind in KeyKind:
                 self._cache.pop((subject_id, kind), None)
 
-    async def rewrap(self, conn: Connection, keys_max: int) -> int:
-        """Wrap up to `keys_max` keys of retired KEKs by the current one; return how many, 0 when none is left unlocked.
-
-        Needs UPDATE on the table, which only its owner has.
-        """
-        rows = await conn.fetch(LOCK_KEYS_OF_RETIRED_KEKS, self._kek.kek_id, keys_max)
-        if rows:
-            keys = [self._unwrap(row) for row in rows]
-            wrapped = [self._wrap(key) for key in keys]
-            ids, kinds = [key.subject_id for key in keys], [key.kind.value for key in keys]
-            await conn.execute(REWRAP_SUBJECT_KEYS, ids, kinds, self._kek.kek_id, wrapped)
-        return len(rows)
-
     async def _fetch(
         self, conn: Connection, subject_ids: Sequence[UUID], kinds: Sequence[KeyKind]
     ) -> dict[tuple[UUID, KeyKind], SubjectKey]:
@@ -185,7 +180,7 @@ class KeyStore:
             self._cache.popitem(last=False)
         return key
 
-    def _wrap(self, key: SubjectKey) -> bytes:
+    def _wrap(self, key: SubjectKey) -> Wrapped:
         return self._kek.wrap(key.secret_for_wrapping(), key.context)
 
     def _unwrap(self, row: Row) -> SubjectKey:

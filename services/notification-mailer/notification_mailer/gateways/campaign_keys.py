@@ -20,7 +20,7 @@ class CampaignKeys:
     def make(self, campaign_id: UUID) -> WrappedKey:
         """Draw a new key and wrap it."""
         key = SubjectKey.generate(campaign_id, KeyKind.DATA)
-        return WrappedKey(self._kek.kek_id, self._kek.wrap(key.secret_for_wrapping(), key.context))
+        return WrappedKey(*self._kek.wrap(key.secret_for_wrapping(), key.context))
 
     def open(self, campaign_id: UUID, key: WrappedKey) -> SubjectKey:
         """Unwrap a campaign's key. Raises ``KekMismatch`` when the key ring has not the KEK that wrapped it."""

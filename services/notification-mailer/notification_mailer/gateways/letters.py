@@ -4,7 +4,6 @@ Most of a mail is the same for everybody who gets its kind in its language on th
 with marks where the person's parts go, and kept; no person's part is ever kept with it.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,11 +74,6 @@ class Letter:
 
     recipient: str = field(repr=False)
     text: bytes = field(repr=False)
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of what is sent."""
-        return hashlib.sha256(self.text).digest()
 
 
 Verdict: TypeAlias = Letter | Unaddressable

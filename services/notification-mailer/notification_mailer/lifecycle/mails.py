@@ -134,7 +134,6 @@ class Mail(NamedTuple):
     account_fingerprint: bytes | None = None
     content: str | None = None
     attempt: int = 0
-    digest: bytes | None = None
     smtp_code: int | None = None
     ended_at: datetime | None = None
     traceparent: str | None = None
@@ -201,9 +200,9 @@ def mail_id_in(campaign_id: UUID, account_fingerprint: bytes) -> UUID:
     return name_based(_MAILS, campaign_id, account_fingerprint.hex())
 
 
-def claim(mail: Mail, digest: bytes) -> Mail:
-    """Begin an attempt with the SHA-256 of what will be sent; to be committed before anything is connected."""
-    return mail.becomes(State.SENDING, attempt=mail.attempt + 1, digest=digest)
+def claim(mail: Mail) -> Mail:
+    """Begin an attempt; to be committed before anything is connected."""
+    return mail.becomes(State.SENDING, attempt=mail.attempt + 1)
 
 
 def mark(mail: Mail) -> Mail:

@@ -53,7 +53,7 @@ _FIND_OUTCOMES: Final = """
 # In the order of the fields of Mail.
 _MAIL_COLUMNS: Final = """
     SELECT mail_id, kind, state, queued_at, next_attempt_at, request_id, subject_id, campaign_id, account, account_fingerprint,
-           content::text, attempt, digest, smtp_code, ended_at, traceparent, doubts, refusal
+           content::text, attempt, smtp_code, ended_at, traceparent, doubts, refusal
       FROM notification_mailer.messages
 """
 
@@ -118,9 +118,8 @@ FIND_NEXT_ABANDONED: Final = """
 # The guards: a mail moves on from the state and in the attempt that its sender knows, or not at all.
 _CLAIM_MAILS: Final = """
     UPDATE notification_mailer.messages AS m
-       SET state = $3, attempt = $4, digest = n.digest, holder = $5, lease_until = $6
-      FROM unnest($7::uuid[], $8::bytea[]) AS n (mail_id, digest)
-     WHERE m.mail_id = n.mail_id AND m.state = $1 AND m.attempt = $2
+       SET state = $3, attempt = $4, holder = $5, lease_until = $6
+     WHERE m.mail_id = ANY($7::uuid[]) AND m.state = $1 AND m.attempt = $2
     RETURNING m.mail_id
 """
 
@@ -230,7 +229,7 @@ async def advance_mails(tx: Transaction, steps: Sequence[Step], hold: Hold) -> s
         is_held = after.state in _HELD
         holder = (hold.holder, tx.now + hold.lease) if is_held else (None, None)
         move: tuple[object, ...] = (before.state, before.attempt, after.state, after.attempt, *holder)
-        if after.digest == before.digest:
+        if after.attempt == before.attempt:
             again_at = None if after.next_attempt_at == before.next_attempt_at else after.next_attempt_at
             move += (again_at, after.smtp_code, after.ended_at, after.account is None, after.content is None)
             move += (after.doubts, after.refusal)
@@ -239,7 +238,7 @@ async def advance_mails(tx: Transaction, steps: Sequence[Step], hold: Hold) -> s
     for move, mails in alike.items():
         ids = [mail.mail_id for mail in mails]
         if len(move) == _CLAIM_PARAMETERS:
-            rows = await tx.fetch(_CLAIM_MAILS, *move, ids, [mail.digest for mail in mails])
+            rows = await tx.fetch(_CLAIM_MAILS, *move, ids)
         else:
             rows = await tx.fetch(_ADVANCE_MAILS, *move[:_CLAIM_PARAMETERS], ids, *move[_CLAIM_PARAMETERS:])
         moved.update(row["mail_id"] for row in rows)

@@ -116,7 +116,7 @@ def _sorted_out(
     for mail, letter in written:
         match letter:
             case Letter():
-                claimed.append((mail, mails.claim(mail, letter.digest), letter))
+                claimed.append((mail, mails.claim(mail), letter))
             case None:
                 given_up.append((mail, mails.give_up(mail, tx.now)))
             case _:

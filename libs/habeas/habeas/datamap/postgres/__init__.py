@@ -2,6 +2,7 @@
 
 from habeas.datamap.postgres.connection import StoreOptions, read_live_schema
 from habeas.datamap.postgres.export import ExportedRows, Row
+from habeas.datamap.postgres.ids import canonical
 from habeas.datamap.postgres.opening import open_stores
 from habeas.datamap.postgres.purge import PurgeResult
 from habeas.datamap.postgres.store import ContactDetails, PostgresStore
@@ -13,6 +14,7 @@ __all__ = [
     "PurgeResult",
     "Row",
     "StoreOptions",
+    "canonical",
     "open_stores",
     "read_live_schema",
 ]

@@ -1,12 +1,35 @@
-"""Account ids as a caller spells them, and as the database spells the same ones back."""
+"""Account ids in one spelling: that in which the database gives them back, by the type of the identity column."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
-from uuid import UUID
 
 from habeas.datamap.planner.sql import TEXT_TYPES
 
 INTEGER_BITS: Final = {"smallint": 16, "integer": 32, "bigint": 64}
+
+# What PostgreSQL 18 reads as a uuid (8.12), apart from braces: a hyphen may follow each group of four digits.
+_UUID: Final = re.compile(r"[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}", re.ASCII | re.IGNORECASE)
+_DIGITS: Final = re.compile(r"-?[0-9]{1,100}", re.ASCII)
+
+
+def canonical(account_id: str, kind: str) -> str | None:
+    """Return the one spelling of an account id that a column of this type stands for; None when the type cannot hold it.
+
+    A uuid in lower case with hyphens, an integer in decimal without leading zeros, text as it is.
+    """
+    if kind in TEXT_TYPES:
+        return None if "\x00" in account_id else account_id
+    if kind == "uuid":
+        if not _UUID.fullmatch(account_id):
+            return None
+        digits = account_id.replace("-", "").lower()
+        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    if not _DIGITS.fullmatch(account_id):
+        return None
+    number = int(account_id)
+    half = 1 << (INTEGER_BITS[kind] - 1)
+    return str(number) if -half <= number < half else None
 
 
 class AskedIds:
@@ -19,7 +42,7 @@ class AskedIds:
         self.asked = tuple(dict.fromkeys(account_ids))
         self._given: dict[str, list[str]] = {}
         for account_id in self.asked:
-            spelled = _spelled(account_id, kind)
+            spelled = canonical(account_id, kind)
             if spelled is not None:
                 self._given.setdefault(spelled, []).append(account_id)
 
@@ -35,21 +58,3 @@ class AskedIds:
     def by_asked(self, spelled: Mapping[str, int]) -> dict[str, int]:
         """Counts by the caller's spelling."""
         return {given: count for each, count in spelled.items() for given in self.given(each)}
-
-
-def _spelled(account_id: str, kind: str) -> str | None:
-    if kind in TEXT_TYPES:
-        return None if "\x00" in account_id else account_id
-    if kind == "uuid":
-        try:
-            return str(UUID(account_id))
-        except ValueError:
-            return None
-    bits = INTEGER_BITS[kind]
-    digits = account_id.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(1 << bits)):
-        return None
-    number = int(account_id)
-    # "007" names nobody: the database would not spell it so.
-    fits = -(1 << (bits - 1)) <= number < 1 << (bits - 1)
-    return account_id if fits and str(number) == account_id else None

@@ -144,6 +144,13 @@ class PostgresStore:
             found.update(dict.fromkeys(asked.given(row["account_id"]), details))
         return found
 
+    async def identity_type(self) -> str:
+        """Type of the column that holds the account id, as the database names it; works like `contacts`."""
+        if self._root is not None:
+            return self._root.identity_type
+        async with self._link.connection() as conn:
+            return (await self._root_plan(conn)).identity_type
+
     async def existing(self, account_ids: Iterable[str]) -> frozenset[str]:
         """Those of the accounts that the root has a row for; works like `contacts`."""
         async with self._link.connection() as conn:
