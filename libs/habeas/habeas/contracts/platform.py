@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import Field, HttpUrl, StringConstraints, model_validator
+from pydantic import Field, HttpUrl, StringConstraints, ValidationInfo, field_validator
 
 from habeas.contracts import topics
 from habeas.contracts.model import CountryCode, Event, Instant, LanguageCode, Model, OpaqueId, Slug, date
@@ -111,12 +111,14 @@ class RequestSubmitted(Event):
     details: Details | None = None
     attestation: Attestation | None = None
 
-    @model_validator(mode="after")
-    def _details_belong_to_right(self) -> "RequestSubmitted":
-        if self.details is not None and self.details.right is not self.right:
+    @field_validator("details")
+    @classmethod
+    def _details_belong_to_right(cls, details: Details | None, info: ValidationInfo) -> Details | None:
+        """Refuse details of another right, by the field's name; a right that is wrong itself is refused by its own."""
+        if details is not None and details.right is not info.data.get("right", details.right):
             message = "details.right must be the same as right"
             raise ValueError(message)
-        return self
+        return details
 
 
 class RetentionTicked(Event):
