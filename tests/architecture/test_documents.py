@@ -3,7 +3,7 @@
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePosixPath
@@ -28,6 +28,8 @@ ANCHOR: Final = re.compile(r"<a\s+(?:id|name)=\"([^\"]+)\"")
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.\-]*:", re.IGNORECASE)
 MAKE: Final = re.compile(r"^(?:\$ )?make((?: +(?:[a-z][a-z\-]*|[A-Z]+=(?:\"[^\"]*\"|\S*)|--\S+))*)(?=\s|$)")
 HABEAS: Final = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?habeas((?: +[a-z][a-z\-]*)+)")
+NEXT: Final = re.compile(r" (?:\||&&|;|>) ")  # where another command begins, or a file
+QUOTED: Final = re.compile(r"`(habeas [^`\n]*)`")
 NOT_BUILT: Final = re.compile(r"\bnot (yet )?built\b|\bnot yet\b|\bis planned\b", re.IGNORECASE)
 
 
@@ -101,20 +103,25 @@ def unknown_verbs(text: str) -> list[str]:
     return [word for word in named if word not in verbs()]
 
 
-def unknown_commands(text: str, program: click.Group) -> list[str]:
-    """Commands that a document names and the program lacks; what follows a command are its arguments."""
-    unknown = []
-    for line in shown_commands(text):
-        found = HABEAS.match(line)
-        at: click.Command = program
-        for word in found[1].split() if found else ():
-            if not isinstance(at, click.Group):
-                break
-            if word not in at.commands:
-                unknown.append(line)
-                break
-            at = at.commands[word]
-    return unknown
+def unknown_commands(lines: Iterable[str], program: click.Group) -> list[str]:
+    """Lines that name a command or an option which the program lacks; what follows a command are its arguments."""
+    return [line for line in lines if (found := HABEAS.match(line)) and not exists(found[1].split(), line, program)]
+
+
+def exists(words: list[str], line: str, program: click.Group) -> bool:
+    """Whether the words lead to a command that takes all options of the line; more words are its arguments."""
+    at: click.Command = program
+    for word in words:
+        if not isinstance(at, click.Group):
+            break
+        found = at.get_command(click.Context(at), word)
+        if found is None:
+            return False
+        at = found
+    given = {word.partition("=")[0] for word in NEXT.split(line)[0].split() if word.startswith("--")}
+    return given <= {
+        option for each in at.get_params(click.Context(at)) for option in (*each.opts, *each.secondary_opts)
+    }
 
 
 def the_program() -> click.Group:
@@ -140,8 +147,20 @@ def test_verbs_exist(document: Source) -> None:
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: str(document.path))
 def test_commands_exist(document: Source) -> None:
-    """Every `habeas` command that a document names exists, unless its line or heading says that it is not built yet."""
-    assert not unknown_commands(document.text, the_program())
+    """Every `habeas` command that a document names exists with its options, unless its line or heading says that it is not built yet."""
+    assert not unknown_commands(shown_commands(document.text), the_program())
+
+
+def test_commands_that_programs_name_exist() -> None:
+    """What messages, comments, alerts and dashboards tell people to type can be typed: no advice leads nowhere."""
+    program = the_program()
+    said = {
+        str(source.path): QUOTED.findall(source.text)
+        for source in sources()
+        if source.path.parts[0] != "tests" and source.path.suffix != ".md"
+    }
+    assert sum(map(len, said.values())) > 20, "they are seen"
+    assert {path: wrong for path, lines in said.items() if (wrong := unknown_commands(lines, program))} == {}
 
 
 def test_documents_are_seen() -> None:
@@ -208,13 +227,16 @@ def test_wrong_references_are_found() -> None:
         "coffee",
         "tea",
     ]
-    program = click.Group("habeas", {"audit": click.Group("audit", {"verify": click.Command("verify")})})
+    verify = click.Command("verify", params=[click.Option(["--vkey"])])
+    program = click.Group("habeas", {"audit": click.Group("audit", {"verify": verify})})
     text = (
-        "`habeas audit verify DIR` and `habeas audit forge`; `habeas dance`, which is not built yet.\n\n`habeas sing`\n"
+        "`habeas audit verify DIR --vkey X | less --raw` and `habeas audit forge`; `habeas dance`, which is not built yet.\n\n"
+        "`habeas sing` and `habeas audit verify --quietly`\n"
     )
-    assert unknown_commands(text, program) == ["habeas sing"]
-    assert unknown_commands(text.replace("not built yet", "fun"), program) == [
+    assert unknown_commands(shown_commands(text), program) == ["habeas sing", "habeas audit verify --quietly"]
+    assert unknown_commands(shown_commands(text.replace("not built yet", "fun")), program) == [
         "habeas audit forge",
         "habeas dance",
         "habeas sing",
+        "habeas audit verify --quietly",
     ]

@@ -3,7 +3,6 @@
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +16,8 @@ from habeas.chassis.consumer import Consumer
 from habeas.chassis.service import Service
 from habeas.contracts.catalogue import BY_TYPE
 from habeas.contracts.topics import CATALOGUE
-from habeas.sealing.kek import KekSettings, open_kek
 from tests.architecture.repository import ROOT, SERVICES, sources
+from tests.support.built import INSTANCE, build
 from tests.support.delivery import settings
 
 FOLLOWS_ONLY = {"audit-ledger"}
@@ -38,27 +37,7 @@ class NoDatabase:
 @pytest.fixture(params=SERVICES)
 def service(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
     """A service as its `__main__` builds it, with the demo's policy and data map and servers that do not exist."""
-    name: str = request.param
-    package = name.replace("-", "_")
-    open_kek(KekSettings(file=tmp_path / "kek", create=True, production=False))
-    monkeypatch.setenv("PLATFORM_DSN", "postgresql://nobody:x@127.0.0.1:1/platform")
-    loaded = import_module(f"{package}.settings").Settings.load(
-        {
-            "HABEAS_ENVIRONMENT": "development",
-            "HABEAS_KAFKA_BOOTSTRAP": "127.0.0.1:1",
-            "HABEAS_DATABASE_DSN": "postgresql://nobody:x@127.0.0.1:1/habeas",
-            "HABEAS_INSTANCE": "3",
-            "HABEAS_KEK_FILE": str(tmp_path / "kek"),
-            "HABEAS_POLICY_FILE": str(ROOT / "deploy" / "demo" / "policy.yaml"),
-            "HABEAS_DATAMAP_DIR": str(ROOT / "deploy" / "demo" / "datamap"),
-            "EXPORT_BUILDER_ARTEFACTS_DIR": str(tmp_path),
-            "AUDIT_LEDGER_LOG_DIR": str(tmp_path / "log"),
-            "NOTIFICATION_MAILER_SMTP_HOST": "127.0.0.1",
-        }
-    )
-    built: Service = import_module(f"{package}.app").build(loaded)
-    assert built.name == name
-    return built
+    return build(request.param, tmp_path, monkeypatch)
 
 
 def consumer_of(service: Service) -> Consumer | None:
@@ -115,8 +94,8 @@ def test_nothing_is_acknowledged_before_it_is_stored(service: Service) -> None:
 def test_a_replica_keeps_its_membership_over_a_restart(service: Service) -> None:
     """The ordinal names the member, so that a restarted process has its partitions at once."""
     for subscriber in subscribers_of(service):
-        assert subscriber._connection_args["group_instance_id"] == f"{service.name}-3"
-        assert subscriber.client_id == f"{service.name}-3"
+        assert subscriber._connection_args["group_instance_id"] == f"{service.name}-{INSTANCE}"
+        assert subscriber.client_id == f"{service.name}-{INSTANCE}"
 
 
 def test_every_batch_and_wait_is_bounded(service: Service) -> None:

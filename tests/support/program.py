@@ -17,8 +17,8 @@ class Ran(NamedTuple):
     text: str
 
 
-async def run_habeas(stage: Stage, *arguments: str) -> Ran:
-    """Run a command to its end. Raises TimeoutError, after ending it, when it hangs."""
+async def run_habeas(stage: Stage, *arguments: str, answer: str = "") -> Ran:
+    """Run a command to its end, typing the ``answer`` when it asks. Raises TimeoutError, after ending it, when it hangs."""
     env = {
         **os.environ,
         "HABEAS_ENVIRONMENT": "development",
@@ -29,12 +29,13 @@ async def run_habeas(stage: Stage, *arguments: str) -> Ran:
     process = await asyncio.create_subprocess_exec(
         *(str(Path(sys.executable).with_name("habeas")), *arguments),
         env=env,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
         async with asyncio.timeout(HANGS_S):
-            out, _ = await process.communicate()
+            out, _ = await process.communicate(answer.encode())
     except TimeoutError:
         process.kill()
         raise

@@ -116,13 +116,25 @@ def complete(erasure: Erasure, outcomes: Sequence[TableOutcome], now: datetime) 
         stuck_table=None,
         erased_at=now,
     )
-    completed = ErasureCompleted(request_id=done.request_id, subject_id=done.subject_id, tables=whole, erased_at=now)
     rows = sum(each.rows for each in whole if each.result in {TableResult.ERASED, TableResult.ANONYMISED})
     facts = (
         AuditFact(Action.ERASURE_COMPLETED, done.request_id, outcome=_word(whole), count=rows),
         AuditFact(Action.SUBJECT_KEY_DESTROYED, done.request_id),
     )
-    return Decision(done, (completed,), facts)
+    return Decision(done, tell_again(done), facts)
+
+
+def tell_again(erasure: Erasure) -> tuple[ErasureCompleted, ...]:
+    """Return the news of a completed erasure; nothing while it is not completed."""
+    if erasure.state is not State.COMPLETED or erasure.erased_at is None:
+        return ()
+    told = ErasureCompleted(
+        request_id=erasure.request_id,
+        subject_id=erasure.subject_id,
+        tables=erasure.outcomes,
+        erased_at=erasure.erased_at,
+    )
+    return (told,)
 
 
 def fail(erasure: Erasure, reason: StuckReason, store: str | None, table_: str | None, now: datetime) -> Decision:

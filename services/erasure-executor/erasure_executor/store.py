@@ -15,10 +15,15 @@ from habeas.contracts.vocabulary import StuckReason
 _OUTCOMES: Final = TypeAdapter(tuple[TableOutcome, ...])
 
 _ADD_ERASURES: Final = """
-    INSERT INTO erasure_executor.erasures (request_id, subject_id, state, account, due_on, next_attempt_at, traceparent)
+    INSERT INTO erasure_executor.erasures AS e (request_id, subject_id, state, account, due_on, next_attempt_at, traceparent)
     SELECT n.*
       FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::date[], $6::timestamptz[], $7::text[]) AS n
-    ON CONFLICT (request_id) DO NOTHING
+    ON CONFLICT (request_id) DO UPDATE
+       SET subject_id = EXCLUDED.subject_id, state = EXCLUDED.state, account = EXCLUDED.account, account_fingerprint = NULL,
+           due_on = EXCLUDED.due_on, planned = NULL, outcomes = '[]', stuck_reason = NULL, stuck_store = NULL, stuck_table = NULL,
+           attempts = 0, next_attempt_at = EXCLUDED.next_attempt_at, traceparent = EXCLUDED.traceparent, erased_at = NULL,
+           version = e.version + 1
+     WHERE e.subject_id <> EXCLUDED.subject_id
     RETURNING request_id
 """
 
@@ -88,7 +93,7 @@ COUNT_STUCK: Final = """
 
 
 async def add_erasures(tx: Transaction, erasures: Sequence[Erasure]) -> set[UUID]:
-    """Insert new erasures in one statement; gives those that were not known before."""
+    """Insert new erasures in one statement, anew those that are known under another subject; return the ids of both."""
     rows = [
         (
             each.request_id,
@@ -113,8 +118,9 @@ async def lock_due(tx: Transaction, limit: int) -> list[Erasure]:
 
 
 async def lock_erasures(tx: Transaction, request_ids: Iterable[UUID]) -> dict[UUID, Erasure]:
-    """Lock the erasures, in one order everywhere."""
-    return {row["request_id"]: _erasure(row) for row in await tx.fetch(_LOCK_ERASURES, list(request_ids))}
+    """Lock the erasures, in one order everywhere; without ids nothing is asked."""
+    ids = list(request_ids)
+    return {row["request_id"]: _erasure(row) for row in await tx.fetch(_LOCK_ERASURES, ids)} if ids else {}
 
 
 async def save_erasures(tx: Transaction, erasures: Sequence[Erasure]) -> None:

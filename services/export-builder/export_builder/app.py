@@ -24,7 +24,7 @@ def build(settings: Settings) -> Service:
     builder = gateways.Builder(stores, vault, policy)
     kept = timedelta(days=settings.kept_days)
 
-    service.on(RequestVerified, handlers.on_request_verified, service.clock)
+    service.on(RequestVerified, handlers.on_request_verified)
     service.on(ErasureCompleted, handlers.on_erasure_completed, keys)
 
     building = service.every(settings.build_interval_s, sweeps.build_due, builder, vault, keys, kept)

@@ -2,9 +2,7 @@
 
 from export_builder import lifecycle, store
 from habeas.chassis.batch import Batch
-from habeas.chassis.clock import Clock
 from habeas.chassis.database import Transaction
-from habeas.chassis.ids import uuid7
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.request_intake import RequestVerified
 from habeas.contracts.vocabulary import Right
@@ -13,16 +11,22 @@ from habeas.sealing import KeyStore
 _EXPORTED = frozenset({Right.ACCESS, Right.PORTABILITY})
 
 
-async def on_request_verified(batch: Batch[RequestVerified], tx: Transaction, clock: Clock) -> None:
-    """Begin an export for each verified request for access or portability; other rights are somebody else's."""
+async def on_request_verified(batch: Batch[RequestVerified], tx: Transaction) -> None:
+    """Begin an export for each verified request for access or portability; other rights are somebody else's.
+
+    An export that is known already stays as it is, and is told again when it is completed: whoever asks again, as after a restored
+    database, has not heard of it. Under another subject the request was taken anew, and so is the export.
+    """
     begun = {
-        verified.request_id: lifecycle.begin_export(uuid7(clock), verified, batch.trace, tx.now)
+        verified.request_id: lifecycle.begin_export(verified, batch.trace, tx.now)
         for verified in batch
         if verified.right in _EXPORTED
     }
     added = await store.add_exports(tx, [decision.export for decision in begun.values()])
     for request_id in added:
         tx.record(*begun[request_id].facts, trace=begun[request_id].export.traceparent)
+    for export in await store.lock_of_requests(tx, begun.keys() - added):
+        tx.emit(*lifecycle.tell_again(export), trace=begun[export.request_id].export.traceparent)
 
 
 async def on_erasure_completed(batch: Batch[ErasureCompleted], tx: Transaction, keys: KeyStore) -> None:

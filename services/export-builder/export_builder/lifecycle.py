@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from habeas.chassis.ids import name_based
 from habeas.chassis.lifecycle import row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.export_builder import ExportCompleted, ExportStuck
@@ -13,6 +14,8 @@ from habeas.contracts.model import Event
 from habeas.contracts.outcomes import ExportedTable
 from habeas.contracts.request_intake import RequestVerified
 from habeas.contracts.vocabulary import Right, StuckReason
+
+_EXPORTS: Final = UUID("d1f7c3de-5f2b-5c0e-8c7b-1e9f6a3b2d54")
 
 LEASE: Final = timedelta(seconds=20)
 """How long an attempt is left alone after its process was last heard of; while one works on it, it renews it."""
@@ -97,10 +100,14 @@ class Decision:
     facts: tuple[AuditFact, ...] = ()
 
 
-def begin_export(export_id: UUID, verified: RequestVerified, traceparent: str | None, now: datetime) -> Decision:
-    """Take a verified request for access or portability up."""
+def begin_export(verified: RequestVerified, traceparent: str | None, now: datetime) -> Decision:
+    """Take a verified request for access or portability up.
+
+    The same request always gives the same export id: a person who was mailed it keeps a reference that leads somewhere, also when the
+    export had to be built anew for a restored database.
+    """
     export = Export(
-        export_id=export_id,
+        export_id=name_based(_EXPORTS, verified.request_id),
         request_id=verified.request_id,
         subject_id=verified.subject_id,
         right=verified.right,
@@ -133,19 +140,27 @@ def complete(export: Export, artefact: Artefact, expires_on: date, now: datetime
         stuck_table=None,
         completed_at=now,
     )
-    event = ExportCompleted(
-        request_id=done.request_id,
-        subject_id=done.subject_id,
-        export_id=done.export_id,
-        tables=artefact.tables,
-        artefact_bytes=artefact.size,
-        artefact_sha256=artefact.sha256,
-        expires_on=expires_on,
-        completed_at=now,
-    )
     rows = sum(each.rows for each in artefact.tables)
     outcome = AuditOutcome.DONE if rows else AuditOutcome.NOTHING_HELD
-    return Decision(done, (event,), (AuditFact(Action.EXPORT_COMPLETED, done.request_id, outcome=outcome, count=rows),))
+    fact = AuditFact(Action.EXPORT_COMPLETED, done.request_id, outcome=outcome, count=rows)
+    return Decision(done, tell_again(done), (fact,))
+
+
+def tell_again(export: Export) -> tuple[ExportCompleted, ...]:
+    """Return the news of an export that was completed, as it was then; nothing while it is not."""
+    if export.completed_at is None or export.artefact_sha256 is None or export.expires_on is None:
+        return ()
+    told = ExportCompleted(
+        request_id=export.request_id,
+        subject_id=export.subject_id,
+        export_id=export.export_id,
+        tables=export.exported,
+        artefact_bytes=export.artefact_bytes,
+        artefact_sha256=export.artefact_sha256,
+        expires_on=export.expires_on,
+        completed_at=export.completed_at,
+    )
+    return (told,)
 
 
 def complete_without(export: Export, now: datetime) -> Decision:

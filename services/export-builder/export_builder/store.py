@@ -14,13 +14,19 @@ from habeas.contracts.vocabulary import Right, StuckReason
 
 _TABLES: Final = TypeAdapter(tuple[ExportedTable, ...])
 
+# Attempts go on being counted: each writes a file of its own, and all of them go with the export.
 _ADD_EXPORTS: Final = """
-    INSERT INTO export_builder.exports (export_id, request_id, subject_id, dsr_right, state, account, due_on, next_attempt_at,
+    INSERT INTO export_builder.exports AS e (export_id, request_id, subject_id, dsr_right, state, account, due_on, next_attempt_at,
                                         traceparent)
     SELECT n.*
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::date[], $8::timestamptz[], $9::text[])
            AS n
-    ON CONFLICT (request_id) DO NOTHING
+    ON CONFLICT (request_id) DO UPDATE
+       SET subject_id = EXCLUDED.subject_id, dsr_right = EXCLUDED.dsr_right, state = EXCLUDED.state, account = EXCLUDED.account,
+           artefact_key = NULL, artefact_bytes = 0, artefact_sha256 = NULL, exported = '[]', due_on = EXCLUDED.due_on, expires_on = NULL,
+           stuck_reason = NULL, stuck_store = NULL, stuck_table = NULL, next_attempt_at = EXCLUDED.next_attempt_at,
+           traceparent = EXCLUDED.traceparent, completed_at = NULL, version = e.version + 1
+     WHERE e.subject_id <> EXCLUDED.subject_id
     RETURNING request_id
 """
 
@@ -54,6 +60,8 @@ KEEP_ATTEMPTS: Final = """
 """
 
 _LOCK_EXPORTS: Final = _EXPORT_COLUMNS + " WHERE export_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
+
+_LOCK_OF_REQUESTS: Final = _EXPORT_COLUMNS + " WHERE request_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
 # In whatever state: one that is just being finished is waited for, and is finished then.
 _LOCK_OF_SUBJECTS: Final = _EXPORT_COLUMNS + " WHERE subject_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
@@ -103,7 +111,7 @@ COUNT_STUCK: Final = """
 
 
 async def add_exports(tx: Transaction, exports: Sequence[Export]) -> set[UUID]:
-    """Insert new exports in one statement; gives the request ids that were not known before."""
+    """Insert new exports in one statement, anew those that are known under another subject; return the request ids of both."""
     rows = [
         (
             each.export_id,
@@ -132,6 +140,12 @@ async def lock_due(tx: Transaction, limit: int) -> list[Export]:
 async def lock_exports(tx: Transaction, export_ids: Iterable[UUID]) -> dict[UUID, Export]:
     """Lock the exports, in one order everywhere."""
     return {row["export_id"]: _export(row) for row in await tx.fetch(_LOCK_EXPORTS, list(export_ids))}
+
+
+async def lock_of_requests(tx: Transaction, request_ids: Iterable[UUID]) -> list[Export]:
+    """Lock the exports of these requests; without any nothing is asked."""
+    ids = list(request_ids)
+    return [_export(row) for row in await tx.fetch(_LOCK_OF_REQUESTS, ids)] if ids else []
 
 
 async def lock_completed_of_subjects(tx: Transaction, subject_ids: Iterable[UUID]) -> list[Export]:

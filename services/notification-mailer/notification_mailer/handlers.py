@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from habeas.chassis.batch import Batch
 from habeas.chassis.database import Transaction
+from habeas.contracts.notification_mailer import campaign_id_of
 from habeas.contracts.platform import PolicyChanged
 from habeas.contracts.request_intake import (
     RequestAccepted,
@@ -48,19 +49,24 @@ async def on_request_accepted(batch: Batch[RequestAccepted], tx: Transaction) ->
 
 
 async def on_request_fulfilled(batch: Batch[RequestFulfilled], tx: Transaction) -> None:
-    """Write the outcome mail down; a request that was never accepted here is poison, so that nobody stays untold unseen."""
+    """Write the outcome mail down; a request that was never accepted here is poison, so that nobody stays untold unseen.
+
+    Where it has been written down already, nothing is sent again. What became of it is told again: whoever says this again, as after a
+    restored database, has not heard it.
+    """
     request_ids = [event.request_id for event in batch]
     known = await messages.find_contacts(tx, request_ids)
     told = await messages.find_outcomes(tx, request_ids)
     queued = []
     for event in batch:
-        if event.request_id in told:
+        if (mail := told.get(event.request_id)) is not None:
+            tx.emit(*mails.tell_again(mail))
             continue
-        if batch.require(known, event.request_id, unknown="request_id") is not None:
+        if batch.require(known, event.request_id, unknown="request_id").sealed is not None:
             queued.append(mails.answer(event, batch.trace, tx.now))
     added = await messages.add_request_mails(tx, queued)
     _record_queued(tx, [mail for mail in queued if mail.mail_id in added])
-    await messages.drop_contacts(tx, {request_id for request_id in request_ids if known.get(request_id, "") is None})
+    await messages.drop_contacts(tx, {request_id for request_id, contact in known.items() if contact.sealed is None})
 
 
 async def on_request_completed(batch: Batch[RequestCompleted], tx: Transaction) -> None:
@@ -86,13 +92,17 @@ async def on_request_withdrawn(batch: Batch[RequestWithdrawn], tx: Transaction) 
 async def on_policy_changed(batch: Batch[PolicyChanged], tx: Transaction, desk: Desk) -> None:
     """Begin a campaign for each new change; one that is known may only get another date.
 
-    Everything else under a known id is parked: it was mailed to people as it was.
+    Everything else under a known id is parked: it was mailed to people as it was. Where the database has forgotten what was mailed, the
+    change is taken at its word, and nobody is mailed again.
     """
     known = await campaign_store.lock_campaigns(tx, batch.field("change_id"))
     for change in batch:
         before = known.get(change.change_id)
+        if before is not None and before.content_digest == campaigns.FORGOTTEN:
+            before = campaigns.recall(before, change)
+            await campaign_store.recall_campaign(tx, before)
         if before is None:
-            key = desk.keys.make(campaigns.campaign_id_of(change.change_id))
+            key = desk.keys.make(campaign_id_of(change.change_id))
             decision = campaigns.schedule(change, key, desk.notice, batch.trace, tx.now)
             await campaign_store.add_campaign(tx, decision.campaign)
         elif before.content_digest != campaigns.digest_of(change):

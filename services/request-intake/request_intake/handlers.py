@@ -1,6 +1,6 @@
 """The message edge of request-intake: what is loaded, decided and saved for each event."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -131,13 +131,16 @@ def _take(
 
 
 async def on_erasure_completed(batch: Batch[ErasureCompleted], tx: Transaction, keys: KeyStore) -> None:
-    """Take the outcome, close the subject and forget its keys."""
+    """Take the outcome, close the subject and forget its keys.
+
+    A person who is known is closed, also where the request is not: a database that was restored may lack it, and nobody waits for it here.
+    """
     prints = await store.find_fingerprints(tx, {event.subject_id for event in batch})
 
     def decide(request: Request, event: ErasureCompleted) -> Decision:
         return lifecycle.take_erasure(request, event, prints[event.subject_id].hex(), tx.now)
 
-    await _advance(batch, tx, decide)
+    await _advance(batch, tx, decide, people=prints)
     keys.forget({event.subject_id for event in batch})
     await store.close_subjects(tx, {event.subject_id for event in batch})
 
@@ -180,12 +183,21 @@ def _unanswered(request: Request, kind: MailKind, reason: StuckReason) -> Decisi
     return lifecycle.take_unanswered(request, reason) if kind is MailKind.OUTCOME else Decision(request)
 
 
-async def _advance(batch: Batch[E], tx: Transaction, decide: Callable[[Request, E], Decision]) -> None:
-    """Lock the requests of the batch, decide for each event in order, save what changed in one statement."""
+async def _advance(
+    batch: Batch[E], tx: Transaction, decide: Callable[[Request, E], Decision], *, people: Container[UUID] = ()
+) -> None:
+    """Lock the requests of the batch, decide for each event in order, save what changed in one statement.
+
+    An event about an unknown request is poison, unless it is about one of the ``people``, for whom it has its effect elsewhere.
+    """
     requests = await store.lock_requests(tx, [event.request_id for event in batch])
     changed: dict[UUID, Request] = {}
     for event in batch:
+        if event.request_id not in requests and getattr(event, "subject_id", None) in people:
+            continue
         before = batch.require(requests, event.request_id, unknown="request_id")
+        if not lifecycle.concerns(before, event):
+            continue
         decision = decide(before, event)
         if decision.request is not before:
             requests[before.request_id] = changed[before.request_id] = decision.request

@@ -230,6 +230,15 @@ def _is_carried_out(request: Request) -> bool:
     return request.right in CARRIED_OUT and not (request.right is Right.ERASURE and request.categories is not None)
 
 
+def concerns(request: Request, event: Event) -> bool:
+    """Return whether an event is about this request as it was taken here.
+
+    A request that was sent again to a restored database belongs to another subject than before. What is told of the earlier one opens
+    nothing and answers nobody; the executors are asked anew.
+    """
+    return getattr(event, "subject_id", request.subject_id) == request.subject_id
+
+
 def take_erasure(request: Request, completed: ErasureCompleted, account_fingerprint: str, now: datetime) -> Decision:
     """The stores are erased and read again: the answer can be given. A second report changes nothing."""
     if request.state is not State.IN_PROGRESS:

@@ -1,8 +1,10 @@
 """What `habeas replay` and `habeas recover` write, over a real database and without Kafka."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -10,16 +12,36 @@ import click
 import pytest
 import pytest_asyncio
 
+from habeas.chassis.consumer import Consumer
 from habeas.chassis.database import Database
 from habeas.chassis.history import Entry
 from habeas.chassis.producer import Record
-from habeas.cli import recover, store
+from habeas.cli import lost_time, recover, store
 from habeas.contracts.audit import Action, AuditFact, parse_entry
-from habeas.contracts.notification_mailer import MailSent
+from habeas.contracts.model import Event
+from habeas.contracts.notification_mailer import (
+    MailSent,
+    PolicyChangeNotified,
+    PolicyChangeScheduled,
+    campaign_id_of,
+    mail_id_of,
+)
+from habeas.contracts.request_intake import RequestVerified
 from habeas.contracts.topics import AUDIT_ENTRIES, REQUESTS
-from habeas.contracts.vocabulary import MailKind
+from habeas.contracts.vocabulary import MailKind, Right
 from habeas_embedded.provision import Access
-from tests.support.delivery import CONSUMER, NOON, Broker, Delivery, extended, new_id, raw_record, settings
+from tests.support.delivery import (
+    CONSUMER,
+    NOON,
+    PROTECTOR,
+    Broker,
+    Delivery,
+    extended,
+    new_id,
+    raw_record,
+    record_of,
+    settings,
+)
 
 
 @pytest_asyncio.fixture
@@ -136,7 +158,7 @@ async def test_mails_are_written_down_as_told_and_doubted_otherwise(database: Ac
     mailer = await Database.open(settings(database.owner_dsn), "notification_mailer", delivery.clock)
     try:
         async with mailer.transaction("recover") as tx:
-            await recover._settle_mails(tx, {mail.mail_id: mail for mail in (known, gone)})
+            await recover._settle_mails(tx, {mail.mail_id: mail for mail in (known, gone)}, lost_time.Lost())
     finally:
         await mailer.close()
     rows = await delivery.look("SELECT mail_id, state FROM notification_mailer.messages")
@@ -152,3 +174,107 @@ async def test_mails_are_written_down_as_told_and_doubted_otherwise(database: Ac
 def mail_of(request_id: UUID) -> MailSent:
     """The news that a mail was sent."""
     return MailSent(request_id=request_id, mail_id=new_id(), kind=MailKind.OUTCOME, sent_at=NOON)
+
+
+async def test_an_answer_of_the_lost_time_is_doubted_and_one_that_nobody_could_get_is_not(
+    database: Access, delivery: Delivery
+) -> None:
+    """An answer was decided and no mail was told of: it may have gone out. One that was heard, or had no address, is not doubted."""
+    doubted, heard, homeless, nowhere = (new_id() for _ in range(4))
+    lost = lost_time.Lost(
+        answers={each: new_id() for each in (doubted, heard, homeless, nowhere)}, unaddressed={nowhere}
+    )
+    await delivery.look(
+        "INSERT INTO notification_mailer.seen (event_id, digest, received_at) VALUES ($1, '', now())",
+        lost.answers[heard],
+    )
+    await delivery.look(
+        "INSERT INTO notification_mailer.contacts (request_id, subject_id, taken_at) VALUES ($1, $1, now())", homeless
+    )
+    mailer = await Database.open(settings(database.owner_dsn), "notification_mailer", delivery.clock)
+    try:
+        for said in (1, 0):
+            async with mailer.transaction("recover") as tx:
+                mails = await recover._settle_mails(tx, {}, lost)
+            assert mails["uncertain and not sent again"] == said
+    finally:
+        await mailer.close()
+    rows = await delivery.look("SELECT mail_id, request_id, state FROM notification_mailer.messages")
+    found = {row["request_id"]: (row["mail_id"], row["state"]) for row in rows}
+    assert found == {
+        doubted: (mail_id_of(doubted, MailKind.OUTCOME), "uncertain"),
+        homeless: (mail_id_of(homeless, MailKind.OUTCOME), "suppressed"),
+        nowhere: (mail_id_of(nowhere, MailKind.OUTCOME), "suppressed"),
+    }
+    facts = await delivery.look("SELECT tail FROM notification_mailer.audit_outbox")
+    assert [f"request={doubted.hex}" in fact["tail"] for fact in facts] == [True]
+
+
+async def test_what_was_announced_is_not_announced_again(database: Access, delivery: Delivery) -> None:
+    """A policy change of the lost time is known as announced, with its counts; of one that was not finished the operator hears."""
+    dates = {"effective_on": NOON.date(), "earliest_effective_on": NOON.date()}
+    lost = lost_time.Lost()
+    for change_id in ("done", "broken-off"):
+        lost.announced[change_id] = PolicyChangeScheduled(change_id=change_id, scheduled_at=NOON, **dates)
+    counts: dict[str, Any] = {
+        "sent": 5,
+        "refused": 1,
+        "uncertain": 0,
+        "suppressed": 2,
+        "last_sent_at": NOON,
+        "notified_at": NOON,
+    }
+    lost.notified["done"] = PolicyChangeNotified(change_id="done", earliest_effective_on=NOON.date(), **counts)
+    mailer = await Database.open(settings(database.owner_dsn), "notification_mailer", delivery.clock)
+    try:
+        for named in (["broken-off"], []):
+            async with mailer.transaction("recover") as tx:
+                assert await recover._settle_announcements(tx, lost) == named
+    finally:
+        await mailer.close()
+    rows = await delivery.look("SELECT campaign_id, change_id, state, sent FROM notification_mailer.campaigns")
+    found = {row["change_id"]: (row["campaign_id"], row["state"], row["sent"]) for row in rows}
+    assert found == {
+        "done": (campaign_id_of("done"), "notified", 5),
+        "broken-off": (campaign_id_of("broken-off"), "notified", 0),
+    }
+
+
+async def test_what_is_passed_over_has_no_effect_and_erasures_of_keys_that_came_back_have(delivery: Delivery) -> None:
+    """A message about a forgotten request is known to its readers by id and content; one for whose subject a key came back is handled."""
+    back, gone = new_id(), new_id()
+    events: list[Event] = [extended(new_id(), 1), verified(back), verified(gone), verified(back, Right.ACCESS)]
+    lost, records = lost_time.Lost(keyed=frozenset({back})), [record_of(event) for event in events]
+    for record, event in zip(records, events, strict=True):
+        told = lost_time.told_of(lost, REQUESTS, event.type, record)
+        assert told is not None
+        lost.told.append(told)
+    assert lost.requests == sorted(each.request_id for each in lost.told)
+    assert lost.passed_over(frozenset()) == []
+    async with delivery.database.transaction("recover") as tx:
+        await recover._pass_over(tx, lost.passed_over(frozenset({REQUESTS.name})))
+    consumer = Consumer(
+        CONSUMER,
+        delivery.topics,
+        frozenset({event.type for event in events}),
+        delivery.database,
+        PROTECTOR,
+        delivery.settings,
+    )
+    assert await consumer._take(records, asyncio.Event())
+    rows = await delivery.look("SELECT key, state FROM erasure_executor.inbox")
+    assert [tuple(row) for row in rows] == [(events[1].key().encode(), "pending")]
+
+
+def verified(subject_id: UUID, right: Right = Right.ERASURE) -> RequestVerified:
+    """The news that a request may be carried out."""
+    return RequestVerified(
+        request_id=new_id(),
+        subject_id=subject_id,
+        right=right,
+        account="s1.data." + "A" * 60,
+        categories=None,
+        due_on=NOON.date(),
+        subject_ref="ab" * 32,
+        verified_at=NOON,
+    )

@@ -1,6 +1,7 @@
 """Attempts at exports over a real database: an erasure at any moment leaves no artefact that counts, and no file for long."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +13,7 @@ import pytest
 import pytest_asyncio
 from typing_extensions import override
 
-from export_builder import handlers, store, sweeps
+from export_builder import handlers, lifecycle, store, sweeps
 from export_builder.gateways.builder import Builder, Built, Order, Vault
 from export_builder.lifecycle import Export, State
 from habeas.chassis.batch import Batch
@@ -23,6 +24,7 @@ from habeas.chassis.message import Message
 from habeas.contracts import topics
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.outcomes import ExportedTable
+from habeas.contracts.request_intake import RequestVerified
 from habeas.contracts.vocabulary import Right, StuckReason
 from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, seal_text
 from habeas.sealing.kek import KeyRing, new_key_ring
@@ -166,3 +168,46 @@ async def test_news_of_an_erasure_waits_for_the_export_that_is_being_finished(
     assert (await bench.look(export)).state is State.WITHDRAWING
     await sweeps.delete_withdrawn(bench.db, bench.vault)
     assert ((await bench.look(export)).state, bench.files()) == (State.DELETED, [])
+
+
+async def verify(bench: Bench, request_id: UUID, subject_id: UUID) -> UUID:
+    """Let a request for access be verified, and return its export's id."""
+    async with bench.executor.transaction("test-keys") as tx:
+        data = (await bench.keys.create(tx, [subject_id], tx.now))[subject_id].data
+    event = RequestVerified(
+        request_id=request_id,
+        subject_id=subject_id,
+        right=Right.ACCESS,
+        account=seal_text(data, Place("request", request_id, "account"), "acc_1"),
+        categories=None,
+        due_on=date(2026, 12, 24),
+        subject_ref="ab" * 32,
+        verified_at=NOW,
+    )
+    message = Message(1, uuid7(bench.db.clock), topics.REQUESTS, event.type, b"k", None, NOW, 0, b"", event)
+    async with bench.db.transaction("test-verify") as tx:
+        await handlers.on_request_verified(Batch([message], {}), tx)
+    return lifecycle.begin_export(event, None, NOW).export.export_id
+
+
+async def told(bench: Bench) -> list[dict[str, Any]]:
+    """Return the news of exports that were completed, in order."""
+    sql = "SELECT value FROM export_builder.outbox WHERE type = 'export.completed' ORDER BY outbox_id"
+    return [json.loads(row["value"]) for row in await bench.db.read("test-told", sql)]
+
+
+async def test_a_request_that_is_taken_anew_is_built_anew_under_its_id(bench: Bench) -> None:
+    """Sent again to a restored database, a request belongs to another subject; the id that was mailed leads to the new export."""
+    request_id, clock = uuid7(bench.db.clock), cast("FakeClock", bench.db.clock)
+    lost, subject_id = uuid7(clock), uuid7(clock)
+    export_id = await verify(bench, request_id, lost)
+    await bench.destroy_key(lost)
+    await bench.sweep()
+    assert await told(bench) == []
+    assert await verify(bench, request_id, subject_id) == export_id
+    await bench.sweep()
+    (news,) = await told(bench)
+    assert (news["export_id"], news["subject_id"], news["tables"][0]["rows"]) == (str(export_id), str(subject_id), 3)
+    assert bench.files() == [f"{export_id}.2.zip.tink"]
+    await verify(bench, request_id, subject_id)
+    assert await told(bench) == [news, news], "whoever asks again is told again"

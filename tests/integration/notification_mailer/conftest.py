@@ -153,12 +153,9 @@ class Mailer:
     ) -> RequestAccepted:
         """Make the event of a request, with its contact sealed under a new person's case key."""
         request_id, subject_id = uuid7(self.clock), uuid7(self.clock)
-        async with self.db.pool.acquire() as conn:
-            keys = (await self.room.keys.create(conn, [subject_id], NOW))[subject_id]
         contact = None
         if address is not None:
-            value = {"address": address, "name": name, "language": language}
-            contact = seal_json(keys.of(KeyKind.CASE), Place("request", request_id, "contact"), value)
+            contact = await self.sealed(request_id, subject_id, address, name=name, language=language)
         return RequestAccepted(
             request_id=request_id,
             subject_id=subject_id,
@@ -173,6 +170,15 @@ class Mailer:
             contact=contact,
             subject_ref="0" * 64,
         )
+
+    async def sealed(
+        self, request_id: UUID, subject_id: UUID, address: str, *, name: str | None = None, language: str | None = None
+    ) -> str:
+        """Seal a contact under a person's case key, which is made when there is none."""
+        async with self.db.pool.acquire() as conn:
+            keys = (await self.room.keys.create(conn, [subject_id], NOW))[subject_id]
+        value = {"address": address, "name": name, "language": language}
+        return seal_json(keys.of(KeyKind.CASE), Place("request", request_id, "contact"), value)
 
     # -- what the service does
 

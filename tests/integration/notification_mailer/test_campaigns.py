@@ -43,6 +43,31 @@ async def test_everybody_is_told_once_in_their_language(mailer: Mailer) -> None:
     assert await mailer.told("policy_change.too_early") == []
 
 
+async def test_a_forgotten_announcement_mails_nobody(mailer: Mailer) -> None:
+    """A change of which the database knows only that it was announced is taken at its word; its date may still be mended."""
+    await mailer.receive(changed())
+    await mailer.campaign()
+    before = await mailer.mails()
+    async with mailer.db.pool.acquire() as conn:
+        await conn.execute(
+            "UPDATE notification_mailer.campaigns SET content_digest = $1, version = '', summary = '{}', url = ''",
+            bytes(32),
+        )
+        await conn.execute("DELETE FROM notification_mailer.seen")
+    await mailer.receive(changed(), changed(effective_on=date(2027, 2, 1)), changed(version="another"))
+    await mailer.campaign()
+    assert await mailer.mails() == before
+    campaign = await mailer.reader.fetchrow("SELECT * FROM notification_mailer.campaigns")
+    assert campaign is not None
+    assert (campaign["state"], campaign["version"], campaign["effective_on"]) == (
+        "notified",
+        "2027-01-15",
+        date(2027, 2, 1),
+    )
+    parked = await mailer.reader.fetch("SELECT reason FROM notification_mailer.inbox WHERE state = 'parked'")
+    assert [row["reason"] for row in parked] == ["id_conflict"]
+
+
 async def test_nothing_is_left_of_who_was_told(mailer: Mailer) -> None:
     """With its end a campaign has no key and no account ids, sealed or not, and its log has counts instead of people."""
     await mailer.receive(changed())

@@ -69,6 +69,37 @@ async def test_nobody_is_mailed_without_an_address(mailer: Mailer) -> None:
     assert await mailer.reader.fetchval("SELECT count(*) FROM notification_mailer.contacts") == 0
 
 
+async def test_who_asks_again_is_told_what_became_of_the_mail(mailer: Mailer) -> None:
+    """A second word that the answer may be given, as after a restored database, sends nothing and is answered as the first was."""
+    accepted = await mailer.accept("again@example.net")
+    await mailer.receive(fulfilled(accepted))
+    await mailer.send()
+    before = await mailer.told("mail.sent")
+    await mailer.receive(fulfilled(accepted))
+    assert await mailer.send() == 0
+    assert await mailer.told("mail.sent") == [*before, before[-1]]
+    for state, kind in (("refused", "mail.refused"), ("uncertain", "mail.uncertain"), ("suppressed", None)):
+        async with mailer.db.pool.acquire() as conn:
+            await conn.execute("UPDATE notification_mailer.messages SET state = $1", state)
+        await mailer.receive(fulfilled(accepted))
+        assert kind is None or [each["mail_id"] for each in await mailer.told(kind)] == [before[-1]["mail_id"]]
+
+
+async def test_a_request_that_is_taken_anew_is_answered_under_its_new_subject(mailer: Mailer) -> None:
+    """Sent again to a restored database, a request has a contact that the first subject's key does not open: the newer one counts."""
+    accepted = await mailer.accepted("first@example.net")
+    anew = (await mailer.accepted("second@example.net")).subject_id
+    sealed = await mailer.sealed(accepted.request_id, anew, "second@example.net")
+    again = accepted.model_copy(update={"subject_id": anew, "contact": sealed})
+    await mailer.receive(accepted)
+    await mailer.receive(again, fulfilled(again))
+    await mailer.send()
+    found = await mailer.mails()
+    assert sorted((row["kind"], row["state"]) for row in found) == [("acknowledgement", "sent"), ("outcome", "sent")]
+    recipients = [mail.recipients for row in found for mail in mailer.delivered(row["mail_id"])]
+    assert recipients == [("second@example.net",), ("second@example.net",)]
+
+
 async def test_events_that_come_twice_make_one_mail(mailer: Mailer) -> None:
     """The same event under another event id, as after a replay, makes no second mail."""
     accepted = await mailer.accept("twice@example.net")

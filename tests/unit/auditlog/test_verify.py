@@ -389,3 +389,16 @@ def test_support_log_is_made_by_the_contract(tmp_path: Path) -> None:
     assert parse_entry(last).prev == entry_hash(first)
     assert open_checkpoint((tmp_path / "checkpoint").read_bytes(), SIGNER.verifier).size == 7
     assert replace(FACTS[0], count=None) == FACTS[0]
+
+
+@pytest.mark.parametrize("size", [9_000_000_000_000_000_000, 10**15, 600 + 256 * 1_001])
+def test_a_size_that_no_log_has_is_refused_at_once(log_600: Path, tmp_path: Path, size: int) -> None:
+    """Whoever holds the key may sign any number: the verifier looks at what is there, and does not look for the rest one by one."""
+    log = tmp_path / "log"
+    shutil.copytree(log_600, log)
+    write_checkpoint(log, sign_checkpoint(Checkpoint(ORIGIN, size, bytes(32)), SIGNER))
+    report = verified(log)
+    assert failed(report) == {Check.ENTRIES}
+    assert artefacts(report, Check.ENTRIES) == {"tile/entries"}
+    assert (report.size, report.of(Check.CHECKPOINT).verdict) == (size, Verdict.PASSED)
+    assert report.of(Check.ROOT).verdict is Verdict.NOT_CHECKED

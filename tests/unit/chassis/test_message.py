@@ -394,6 +394,16 @@ def record_with(event: Event, **headers: bytes) -> "ConsumerRecord[bytes, bytes]
         (TICK, with_field(TICK, **{"x" * 81: 1}), Defect(ParkReason.UNKNOWN_FIELD, "(unprintable name)")),
         (SUBMISSION, with_field(SUBMISSION, name=SECRET), Defect(ParkReason.UNKNOWN_FIELD, "name")),
         (SUBMISSION, with_field(SUBMISSION, account_id="mallory"), Defect(ParkReason.WRONG_KEY, "account_id")),
+        (
+            SUBMISSION,
+            with_field(SUBMISSION, details={"right": "portability"}),
+            Defect(ParkReason.WRONG_VALUE, "details"),
+        ),
+        (
+            SUBMISSION,
+            with_field(SUBMISSION, right=SECRET, details={"right": "access"}),
+            Defect(ParkReason.WRONG_VALUE, "right"),
+        ),
         (SUBMISSION, with_field(SUBMISSION, account_id="ada lovelace"), Defect(ParkReason.WRONG_VALUE, "account_id")),
     ],
 )

@@ -7,6 +7,7 @@ producer's sequence followed. What is not looked at is said to be NOT CHECKED; n
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from multiprocessing import get_context
@@ -17,10 +18,13 @@ from habeas.auditlog.checkpoint import Checkpoint, open_checkpoint
 from habeas.auditlog.errors import AuditLogError, BadTile
 from habeas.auditlog.notes import Verifier
 from habeas.auditlog.scan import PROBLEMS_MAX, Check, Problem, Run, Scan, join, read_prefix, scan
-from habeas.auditlog.tiles import CHECKPOINT, OFFERED_KEY, TilePath, decode_bundle, parse_path, paths_at
+from habeas.auditlog.tiles import CHECKPOINT, ENTRIES, OFFERED_KEY, TilePath, decode_bundle, parse_path, paths_at
 from habeas.auditlog.tree import HASH_BYTES, TILE_WIDTH, Frontier, Tile
 
 RUN_BUNDLES: Final = 128  # bundles scanned at once: some ten megabytes of entries
+MISSING_BUNDLES_MAX: Final = (
+    1_000  # more are not looked for one by one, so that no size that was signed makes work without end
+)
 OUT_OF_REACH: Final = {
     Check.WITNESSES: "no witness policy is evaluated here",
     Check.TIME: "no time-stamp token is evaluated here",
@@ -35,6 +39,7 @@ NEEDS_A_CHECKPOINT: Final = (
     Check.SEQUENCES,
     Check.CONSISTENCY,
 )
+NEEDS_THE_ENTRIES: Final = NEEDS_A_CHECKPOINT[1:]
 NEEDED: Final = (
     Check.TRUST,
     Check.CHECKPOINT,
@@ -144,6 +149,10 @@ def verify_log(
     except (OSError, AuditLogError) as error:
         reason = str(error) if isinstance(error, AuditLogError) else "is missing or unreadable"
         return _without_checkpoint(log, trust, reason)
+    files = _files_below(directory)
+    bundles = _bundles_among(files)
+    if -(-checkpoint.size // TILE_WIDTH) - bundles > MISSING_BUNDLES_MAX:
+        return _without_entries(checkpoint, trust, bundles * TILE_WIDTH)
     marks = _open_earlier(earlier, log, checkpoint)
     scanned = _scan_all(
         directory, checkpoint.size, [old.size for _, old in marks if isinstance(old, Checkpoint)], processes
@@ -151,7 +160,7 @@ def verify_log(
     work = _Work(directory, checkpoint, scanned)
     roots = _derive(work, [old.size for _, old in marks if isinstance(old, Checkpoint)])
     _compare_roots(work, roots, marks)
-    _look_at_files(work, log)
+    _look_at_files(work, log, files)
     return _report(work, trust, len(earlier))
 
 
@@ -220,7 +229,7 @@ def _compare_roots(work: _Work, roots: Mapping[int, bytes], marks: Iterable[tupl
             work.blame(Check.CONSISTENCY, name, f"the first {old.size} entries were others when it was signed")
 
 
-def _look_at_files(work: _Work, trusted: Verifier) -> None:
+def _look_at_files(work: _Work, trusted: Verifier, files: Iterable[str]) -> None:
     """Account for every file: parts of the log are compared already; here come spare and strange ones.
 
     A log may offer its own key beside it; who verifies brings the key that they trust, and another one on offer is blamed.
@@ -229,7 +238,7 @@ def _look_at_files(work: _Work, trusted: Verifier) -> None:
     offered = work.directory / OFFERED_KEY
     if offered.is_file() and offered.read_text(encoding="utf-8", errors="replace") == f"{trusted.vkey}\n":
         expected.add(OFFERED_KEY)
-    for name in sorted(_files_below(work.directory) - expected):
+    for name in sorted(set(files) - expected):
         try:
             path = parse_path(name)
         except BadTile:
@@ -268,6 +277,16 @@ def _files_below(directory: Path) -> set[str]:
         relative = Path(parent).relative_to(directory)
         found.update((relative / name).as_posix() for name in names if not name.startswith("."))
     return found
+
+
+def _bundles_among(files: Iterable[str]) -> int:
+    """Count the bundles of entries, whole or begun, among the files of a log."""
+    numbers: set[int] = set()
+    for name in files:
+        with suppress(BadTile):
+            path = parse_path(name)
+            numbers.update([path.number] if path.level is None else [])
+    return len(numbers)
 
 
 def _report(work: _Work, trust: Finding, earlier: int) -> Report:
@@ -315,6 +334,19 @@ def _sequences(scanned: Scan) -> str:
         for producer, span in sorted(scanned.spans.items())
     ]
     return "; ".join(parts) or "no entries"
+
+
+def _without_entries(checkpoint: Checkpoint, trust: Finding, entries_max: int) -> Report:
+    detail = f"at most {entries_max} of {checkpoint.size} entries are there"
+    problem = Problem(Check.ENTRIES, f"tile/{ENTRIES}", detail)
+    findings = (
+        trust,
+        Finding(Check.CHECKPOINT, Verdict.PASSED, f"{checkpoint.origin} signed {checkpoint.size} entries"),
+        Finding(Check.ENTRIES, Verdict.FAIL, f"{problem.artefact}: {detail}", (problem,)),
+        *(Finding(check, Verdict.NOT_CHECKED, "most of the entries are missing") for check in NEEDS_THE_ENTRIES),
+        *(Finding(check, Verdict.NOT_CHECKED, why) for check, why in OUT_OF_REACH.items()),
+    )
+    return Report(checkpoint.origin, checkpoint.size, checkpoint.root.hex(), 0, 0, {}, findings)
 
 
 def _without_checkpoint(log: Verifier, trust: Finding, reason: str) -> Report:

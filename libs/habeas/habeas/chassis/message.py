@@ -173,7 +173,12 @@ def _protected(
             protection.seal(value, event_id.bytes),
             protection.fingerprint(key + b"\0" + value),
         )
-    return key, value, hashlib.sha256(key + b"\0" + value).digest()
+    return key, value, digest_of(key, value)
+
+
+def digest_of(key: bytes, value: bytes) -> bytes:
+    """Return the SHA-256 by which a record of the fleet's own topics is known again under its id."""
+    return hashlib.sha256(key + b"\0" + value).digest()
 
 
 class Message(NamedTuple):

@@ -1,6 +1,11 @@
-"""What commands write: tables and lines for people, JSON for programs. Colour on a terminal only."""
+"""What commands write: tables and lines for people, JSON for programs. Colour on a terminal only.
+
+Whatever strangers chose is shown and never obeyed: characters that a terminal acts upon, or that reorder what is read, are written as
+escapes, here and nowhere else.
+"""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,6 +21,10 @@ _PIPED_WIDTH: Final = 200
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86_400
+_ACTING: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Controls (ECMA-48, C0 and C1), line and paragraph ends, marks that are not seen or turn the direction (UTR 36, section 2.5)."""
 _STYLES: Final = {"parked": "red", "stuck": "red", "FAIL": "red", "PASS": "green", "completed": "green"}
 
 
@@ -27,7 +36,15 @@ def console(*, stderr: bool = False) -> Console:
 
 def write_json(value: object) -> None:
     """Write one JSON document; times in RFC 3339, ids as text."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    lines = json.dumps(value, indent=2, ensure_ascii=False, default=_plain).split(
+        "\n"
+    )  # line ends of values are escaped
+    click.echo("\n".join(map(visible, lines)))
+
+
+def visible(text: str) -> str:
+    """Return a text with every character that a terminal would act upon as JSON escapes it, and all others as they are."""
+    return _ACTING.sub(_escaped, text)
 
 
 def write_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -54,7 +71,7 @@ def write_facts(facts: Mapping[str, object]) -> None:
 
 def say(text: str) -> None:
     """Write a line."""
-    Console(soft_wrap=True, highlight=False).print(Text(text))
+    Console(soft_wrap=True, highlight=False).print(Text(visible(text)))
 
 
 def age(moment: datetime | None, now: datetime) -> str | None:
@@ -81,7 +98,12 @@ def _cell(value: object) -> Text:
         return Text("")
     if isinstance(value, datetime):
         return Text(value.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z")
-    return Text(str(value), _STYLES.get(str(value), ""))
+    return Text(visible(str(value)), _STYLES.get(str(value), ""))
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    code = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{code[at : at + 4]}" for at in range(0, len(code), 4))
 
 
 def _plain(value: Any) -> str:  # noqa: ANN401 -- whatever json does not know

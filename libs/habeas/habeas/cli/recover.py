@@ -3,11 +3,14 @@
 The services do nothing meanwhile, because their audit topic holds entries that the database lacks. Those entries are taken back into the
 database, so that the log goes on without a break and says that the database was restored; mails that may have gone out are never sent
 again by themselves; what cannot be brought back is listed, and not one request is dropped without its id being told.
+
+Kafka still holds what services told in the time that the database has lost. About requests that the database has, it is handled once more.
+About the others nothing of it can have an effect, as their keys are gone: each service is made to know these messages, so that it passes
+them over, and a request that is sent again is carried out from its beginning. Erasures of people whose keys came back are done again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -15,22 +18,29 @@ from uuid import UUID
 import click
 
 from habeas.cli.connection import ADMIN_DSN, run
+from habeas.cli.lost_time import START_S, Lost, Told, kafka_answers, look_at_lost, reading, slices, told_mails
 from habeas.cli.output import AS_JSON, say, write_json, write_table
-from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
+from habeas.contracts.notification_mailer import (
+    MailRefused,
+    MailSent,
+    MailUncertain,
+    campaign_id_of,
+    mail_id_of,
+)
+from habeas.contracts.vocabulary import MailKind
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+    from aiokafka import TopicPartition
 
     from habeas.chassis.database import Database, Transaction
     from habeas.chassis.history import Entry
     from habeas.chassis.settings import ChassisSettings
-    from habeas.contracts.topics import Topic
 
+_EXECUTOR: Final = "erasure-executor"
+_INTAKE: Final = "request-intake"
 _MAILER: Final = "notification-mailer"
-_START_S: Final = 15.0
-_SILENCE_S: Final = 15.0
-_READ_MS: Final = 500
-_RECORDS_MAX: Final = 10_000
+_TURNS: Final = {_INTAKE: 1, _MAILER: 2}
+"""Who goes on after all others: who takes requests that are sent again, and who sends as soon as it may."""
 _TOLD: Final[Mapping[type[object], str]] = {MailSent: "sent", MailRefused: "refused", MailUncertain: "uncertain"}
 
 
@@ -43,6 +53,7 @@ class Found:
     gone: list[tuple[str, int, int, int]] = field(
         default_factory=list
     )  # topic, partition, first offset there is, records gone
+    topics: frozenset[str] = frozenset()  # those that it reads
 
 
 @click.command(name="recover")
@@ -58,34 +69,43 @@ def recover(*, dsn: str, yes: bool, as_json: bool) -> None:
 
     settings = chassis_settings(dsn)
     found = run(_look(settings))
-    lost = run(_lost_requests(settings))
+    lost = run(look_at_lost(settings))
     if not as_json:
-        _show(found, lost)
+        _show(found, lost.requests)
     if not any(each.entries or each.gone for each in found):
         if as_json:
-            write_json({"services": {}, "mails": {}, "requests_unknown": lost})
+            write_json({"services": {}, "mails": {}, "requests_unknown": lost.requests})
         return
     if not yes:
         click.confirm("Take these entries into the database and let the services go on?", abort=True)
-    mails = run(_recover(settings, found))
+    mails, broken_off = run(_recover(settings, found, lost))
     if as_json:
         services = {
             each.service: {"entries": len(each.entries), "gone": sum(row[3] for row in each.gone)} for each in found
         }
-        write_json({"services": services, "mails": mails, "requests_unknown": lost})
+        write_json(
+            {
+                "services": services,
+                "mails": mails,
+                "requests_unknown": lost.requests,
+                "announcements_broken_off": broken_off,
+            }
+        )
         return
     for state, count in mails.items():
         say(f"{count} mails are {state}")
-    say(
-        "the services go on by themselves; `habeas reapply-erasures` is the next step where a platform's store was restored too"
-    )
+    for change_id in broken_off:
+        say(
+            f"the policy change {change_id} was being announced: who was not told yet has to be told of it under another id"
+        )
+    say("the services go on by themselves; `habeas status` shows when nothing waits any more")
 
 
 def _show(found: Sequence[Found], lost: Sequence[UUID]) -> None:
     rows = [(each.service, len(each.entries), sum(row[3] for row in each.gone)) for each in found]
     write_table("told and not in the database", ("service", "audit entries", "records gone from Kafka"), rows)
     if lost:
-        say(f"{len(lost)} requests were accepted and are not in the database; the platform has to send them again:")
+        say(f"{len(lost)} requests were told of and are not in the database; the platform has to send them again:")
         for request_id in lost:
             say(f"  {request_id}")
 
@@ -93,7 +113,7 @@ def _show(found: Sequence[Found], lost: Sequence[UUID]) -> None:
 async def _look(settings: "ChassisSettings") -> list[Found]:
     from habeas.cli import store
 
-    async with _opened(settings) as databases:
+    async with slices(settings) as databases:
         return [await _look_at(settings, service, databases[service]) for service in store.SERVICES]
 
 
@@ -113,10 +133,12 @@ async def _look_at(settings: "ChassisSettings", service: str, database: "Databas
         seen[entry.seq] = entry.record.value
         found.entries.append(entry)
 
-    async with _kafka():
+    async with kafka_answers():
         await read_entries(settings, service, at[0]["next_offset"] if at else None, take)
         _require_chain(service, head, found.entries)
-        found.gone = await _gone(settings, service, database)
+        places = sorted({*await _committed(settings, service), *await _positions(database)})
+        found.topics = frozenset(each.topic for each in places)
+        found.gone = await _gone(settings, places, database)
     return found
 
 
@@ -139,14 +161,15 @@ def _require_chain(service: str, head: Mapping[str, Any], entries: "Sequence[Ent
         seq, link = entry.seq, entry_hash(line)
 
 
-async def _gone(settings: "ChassisSettings", service: str, database: "Database") -> list[tuple[str, int, int, int]]:
-    """Count what was never stored of every partition that the service has read from, before or after the restored moment."""
-    places = sorted({*await _committed(settings, service), *await _positions(database)})
+async def _gone(
+    settings: "ChassisSettings", places: "Sequence[TopicPartition]", database: "Database"
+) -> list[tuple[str, int, int, int]]:
+    """Count what was never stored of every partition that a service has read from, before or after the restored moment."""
     if not places:
         return []
-    async with _consumer(settings) as consumer:
+    async with reading(settings) as consumer:
         consumer.assign(places)
-        async with asyncio.timeout(_START_S):
+        async with asyncio.timeout(START_S):
             first = await consumer.beginning_offsets(places)
     stored = await _positions(database)  # after the beginnings: what was stored and trimmed meanwhile is not gone
     lost = {each: first[each] - stored.get(each, 0) for each in places}
@@ -173,40 +196,45 @@ async def _committed(settings: "ChassisSettings", service: str) -> "Iterable[Top
 
     admin = AIOKafkaAdminClient(**client_options(settings))
     try:
-        async with asyncio.timeout(_START_S):
+        async with asyncio.timeout(START_S):
             await admin.start()
             return await committed_offsets(admin, service)
     finally:
         await admin.close()
 
 
-async def _lost_requests(settings: "ChassisSettings") -> list[UUID]:
-    """Give the requests that Kafka says were accepted and that request-intake does not know."""
+async def _recover(settings: "ChassisSettings", found: Sequence[Found], lost: Lost) -> tuple[dict[str, int], list[str]]:
+    """Write all down, a transaction for each service, after which it goes on.
+
+    Return how many mails were settled how, and the ids of policy changes of which perhaps not everybody was told.
+    """
     from habeas.cli import store
-    from habeas.contracts.request_intake import RequestAccepted
-    from habeas.contracts.topics import REQUESTS
 
-    accepted = [
-        RequestAccepted.decode(record.value).request_id
-        async for kind, record in _records(settings, REQUESTS)
-        if kind == RequestAccepted.type
-    ]
-    async with _opened(settings) as databases:
-        rows = await databases["request-intake"].read("recover-requests", store.FIND_UNKNOWN_REQUESTS, accepted)
-    return [row["request_id"] for row in rows]
-
-
-async def _recover(settings: "ChassisSettings", found: Sequence[Found]) -> dict[str, int]:
-    """Write all down, a transaction for each service; the mailer's own last, as it sends as soon as it may go on."""
     mails: dict[str, int] = {}
-    told = await _told_mails(settings)
-    async with _opened(settings) as databases:
-        for each in sorted(found, key=lambda each: each.service == _MAILER):
+    broken_off: list[str] = []
+    told = await told_mails(settings)
+    async with slices(settings) as databases:
+        for each in sorted(found, key=lambda each: _TURNS.get(each.service, 0)):
             async with databases[each.service].transaction("recover") as tx:
                 await _adopt(tx, each)
+                await _pass_over(tx, lost.passed_over(each.topics))
+                if each.service == _EXECUTOR:
+                    await tx.execute(store.ADD_TOMBSTONES, *_columns(lost.tombstones, 4))
                 if each.service == _MAILER:
-                    mails = await _settle_mails(tx, told)
-    return mails
+                    mails = await _settle_mails(tx, told, lost)
+                    broken_off = await _settle_announcements(tx, lost)
+    return mails, broken_off
+
+
+async def _pass_over(tx: "Transaction", told: Sequence[Told]) -> None:
+    """Let a service know messages, which it then passes over."""
+    from habeas.cli import store
+
+    await tx.execute(store.ADD_SEEN, tx.now, [each.event_id for each in told], [each.digest for each in told])
+
+
+def _columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:
+    return [[row[at] for row in rows] for at in range(width)]
 
 
 async def _adopt(tx: "Transaction", found: Found) -> None:
@@ -230,32 +258,28 @@ async def _adopt(tx: "Transaction", found: Found) -> None:
         tx.record(AuditFact(Action.DATABASE_RESTORED, count=len(found.entries)))
 
 
-async def _told_mails(settings: "ChassisSettings") -> dict[UUID, MailSent | MailRefused | MailUncertain]:
-    """Give what notification-mailer last told about each mail."""
-    from habeas.contracts.topics import DELIVERIES
-
-    kinds: dict[str, type[MailSent | MailRefused | MailUncertain]] = {
-        each.type: each for each in (MailUncertain, MailRefused, MailSent)
-    }
-    told: dict[UUID, MailSent | MailRefused | MailUncertain] = {}
-    async for kind, record in _records(settings, DELIVERIES):
-        if kind in kinds:
-            event = kinds[kind].decode(record.value)
-            told[event.mail_id] = event
-    return told
-
-
 async def _settle_mails(
-    tx: "Transaction", told: Mapping[UUID, MailSent | MailRefused | MailUncertain]
+    tx: "Transaction", told: Mapping[UUID, MailSent | MailRefused | MailUncertain], lost: Lost
 ) -> dict[str, int]:
-    """Write down mails as they were told; a mail of which nothing was told may have gone out all the same, so it is uncertain."""
+    """Write down mails as they were told; a mail of which nothing was told may have gone out all the same, so it is uncertain.
+
+    So is the mail of an answer that was decided in the lost time, whether or not the database has it: it is told when the answer is.
+    """
     from habeas.cli import store
     from habeas.contracts.audit import Action, AuditFact, AuditOutcome
-    from habeas.contracts.vocabulary import MailKind
 
     rows = [(each.mail_id, each.kind.value, _TOLD[type(each)], each.request_id) for each in told.values()]
     if rows:
         await tx.execute(store.TELL_MAILS, tx.now, *map(list, zip(*rows, strict=True)))
+    answered = {each.request_id for each in told.values() if each.kind is MailKind.OUTCOME}
+    untold = [
+        (mail_id_of(request_id, MailKind.OUTCOME), request_id, event_id, request_id not in lost.unaddressed)
+        for request_id, event_id in lost.answers.items()
+        if request_id not in answered
+    ]
+    doubted = await tx.fetch(store.DOUBT_ANSWERS, tx.now, *_columns(untold, 4))
+    doubts = [row["request_id"] for row in doubted if row["state"] == "uncertain"]
+    tx.record(*(AuditFact(Action.MAIL_UNCERTAIN, each, outcome=AuditOutcome.OUTCOME) for each in doubts))
     unsure = await tx.fetch(store.DOUBT_MAILS, tx.now)
     for row in unsure:
         if row["request_id"] is not None:
@@ -268,79 +292,21 @@ async def _settle_mails(
     of_campaigns = sum(1 for row in unsure if row["request_id"] is None)
     if of_campaigns:
         tx.record(AuditFact(Action.MAIL_UNCERTAIN, outcome=AuditOutcome.POLICY_CHANGE, count=of_campaigns))
-    return {"known from what was told": len(rows), "uncertain and not sent again": len(unsure)}
+    return {"known from what was told": len(rows), "uncertain and not sent again": len(unsure) + len(doubts)}
 
 
-async def _records(
-    settings: "ChassisSettings", topic: "Topic"
-) -> "AsyncIterator[tuple[str, ConsumerRecord[bytes, bytes]]]":
-    """Give every record that a topic holds now, with its type; what has no readable envelope is passed over."""
-    from aiokafka import TopicPartition
-
-    from habeas.contracts.envelope import BadEnvelope, decode_headers
-
-    partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
-    async with _kafka(), _consumer(settings) as consumer:
-        consumer.assign(partitions)
-        async with asyncio.timeout(_START_S):
-            at = await consumer.beginning_offsets(partitions)
-            end = await consumer.end_offsets(partitions)
-        for each in partitions:
-            consumer.seek(each, at[each])
-        while any(at[each] < end[each] for each in partitions):
-            async with asyncio.timeout(_SILENCE_S):
-                while not (found := await consumer.getmany(timeout_ms=_READ_MS, max_records=_RECORDS_MAX)):
-                    # Marks of transactions, and records that were taken back, are passed over in silence.
-                    at = {each: max(at[each], await consumer.position(each)) for each in partitions}
-                    if all(at[each] >= end[each] for each in partitions):
-                        return
-            for each, records in found.items():
-                for record in records:
-                    at[each] = record.offset + 1
-                    try:
-                        yield decode_headers(record.headers).type, record
-                    except BadEnvelope:
-                        continue
-
-
-@asynccontextmanager
-async def _consumer(settings: "ChassisSettings") -> "AsyncIterator[AIOKafkaConsumer]":
-    from habeas.chassis.kafka import assigned_consumer, stop_consumer
-
-    consumer = assigned_consumer(settings, "habeas-cli")
-    try:
-        async with asyncio.timeout(_START_S):
-            await consumer.start()
-        yield consumer
-    finally:
-        await stop_consumer(consumer)
-
-
-@asynccontextmanager
-async def _kafka() -> AsyncIterator[None]:
-    """End the command with a sentence when Kafka does not answer."""
-    from habeas.chassis.history import KAFKA_TROUBLE
-
-    try:
-        yield
-    except KAFKA_TROUBLE as error:
-        raise click.ClickException(f"Kafka does not answer: {type(error).__name__}") from None
-
-
-@asynccontextmanager
-async def _opened(settings: "ChassisSettings") -> "AsyncIterator[dict[str, Database]]":
-    """Open every service's slice; the changes of a service are its own transactions, with their events and facts."""
-    from habeas.chassis.clock import SystemClock
-    from habeas.chassis.database import TRANSIENT, Database
+async def _settle_announcements(tx: "Transaction", lost: Lost) -> list[str]:
+    """Write down what was announced in the lost time, so that nobody is mailed again; return what was not told to everybody."""
     from habeas.cli import store
 
-    opened: dict[str, Database] = {}
-    try:
-        for service in store.SERVICES:
-            opened[service] = await Database.open(settings, store.schema_of(service), SystemClock())
-        yield opened
-    except TRANSIENT as error:
-        raise click.ClickException(f"the database does not answer: {type(error).__name__}") from None
-    finally:
-        for database in opened.values():
-            await database.close()
+    rows = []
+    for change_id, scheduled in lost.announced.items():
+        done = lost.notified.get(change_id)
+        counts: tuple[object, ...] = (0, 0, 0, 0, None)
+        earliest = scheduled.earliest_effective_on
+        if done is not None:
+            counts = (done.sent, done.refused, done.uncertain, done.suppressed, done.last_sent_at)
+            earliest = done.earliest_effective_on
+        rows.append((campaign_id_of(change_id), change_id, scheduled.effective_on, earliest, *counts))
+    added = await tx.fetch(store.ADD_ANNOUNCED, tx.now, *_columns(rows, 9))
+    return sorted({row["change_id"] for row in added} - lost.notified.keys())

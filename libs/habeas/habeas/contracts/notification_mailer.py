@@ -1,13 +1,27 @@
 """What notification-mailer tells: mails by state, and policy-change campaigns."""
 
-from typing import ClassVar
-from uuid import UUID
+from typing import ClassVar, Final
+from uuid import UUID, uuid5
 
 from pydantic import Field
 
 from habeas.contracts import topics
 from habeas.contracts.model import Event, Instant, Slug, date
 from habeas.contracts.vocabulary import MailKind, MailRefusal
+
+_MAILS: Final = UUID("6f7d1d0e-0f0c-5b53-8a8e-5d0c9a0b7a41")
+
+_CAMPAIGNS: Final = UUID("0c4a5a0c-9b53-5f0f-9a0e-6f1f0b1d2c77")
+
+
+def mail_id_of(request_id: UUID, kind: MailKind) -> UUID:
+    """Return the id, and so the Message-ID, of the one mail of a kind about a request (UUIDv5, RFC 9562 section 5.5)."""
+    return uuid5(_MAILS, f"{request_id}\0{kind.value}")
+
+
+def campaign_id_of(change_id: str) -> UUID:
+    """Return the id of the one campaign that a policy change gets (UUIDv5, RFC 9562 section 5.5)."""
+    return uuid5(_CAMPAIGNS, change_id)
 
 
 class _MailEvent(Event):

@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from habeas.contracts import topics
 from habeas.contracts.model import (
@@ -139,12 +139,14 @@ class RequestSubmitted(Event):
     details: Details | None = None
     attestation: Attestation | None = None
 
-    @model_validator(mode="after")
-    def _details_belong_to_right(self) -> "RequestSubmitted":
-        if self.details is not None and self.details.right is not self.right:
+    @field_validator("details")
+    @classmethod
+    def _details_belong_to_right(cls, details: Details | None, info: ValidationInfo) -> Details | None:
+        """Refuse details of another right, by the field's name; a right that is wrong itself is refused by its own."""
+        if details is not None and details.right is not info.data.get("right", details.right):
             message = "details.right must be the same as right"
             raise ValueError(message)
-        return self
+        return details
 
 
 class RetentionTicked(Event):

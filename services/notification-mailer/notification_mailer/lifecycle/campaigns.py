@@ -14,16 +14,21 @@ from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from habeas.chassis.ids import name_based
 from habeas.chassis.lifecycle import row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.model import Event
-from habeas.contracts.notification_mailer import PolicyChangeNotified, PolicyChangeScheduled, PolicyChangeTooEarly
+from habeas.contracts.notification_mailer import (
+    PolicyChangeNotified,
+    PolicyChangeScheduled,
+    PolicyChangeTooEarly,
+    campaign_id_of,
+)
 from habeas.contracts.platform import PolicyChanged
 from habeas.datamap.durations import Duration
 from notification_mailer.lifecycle.mails import State as MailState
 
-_CAMPAIGNS: Final = UUID("0c4a5a0c-9b53-5f0f-9a0e-6f1f0b1d2c77")
+FORGOTTEN: Final = bytes(32)
+"""The digest of a change that was announced in a time which the database has lost: what it says is not known here yet."""
 
 
 class State(StrEnum):
@@ -110,11 +115,6 @@ class Notice:
         return moment.astimezone(self.zone).date()
 
 
-def campaign_id_of(change_id: str) -> UUID:
-    """Give the id of the one campaign that a change gets."""
-    return name_based(_CAMPAIGNS, change_id)
-
-
 def digest_of(change: PolicyChanged) -> bytes:
     """Fix everything about a change but its dates: a date that was too early may be mended, a text that was mailed may not."""
     said = [change.material, change.version, str(change.url), sorted(change.summary.items())]
@@ -141,6 +141,17 @@ def schedule(change: PolicyChanged, key: WrappedKey, notice: Notice, trace: str 
     if not change.material:
         return Decision(campaign, (), (AuditFact(Action.CAMPAIGN_SCHEDULED, count=0),))
     return _announced(campaign, notice, now)
+
+
+def recall(campaign: Campaign, change: PolicyChanged) -> Campaign:
+    """Take over what a forgotten change says; it was announced, so that nobody is mailed again."""
+    return replace(
+        campaign,
+        version=change.version,
+        summary=dict(change.summary),
+        url=str(change.url),
+        content_digest=digest_of(change),
+    )
 
 
 def amend(campaign: Campaign, change: PolicyChanged, notice: Notice, now: datetime) -> Decision:

@@ -16,7 +16,7 @@ from habeas.chassis.ids import name_based
 from habeas.chassis.lifecycle import row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.model import Event, Instant, Model
-from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
+from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain, mail_id_of
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.request_intake import RequestAccepted, RequestFulfilled
 from habeas.contracts.vocabulary import MailKind, MailRefusal, Outcome, Right
@@ -248,6 +248,28 @@ def give_up(mail: Mail, now: datetime) -> Decision:
     )
 
 
+def tell_again(mail: Mail) -> tuple[Event, ...]:
+    """Return the news of a mail about a request that has ended; nothing while it has not."""
+    if mail.request_id is None or mail.ended_at is None:
+        return ()
+    request_id, mail_id, kind, at = mail.request_id, mail.mail_id, mail.kind, mail.ended_at
+    match mail.state:
+        case State.SENT:
+            return (MailSent(request_id=request_id, mail_id=mail_id, kind=kind, sent_at=at),)
+        case State.REFUSED:
+            code = _told_code(mail.smtp_code)
+            reason = None if mail.refusal is None else MailRefusal(mail.refusal)
+            told = MailRefused(
+                request_id=request_id, mail_id=mail_id, kind=kind, reason=reason, smtp_code=code, refused_at=at
+            )
+            return (told,)
+        case State.UNCERTAIN:
+            times = max(1, mail.doubts)
+            return (MailUncertain(request_id=request_id, mail_id=mail_id, kind=kind, times=times, lost_at=at),)
+        case _:
+            return ()
+
+
 def facts(decisions: Iterable[Decision]) -> list[AuditFact]:
     """Say decisions in the log: one fact for each mail of a request, one with a count for all mails of campaigns alike."""
     single: list[AuditFact] = []
@@ -275,7 +297,7 @@ def _of_request(
     event: RequestAccepted | RequestFulfilled, kind: MailKind, content: Model, traceparent: str | None, now: datetime
 ) -> Mail:
     return Mail(
-        mail_id=name_based(_MAILS, event.request_id, kind.value),
+        mail_id=mail_id_of(event.request_id, kind),
         kind=kind,
         state=State.QUEUED,
         queued_at=now,
@@ -305,11 +327,16 @@ def _refused(mail: Mail, smtp_code: int | None, reason: MailRefusal, now: dateti
                 mail_id=mail.mail_id,
                 kind=mail.kind,
                 reason=reason,
-                smtp_code=smtp_code if smtp_code is not None and 400 <= smtp_code <= 599 else None,  # noqa: PLR2004 -- RFC 5321, 4.2.1
+                smtp_code=_told_code(smtp_code),
                 refused_at=now,
             ),
         )
     return Decision(refused, events, Action.MAIL_REFUSED)
+
+
+def _told_code(smtp_code: int | None) -> int | None:
+    """Return a reply's code if it says that something failed (RFC 5321 section 4.2.1)."""
+    return smtp_code if smtp_code is not None and 400 <= smtp_code <= 599 else None  # noqa: PLR2004 -- as the RFC numbers them
 
 
 def _lost(mail: Mail, patience: Patience, now: datetime) -> Decision:

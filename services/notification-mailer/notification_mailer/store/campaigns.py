@@ -77,6 +77,10 @@ _SAVE_CAMPAIGN: Final = """
      WHERE campaign_id = $1
 """
 
+_RECALL_CAMPAIGN: Final = """
+    UPDATE notification_mailer.campaigns SET version = $2, summary = $3::jsonb, url = $4, content_digest = $5 WHERE campaign_id = $1
+"""
+
 _NOTE_NOTICES: Final = """
     UPDATE notification_mailer.campaigns
        SET last_sent_at = greatest(last_sent_at, $2), earliest_effective_on = greatest(earliest_effective_on, $3::date)
@@ -178,6 +182,12 @@ async def save_campaign(tx: Transaction, campaign: Campaign) -> None:
         campaign.suppressed,
         campaign.ended_at,
     )
+
+
+async def recall_campaign(tx: Transaction, campaign: Campaign) -> None:
+    """Write what the change of a locked campaign says."""
+    said = (campaign.version, json.dumps(dict(campaign.summary)), campaign.url, campaign.content_digest)
+    await tx.execute_exactly(1, _RECALL_CAMPAIGN, campaign.campaign_id, *said)
 
 
 async def note_notices(tx: Transaction, campaign_ids: Iterable[UUID], earliest: date) -> None:

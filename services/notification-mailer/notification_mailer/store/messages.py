@@ -13,14 +13,15 @@ from habeas.contracts.vocabulary import MailKind
 from notification_mailer.lifecycle.mails import Mail, State
 
 _ADD_CONTACTS: Final = """
-    INSERT INTO notification_mailer.contacts (request_id, subject_id, contact, taken_at)
+    INSERT INTO notification_mailer.contacts AS c (request_id, subject_id, contact, taken_at)
     SELECT n.request_id, n.subject_id, n.contact, $4
       FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS n (request_id, subject_id, contact)
-    ON CONFLICT (request_id) DO NOTHING
+    ON CONFLICT (request_id) DO UPDATE SET subject_id = EXCLUDED.subject_id, contact = EXCLUDED.contact, taken_at = EXCLUDED.taken_at
+     WHERE c.subject_id <> EXCLUDED.subject_id
 """
 
 _FIND_CONTACTS: Final = """
-    SELECT request_id, contact FROM notification_mailer.contacts WHERE request_id = ANY($1::uuid[])
+    SELECT request_id, subject_id, contact FROM notification_mailer.contacts WHERE request_id = ANY($1::uuid[])
 """
 
 _DROP_CONTACTS: Final = """
@@ -46,16 +47,14 @@ _ADD_CAMPAIGN_MAILS: Final = """
     RETURNING mail_id
 """
 
-_FIND_OUTCOMES: Final = """
-    SELECT request_id FROM notification_mailer.messages WHERE request_id = ANY($1::uuid[]) AND kind = 'outcome'
-"""
-
 # In the order of the fields of Mail.
 _MAIL_COLUMNS: Final = """
     SELECT mail_id, kind, state, queued_at, next_attempt_at, request_id, subject_id, campaign_id, account, account_fingerprint,
            content::text, attempt, smtp_code, ended_at, traceparent, doubts, refusal
       FROM notification_mailer.messages
 """
+
+_FIND_OUTCOMES: Final = _MAIL_COLUMNS + " WHERE request_id = ANY($1::uuid[]) AND kind = 'outcome'"
 
 _LOCK_HELD: Final = (
     _MAIL_COLUMNS
@@ -143,6 +142,13 @@ _HELD: Final = frozenset({State.SENDING, State.DOT})
 _CLAIM_PARAMETERS: Final = 6
 
 
+class Contact(NamedTuple):
+    """Where to write to about a request: sealed under the case key of its subject, null where nobody knows an address."""
+
+    subject_id: UUID
+    sealed: str | None
+
+
 class Step(NamedTuple):
     """A mail before and after, as decided."""
 
@@ -159,15 +165,16 @@ class Hold:
 
 
 async def add_contacts(tx: Transaction, contacts: Mapping[UUID, tuple[UUID, str | None]]) -> None:
-    """Keep subject and sealed contact of each request; the first one stays."""
+    """Keep subject and sealed contact of each request; the first one stays, unless the request was taken anew for another subject."""
     rows = [(request_id, subject_id, contact) for request_id, (subject_id, contact) in contacts.items()]
     if rows:
         await tx.execute(_ADD_CONTACTS, *_columns(rows), tx.now)
 
 
-async def find_contacts(tx: Transaction, request_ids: Iterable[UUID]) -> dict[UUID, str | None]:
-    """Give the sealed contact of each request that has not been answered; null where nobody knows an address."""
-    return {row["request_id"]: row["contact"] for row in await tx.fetch(_FIND_CONTACTS, list(request_ids))}
+async def find_contacts(tx: Transaction, request_ids: Iterable[UUID]) -> dict[UUID, Contact]:
+    """Return the contact of each request that has not been answered."""
+    rows = await tx.fetch(_FIND_CONTACTS, list(request_ids))
+    return {row["request_id"]: Contact(row["subject_id"], row["contact"]) for row in rows}
 
 
 async def drop_contacts(tx: Transaction, request_ids: Iterable[UUID]) -> None:
@@ -197,9 +204,9 @@ async def add_campaign_mails(tx: Transaction, mails: Sequence[Mail]) -> set[UUID
     return {row["mail_id"] for row in added}
 
 
-async def find_outcomes(tx: Transaction, request_ids: Sequence[object]) -> set[UUID]:
-    """Give those of the requests that have an outcome mail already."""
-    return {row["request_id"] for row in await tx.fetch(_FIND_OUTCOMES, request_ids)}
+async def find_outcomes(tx: Transaction, request_ids: Sequence[object]) -> dict[UUID, Mail]:
+    """Return the outcome mails of those of the requests that have one already."""
+    return {row["request_id"]: _mail(row) for row in await tx.fetch(_FIND_OUTCOMES, request_ids)}
 
 
 async def lock_held(tx: Transaction, holder: int, *, of_campaigns: bool) -> list[Mail]:

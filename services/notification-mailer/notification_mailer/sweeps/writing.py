@@ -25,17 +25,17 @@ async def write_request_letters(
 ) -> list[Written]:
     """Write acknowledgements and outcomes to the contacts that came with the requests, opened under the case keys."""
     contacts = await messages.find_contacts(tx, {mail.request_id for mail in due if mail.request_id is not None})
-    case_keys = await keys.read(tx, {mail.subject_id for mail in due if mail.subject_id is not None}, KeyKind.CASE)
+    case_keys = await keys.read(tx, {contact.subject_id for contact in contacts.values()}, KeyKind.CASE)
     written: list[Written] = []
     for mail in due:
         await _breathe(written)
         contact = None if mail.request_id is None else contacts.get(mail.request_id)
-        key = None if mail.subject_id is None else case_keys.get(mail.subject_id)
-        if mail.request_id is None or contact is None or key is None:
+        key = None if contact is None else case_keys.get(contact.subject_id)
+        if mail.request_id is None or contact is None or contact.sealed is None or key is None:
             written.append((mail, None))
             continue
         try:
-            recipient = _opened(key, mail.request_id, contact)
+            recipient = _opened(key, mail.request_id, contact.sealed)
             if mail.kind is MailKind.OUTCOME:
                 written.append((mail, letters.outcome(mail, recipient, tx.now)))
             else:
