@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.groups import E2E, group_of, pytest_xdist_make_scheduler
+from tests.support.guarded_kafka import guarded_kafka, guarded_kafka_node
 from tests.support.lifetimes import pytest_runtest_teardown, shared_by
 from tests.support.servers import (
     clones,
@@ -21,6 +22,8 @@ __all__ = [
     "clones",
     "database",
     "empty_database",
+    "guarded_kafka",
+    "guarded_kafka_node",
     "own_servers",
     "postgres_server",
     "postgres_template",

@@ -28,7 +28,8 @@ async def toys(own_servers: Servers) -> AsyncIterator[Toys]:
 async def command(toys: Toys, *arguments: str) -> None:
     """Run a command as a supervisor."""
     given = [*arguments, "--dsn", toys.access.supervisor_dsn]
-    result = await asyncio.to_thread(CliRunner().invoke, habeas, given)
+    env = {"HABEAS_ENVIRONMENT": "development"}
+    result = await asyncio.to_thread(CliRunner().invoke, habeas, given, env=env)
     assert result.exit_code == 0, result.output
 
 

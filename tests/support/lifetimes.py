@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-SHARED: Final = ("servers", "stage")
+SHARED: Final = ("servers", "stage", "guarded_kafka_node")
 
 
 def shared_by(item: pytest.Item) -> list[str]:

@@ -44,7 +44,9 @@ async def create_topics(bootstrap: str, topics: Iterable[Topic] = CATALOGUE) -> 
 
 
 async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], replicas: int) -> None:
-    made = [NewTopic(topic.name, topic.partitions, replicas, topic_configs=dict(topic.configs)) for topic in topics]
+    made = [
+        NewTopic(topic.name, topic.partitions, replicas, topic_configs=topic.configs_on(replicas)) for topic in topics
+    ]
     answer = await admin.create_topics(made, timeout_ms=_LIMIT_MS)
     for name, code, *_ in answer.topic_errors:
         if code not in (0, _TOPIC_ALREADY_EXISTS):  # somebody else may be making them too
@@ -71,7 +73,11 @@ async def _configure(admin: AIOKafkaAdminClient, topics: list[Topic]) -> None:
     """Set the catalogue's settings; a setting that is not in the catalogue goes back to the broker's default."""
     if not topics:
         return
-    wanted = [ConfigResource(ConfigResourceType.TOPIC, topic.name, dict(topic.configs)) for topic in topics]
+    described = await admin.describe_topics([topic.name for topic in topics])
+    replicas = {entry["topic"]: min(len(each["replicas"]) for each in entry["partitions"]) for entry in described}
+    wanted = [
+        ConfigResource(ConfigResourceType.TOPIC, topic.name, topic.configs_on(replicas[topic.name])) for topic in topics
+    ]
     for answer in await admin.alter_configs(wanted):
         for code, _, _, name in answer.resources:
             if code:

@@ -8,10 +8,10 @@ from habeas.chassis.clock import SystemClock
 from tests.integration.cli.conftest import Owner, Run, parsed
 from tests.support.delivery import new_id
 
-KEYS = {"at", "healthy", "risks", "days", "kafka", "deadlines", "requests", "services", "work"}
+KEYS = {"at", "healthy", "risks", "days", "kafka", "topics", "rights", "deadlines", "requests", "services", "work"}
 SERVICE_KEYS = {
     "service", "waiting", "parked", "oldest_waiting_at", "unpublished", "unlogged", "oldest_unpublished_at",
-    "paused_at", "log_level", "paused_lanes", "free_lanes", "replicas", "lag",
+    "paused_at", "log_level", "paused_lanes", "free_lanes", "replicas", "lag", "troubles",
 }  # fmt: skip
 RECEIVED = datetime(2026, 11, 24, 9, tzinfo=UTC)
 

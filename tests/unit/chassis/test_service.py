@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from asyncpg import CannotConnectNowError
 
-from habeas.chassis import history, kafka, waiting
+from habeas.chassis import drift, history, kafka, troubles, waiting
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.database import ServerChanged
 from habeas.chassis.health import Health
@@ -76,13 +76,13 @@ async def test_a_kafka_that_stays_away_is_waited_for(monkeypatch: pytest.MonkeyP
     made = service()
     seen: list[str | None] = []
 
-    async def away(*_: object) -> None:
+    async def away(*_: object) -> drift.Seen:
         seen.append(made._waits_for)
         if len(seen) == 200:
             made.stopping.set()
         raise KafkaConnectionError
 
-    monkeypatch.setattr(kafka, "missing_topics", away)
+    monkeypatch.setattr(drift, "look", away)
     async with asyncio.timeout(60):
         assert not await made._kafka_there()
     assert (seen[0], set(seen[1:])) == (None, {"kafka"})
@@ -102,22 +102,12 @@ async def test_the_database_may_go_away_while_the_service_starts(monkeypatch: py
     assert await made._prepared(cast("Any", NoDatabase()))
     running = made._assemble(cast("Any", NoDatabase()))
     monkeypatch.setattr(running.control, "look", lambda: trouble("look"))
+    monkeypatch.setattr(troubles, "forget", lambda _: trouble("troubles"))
     monkeypatch.setattr(running.lanes, "balance", lambda: trouble("balance"))
     monkeypatch.setattr(made, "_keep_house", lambda _: trouble("house"))
     assert await made._settled(running)
-    assert done == [
-        "prepare",
-        "prepare",
-        "look",
-        "look",
-        "balance",
-        "look",
-        "balance",
-        "house",
-        "look",
-        "balance",
-        "house",
-    ]
+    steps = ["look", "troubles", "balance", "house"]
+    assert done == ["prepare", "prepare"] + [step for number in range(1, 5) for step in steps[:number]] + steps
 
 
 async def test_another_server_during_the_start_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

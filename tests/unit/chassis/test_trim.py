@@ -1,20 +1,25 @@
 """When the trimmer closes a segment and how far it trims, with a Kafka that only takes notes."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
-from habeas.chassis import kafka
+from habeas.chassis import kafka, waiting
 from habeas.chassis.clock import FakeClock
-from habeas.chassis.producer import Record
+from habeas.chassis.producer import Record, Refusal, Refused
 from habeas.chassis.trim import Trimmer, sensitive
+from habeas.chassis.troubles import Reason
 from habeas.contracts import topics
 from habeas.contracts.catalogue import ROLLED
 from tests.support.delivery import NOON, new_id, raw_record, record_of, settings, submitted, ticked
+from tests.support.waiting import HANGS_S
 
 ONE, OTHER = (TopicPartition(topics.DSR_REQUESTS.name, number) for number in (0, 1))
 SECOND = timedelta(seconds=1)
@@ -29,7 +34,9 @@ class Notes:
     ends: dict[TopicPartition, int] = field(default_factory=dict)
     markers: list[TopicPartition] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
+    refuses: bool = False
     while_asked: Callable[[], None] = lambda: None
+    stop: AsyncMock = field(default_factory=AsyncMock)
 
     @property
     def consumer(self) -> "Notes":
@@ -55,6 +62,8 @@ class Notes:
     async def publish(self, records: Sequence[Record], timeout_s: float) -> None:
         """Take markers."""
         self.meanwhile()
+        if self.refuses:
+            raise Refused(frozenset(), {topics.DSR_REQUESTS.name: Refusal(Reason.NOT_ALLOWED, 100)})
         for record in records:
             assert ("ce_type", ROLLED.encode()) in record.headers
             assert record.partition is not None
@@ -153,6 +162,72 @@ async def test_starts_move_to_what_is_committed(trimming: Trimming) -> None:
     trimming.notes.offsets = {ONE: 6}
     await trimming.step()
     assert trimming.trimmed == [{ONE: 5}, {ONE: 6}]
+
+
+async def test_without_the_right_to_write_what_can_be_trimmed_is(trimming: Trimming) -> None:
+    """A marker that is refused keeps the last segment; the earlier ones go all the same, and the marker is tried again."""
+    await trimming.step()
+    trimming.notes.refuses, trimming.notes.offsets = True, {ONE: 5}
+    for _ in range(2):
+        with pytest.raises(Refused):
+            await trimming.step(2 * SECOND)
+    assert (trimming.notes.markers, trimming.trimmed) == ([], [{ONE: 5}])
+    trimming.notes.refuses = False
+    await trimming.step()
+    assert trimming.notes.markers == [ONE]
+
+
+class Told:
+    """Stands for the table of troubles."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, Reason] = {}
+        self.notes = 0
+
+    async def note(self, topic: str, reason: Reason) -> None:
+        """Keep it."""
+        self.now[topic] = reason
+        self.notes += 1
+
+    async def over(self, ended: set[str]) -> None:
+        """Forget it."""
+        for topic in ended:
+            self.now.pop(topic, None)
+
+
+async def test_what_stays_is_told_until_it_goes(trimming: Trimming, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal at once, other trouble when it has lasted a minute; with rests that grow, and nothing any more once it works."""
+    told, stopping, rests = Told(), asyncio.Event(), list[float]()
+    trimming.trimmer.troubles = cast("Any", told)
+    await trimming.step()
+    trimming.notes.refuses, trimming.notes.offsets = True, {ONE: 5}
+    monkeypatch.setattr(kafka, "trim", failing := AsyncMock(side_effect=KafkaConnectionError))
+
+    async def rest(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> bool:
+        rests.append(limit_s)
+        trimming.clock.advance(timedelta(seconds=limit_s))
+        match len(rests):
+            case 20:  # Kafka was away until here, which shows after a minute
+                assert told.now == {}
+            case 100:
+                assert told.now == {ONE.topic: Reason.FAILING}
+                failing.side_effect = None
+            case 110:
+                assert told.now == {ONE.topic: Reason.NOT_ALLOWED}
+                assert rests[-2:] == [30.0, 30.0]
+                trimming.notes.refuses = False
+            case 112:
+                stopping.set()
+            case _:
+                pass
+        return False
+
+    monkeypatch.setattr(waiting, "wait_any", rest)
+    monkeypatch.setattr("habeas.chassis.trim.wait_any", rest)
+    async with asyncio.timeout(HANGS_S):
+        await trimming.trimmer.run(stopping)
+    assert told.now == {}
+    assert rests[:4] == [0.25, 0.5, 1.0, 1.0]
 
 
 async def test_the_trimmer_rests_when_everything_is_trimmed(trimming: Trimming) -> None:

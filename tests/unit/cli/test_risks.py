@@ -9,6 +9,9 @@ from habeas.cli.risks import Kafka, find
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 OLD_S = 300.0
+TOO_LARGE = (
+    "messages for t.v1 cannot be sent: it does not take 2048 bytes; the catalogue's max.message.bytes is 1048576"
+)
 
 
 def service(**changed: Any) -> dict[str, Any]:
@@ -26,6 +29,7 @@ def service(**changed: Any) -> dict[str, Any]:
         "unlogged": 1,
         "oldest_unpublished_at": NOW - timedelta(seconds=OLD_S - 1),
         "lag": 10_000,
+        "troubles": [],
         **changed,
     }
 
@@ -36,6 +40,8 @@ def seen(**changed: Any) -> dict[str, Any]:
         "deadlines": [],
         "days": 5,
         "kafka": Kafka.ANSWERS,
+        "topics": None,
+        "rights": [],
         "requests": [{"stuck": 0}],
         "work": [{"service": "export-builder", "work": "export", "state": "building", "reason": "", "rows": 4}],
         "services": [service()],
@@ -95,4 +101,50 @@ def test_stuck_work_and_a_silent_kafka() -> None:
         ("kafka_unreachable", "kafka", 1),
         ("requests_stuck", "request-intake", 3),
         ("work_stuck", "erasure-executor", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("work", "reason", "size", "risk", "said"),
+    [
+        ("trim", "not_allowed", None, "topic_untrimmed", "account ids stay in t.v1: the service needs the rights Write and Delete on it"),
+        ("trim", "failing", None, "topic_untrimmed", "account ids stay in t.v1: trimming fails, see trimmer.trouble in its log"),
+        ("trim", "refused", None, "topic_untrimmed", "account ids stay in t.v1: Kafka does not let it be trimmed (refused)"),
+        ("publish", "not_allowed", 300, "topic_refuses", "messages for t.v1 cannot be sent: the service needs the right Write on it"),
+        ("publish", "too_large", 2048, "topic_refuses", TOO_LARGE),
+        ("publish", "refused", 300, "topic_refuses", "messages for t.v1 cannot be sent: Kafka gives refused"),
+    ],
+)  # fmt: skip
+def test_what_kafka_refuses_is_a_risk(work: str, reason: str, size: int | None, risk: str, said: str) -> None:
+    """With its topic, and with the size or the right that is missing."""
+    trouble = {"work": work, "topic": "t.v1", "reason": reason, "bytes": size, "since": NOW}
+    (one,) = find(seen(services=[service(troubles=[trouble])]), NOW, OLD_S)
+    assert (one.risk, one.service, one.count, one.said) == (risk, "export-builder", 1, said)
+
+
+def test_topics_and_rights() -> None:
+    """What can lose messages comes before what merely differs; a right that is missing is told before, as less can be seen without it."""
+    difference = {"topic": "a.v1", "setting": "retention.ms", "found": "1", "wanted": "2", "is_unfit": False}
+    topics = {
+        "missing": ["b.v1", "c.v1"],
+        "hidden": ["d.v1"],
+        "unread": [],
+        "differences": [difference, {**difference, "topic": "e.v1", "is_unfit": True}],
+    }
+    rights = [
+        {"right": "Describe", "kind": "group", "names": ["x", "y"]},
+        {"right": "Describe", "kind": "topic", "names": ["d.v1"]},
+    ]
+    found = find(seen(topics=topics, rights=rights), NOW, OLD_S)
+    assert [(each.risk, each.count) for each in found] == [
+        ("right_missing", 2),
+        ("right_missing", 1),
+        ("topics_missing", 2),
+        ("topic_unfit", 1),
+        ("topic_drifted", 1),
+    ]
+    assert [each.said for each in found[:3]] == [
+        "this user lacks the right Describe on 2 groups, such as x: how they stand is not known",
+        "this user lacks the right Describe on d.v1: how they stand is not known",
+        "2 topics, such as b.v1, are not there: `habeas migrate` makes them, or says why not",
     ]

@@ -26,6 +26,7 @@ from habeas.chassis.errors import Invariant
 from habeas.chassis.message import Protection, Stored, relabel, take
 from habeas.chassis.pace import Pace
 from habeas.chassis.redaction import named
+from habeas.chassis.request_ids import request_of
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.waiting import Outage, unless, wait_any
 from habeas.chassis.worker import Worker
@@ -393,9 +394,22 @@ class Consumer:
         fresh = await self._insert(tx, list(firsts.values()), records)
         if len(fresh) != len(taken):
             fresh += await self._insert(tx, await self._conflicts(tx, taken, fresh))
+        await self._name_requests(tx, taken, fresh)
         parked = [stored for stored in fresh if stored.reason is not None]
         tx.record(*(AuditFact(Action.MESSAGE_PARKED) for _ in parked))
         return parked
+
+    async def _name_requests(self, tx: Transaction, taken: Taken, fresh: Sequence[Stored]) -> None:
+        """Note of outsiders' messages which request they are about: their key is an account."""
+        records = {(record.topic, record.partition, record.offset): record for _, record in taken}
+        named = [
+            (each.event_id, request_id)
+            for each in fresh
+            if self._topics[each.topic].sealed
+            and (request_id := request_of(records[each.topic, each.partition, each.offset])) is not None
+        ]
+        if named:
+            await tx.execute(store.NAME_REQUESTS, *zip(*named, strict=True))
 
     async def _conflicts(
         self,

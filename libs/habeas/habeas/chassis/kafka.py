@@ -86,25 +86,23 @@ async def missing_topics(settings: ChassisSettings, wanted: Iterable[str]) -> se
         await admin.close()
 
 
-async def make_topics(options: dict[str, Any], catalogue: Iterable[Topic], replication: int) -> int:
-    """Make the topics that are not there yet, as the catalogue declares them; gives how many were made."""
+async def make_topics(options: dict[str, Any], topics: Iterable[Topic], replicas: int) -> int:
+    """Make topics as the catalogue declares them; gives how many were made. One that somebody else has made meanwhile is left as it is."""
     admin = AIOKafkaAdminClient(request_timeout_ms=30_000, **options)
     try:
         await admin.start()
-        there = set(await admin.list_topics())
         new = [
-            NewTopic(topic.name, topic.partitions, replication, topic_configs=topic.configs)
-            for topic in catalogue
-            if topic.name not in there
+            NewTopic(each.name, each.partitions, replicas, topic_configs=each.configs_on(replicas)) for each in topics
         ]
-        if new:
-            answer = await admin.create_topics(new, timeout_ms=30_000)
-            for name, code, *_ in answer.topic_errors:
-                error = for_code(code)
-                if code and error is not TopicAlreadyExistsError:
-                    message = f"topic {name} could not be made"
-                    raise error(message)
-        return len(new)
+        made = 0
+        answer = await admin.create_topics(new, timeout_ms=30_000)
+        for name, code, *_ in answer.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                message = f"topic {name} could not be made"
+                raise error(message)
+            made += not code
+        return made
     finally:
         await admin.close()
 

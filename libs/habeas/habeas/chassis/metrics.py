@@ -64,6 +64,21 @@ KAFKA_POLL_AGE_S = _gauge("kafka.poll_age_s", "time since the consumer last aske
 KAFKA_UNREACHABLE_S = _gauge(
     "kafka.unreachable_s", "time since the reader last had a connection to a broker; 0 while it has one"
 )
+KAFKA_DRIFTED_SETTINGS = _gauge(
+    "kafka.drifted.settings",
+    "settings of topics that are not as the catalogue has them: 1, or 2 where messages can be lost by it",
+    "topic",
+    "setting",
+)
+KAFKA_REFUSED_AGE_S = _gauge(
+    "kafka.refused_age_s",
+    "for how long Kafka has refused what the service has to publish to a topic",
+    "topic",
+    "reason",
+)
+KAFKA_UNTRIMMED_AGE_S = _gauge(
+    "kafka.untrimmed_age_s", "for how long account ids have stayed in a topic that cannot be trimmed", "topic", "reason"
+)
 FOLLOW_POSITION_MESSAGES = _gauge("follow.position.messages", "next position of an ordered follower", "topic")
 
 FOLLOW_LAG_MESSAGES = _gauge("follow.lag.messages", "messages behind the end of what is followed in order", "topic")

@@ -18,8 +18,9 @@ from habeas.chassis.errors import Invariant
 from habeas.chassis.lanes import Lanes
 from habeas.chassis.outbox import Pending
 from habeas.chassis.pace import Pace
-from habeas.chassis.producer import Producer, PublishFailed, Record
+from habeas.chassis.producer import Producer, PublishFailed, Record, Refused
 from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.troubles import REST_S_MAX, Troubles, Work
 from habeas.chassis.waiting import Outage, on_beat, wait_any
 from habeas.contracts import audit, topics
 from habeas.contracts.envelope import Envelope, encode_headers
@@ -31,6 +32,15 @@ _AUDIT_TYPE: Final = "audit.entry"
 # A key's lane fixes its partition. A topic that was given more partitions than the catalogue has goes on in the first ones, so that no key
 # ever moves.
 _PARTITIONS: Final = {topic.name: topic.partitions for topic in topics.CATALOGUE}
+
+_REST_S: Final = 0.5  # before the first further try at a topic that refuses; twice as long each time
+
+
+class _Rest(NamedTuple):
+    """How long a refused topic rests, and until when on the monotonic clock."""
+
+    rest_s: float
+    until: float
 
 
 class _Line:
@@ -73,6 +83,8 @@ class Relay:
         self._events = _Line(self._publish_events)
         self._facts = _Line(self._publish_facts)
         self._facts_are_due = False
+        self._troubles = Troubles(database, Work.PUBLISH)
+        self._resting: dict[str, _Rest] = {}  # topics that refuse what they are sent
 
     def note(self, pending: Pending) -> None:
         """Wake up when a commit left something to publish."""
@@ -137,7 +149,7 @@ class Relay:
             except (PublishFailed, *TRANSIENT) as error:
                 metrics.RELAY_FAILURES.add()
                 line.waits = line.is_told = True
-                await outage.wait(error, stopping)
+                await outage.wait(error, stopping, REST_S_MAX if isinstance(error, Refused) else None)
                 continue
             outage.over()
             if sent == 0 and not await wait_any(line.wake, stopping, on_beat(self._settings.poll_interval_s)):
@@ -157,16 +169,26 @@ class Relay:
         if not lanes:
             return 0
 
+        begun = self._database.clock.monotonic()
+        resting = [topic for topic, rest in self._resting.items() if rest.until > begun]
         rows = await self._database.read(
-            "relay-find", store.FIND_UNPUBLISHED, lanes, self._settings.relay_batch_rows_max
+            "relay-find", store.FIND_UNPUBLISHED, lanes, self._settings.relay_batch_rows_max, resting
         )
         if not rows:
             return 0
         crash.at(Point.RELAY_FOUND)
         hops = [tracing.start_hop(row["topic"], row["traceparent"], row["created_at"]) for row in rows]
-        await self._producer.publish(
-            [self._record(row, hop) for row, hop in zip(rows, hops, strict=True)], _PUBLISH_TIMEOUT_S
-        )
+        records = [self._record(row, hop) for row, hop in zip(rows, hops, strict=True)]
+        try:
+            await self._producer.publish(records, _PUBLISH_TIMEOUT_S)
+        except Refused as refused:
+            await self._set_aside(refused, {row["topic"] for row in rows})
+            done = sorted(refused.acknowledged)
+            rows, hops = [rows[position] for position in done], [hops[position] for position in done]
+            if not rows:
+                return 0
+        else:
+            await self._taken({row["topic"] for row in rows})
         crash.at(Point.RELAY_ACKED)
         _end(hops)
 
@@ -179,6 +201,23 @@ class Relay:
         waited = self._database.clock.now() - rows[0]["created_at"]
         metrics.RELAY_LAG_S.observe(max(0.0, waited.total_seconds()))
         return len(rows)
+
+    async def _set_aside(self, refused: Refused, topics_sent: set[str]) -> None:
+        """Let topics that refuse rest, each longer every time, so that events for others go out; say so where operators look."""
+        metrics.RELAY_FAILURES.add()
+        loop, now = asyncio.get_running_loop(), self._database.clock.monotonic()
+        for topic, refusal in refused.refusals.items():
+            rest_s = min(2 * self._resting[topic].rest_s, REST_S_MAX) if topic in self._resting else _REST_S
+            self._resting[topic] = _Rest(rest_s, now + rest_s)
+            loop.call_later(rest_s, self._events.note)
+            await self._troubles.note(topic, refusal.reason, refusal.size_bytes)
+        await self._taken(topics_sent - refused.refusals.keys())
+        self._events.note()  # others may wait behind those that were refused
+
+    async def _taken(self, topics_sent: set[str]) -> None:
+        for topic in topics_sent & self._resting.keys():
+            del self._resting[topic]
+        await self._troubles.over(topics_sent)
 
     def _record(self, row: store.Row, hop: tracing.Hop | None) -> Record:
         trace = row["traceparent"] if hop is None else hop.traceparent
@@ -204,7 +243,13 @@ class Relay:
             envelope = Envelope(line.event_id, _AUDIT_TYPE, self._service, line.created_at, self._service, trace)
             key = f"{self._service}/{line.seq}".encode()
             records.append(Record(topic, key, line.line, encode_headers(envelope), partition=0))
-        await self._facts_producer.publish(records, _PUBLISH_TIMEOUT_S)
+        try:
+            await self._facts_producer.publish(records, _PUBLISH_TIMEOUT_S)
+        except Refused as refused:
+            for name, refusal in refused.refusals.items():
+                await self._troubles.note(name, refusal.reason, refusal.size_bytes)
+            raise
+        await self._troubles.over({topic})
         crash.at(Point.RELAY_FACTS_ACKED)
         _end(hops)
         reached = run.lines[-1].seq

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from habeas.chassis import gauges, kafka, log, metrics
+from habeas.chassis import gauges, kafka, log, metrics, troubles
 from habeas.chassis.consumer import Consumer
 from habeas.chassis.control import Control
 from habeas.chassis.database import Database
@@ -25,6 +25,7 @@ from habeas.chassis.relay import Relay
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.sweep import Schedule
 from habeas.chassis.trim import Trimmer, sensitive
+from habeas.chassis.troubles import Troubles, Work
 from habeas.chassis.waiting import bounded
 from habeas.chassis.wakeups import Wakeup, Wakeups
 from habeas.chassis.worker import Handler, Worker
@@ -95,7 +96,14 @@ class Running:
             return None
         producer = Producer(self.settings, f"{self.client_id}-trimmer")
         trimmer = Trimmer(
-            name, names, self.consumer, producer, self.database.clock, self.settings, roll_after_s=_ROLL_AFTER_S
+            name,
+            names,
+            self.consumer,
+            producer,
+            self.database.clock,
+            self.settings,
+            roll_after_s=_ROLL_AFTER_S,
+            troubles=Troubles(self.database, Work.TRIM),
         )
         self.consumer.seen = trimmer.see
         self.consumer.given = trimmer.look
@@ -236,3 +244,4 @@ class Running:
     async def _gauge(self) -> None:
         self.see_kafka()
         await gauges.show(self.database, self.lanes, self.worker, self.consumer, self.sweeps)
+        await troubles.show(self.database)

@@ -15,7 +15,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from habeas.chassis import crash, history, kafka, log, metrics, migrations, store, tracing
+from habeas.chassis import crash, history, kafka, log, metrics, migrations, store, topic_watch, tracing, troubles
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import Clock, SystemClock
 from habeas.chassis.consumer import Records
@@ -29,6 +29,7 @@ from habeas.chassis.redaction import Name
 from habeas.chassis.running import Declared, Running
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.sweep import Schedule, Swept
+from habeas.chassis.topic_watch import TopicWatch
 from habeas.chassis.waiting import BEAT_S, Outage, is_cancelled, on_beat, wait_any
 from habeas.chassis.watchdog import Watchdog
 from habeas.chassis.worker import Handler
@@ -73,6 +74,7 @@ class Service:
         self._preparations: list[Callable[[Database], Awaitable[None]]] = []
         self._measures: list[Callable[[Database], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._topics = TopicWatch(name, settings, self.topics)
         self._failure: BaseException | None = None
         self._waits_for: str | None = None
         self._told_unknown = 0
@@ -219,13 +221,11 @@ class Service:
         return await self._await("database", ready, (*TRANSIENT, migrations.SchemaNotReady))
 
     async def _kafka_there(self) -> bool:
-        async def topics_there() -> bool:
-            missing = await kafka.missing_topics(self.settings, self.topics)
-            if missing:
-                raise kafka.TopicsMissing(missing)
+        async def topics_fit() -> bool:
+            await self._topics.require()
             return True
 
-        return bool(await self._await("kafka", topics_there, (kafka.TopicsMissing, *_KAFKA_TROUBLE)))
+        return bool(await self._await("kafka", topics_fit, (*topic_watch.UNFIT, *_KAFKA_TROUBLE)))
 
     async def _history_holds(self, health: Health, database: Database) -> bool:
         """Wait until this database is known to have all that the service ever told; while it has not, the service is not ready."""
@@ -271,6 +271,7 @@ class Service:
         async def settled() -> bool:
             await self._known_server(running.database)
             await running.control.look()
+            await troubles.forget(running.database)
             await running.lanes.balance()
             await self._keep_house(running.database)
             return True
@@ -304,6 +305,7 @@ class Service:
     def _jobs(self, running: Running) -> Iterator[Coroutine[Any, Any, None]]:
         yield from running.jobs(self.stopping)
         yield self._watch_history(running)
+        yield self._topics.run(self.stopping)
         yield self._every(_HOUSEKEEPING_S, lambda: self._keep_house(running.database))
 
     async def _guard(self, job: Coroutine[Any, Any, None]) -> None:

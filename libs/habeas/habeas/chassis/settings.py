@@ -18,7 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_va
 from habeas.chassis import crash
 from habeas.chassis.environment import SettingsError, read
 
-__all__ = ["ChassisSettings", "Environment", "LogLevel", "ServiceSettings", "SettingsError", "load_chassis_settings"]
+__all__ = [
+    "ChassisSettings",
+    "Environment",
+    "LogLevel",
+    "ServiceSettings",
+    "SettingsError",
+    "is_private",
+    "load_chassis_settings",
+]
 
 _BOOTSTRAP: Final = r"^[A-Za-z0-9.\-\[\]:]{1,253}:\d{1,5}(,[A-Za-z0-9.\-\[\]:]{1,253}:\d{1,5}){0,15}$"
 _FROZEN: Final = ConfigDict(
@@ -82,6 +90,13 @@ class ChassisSettings(BaseModel):
     kafka_sasl_username: str | None = Field(None, min_length=1, max_length=255, description="user name at the brokers")
     kafka_sasl_password: SecretStr | None = Field(
         None, min_length=1, max_length=1024, description="password at the brokers"
+    )
+
+    kafka_replicas_min: int = Field(
+        3,
+        ge=1,
+        le=3,
+        description="brokers that hold each topic at least; with fewer, production refuses to start and to make topics",
     )
 
     database_dsn: SecretStr = Field(
@@ -180,7 +195,7 @@ class ChassisSettings(BaseModel):
             raise ValueError("production refuses a moved clock: remove HABEAS_CLOCK_OFFSET_S")
         if self.crash_at is not None:
             raise ValueError("production refuses to die on demand: remove HABEAS_CRASH_AT")
-        if not _is_private(self.database_dsn.get_secret_value()):
+        if not is_private(self.database_dsn.get_secret_value()):
             raise ValueError(
                 "production refuses a database connection that others could read: give HABEAS_DATABASE_DSN "
                 "sslmode=verify-full and ssl_min_protocol_version=TLSv1.3, or host=/directory of a unix socket"
@@ -193,6 +208,11 @@ class ChassisSettings(BaseModel):
     def in_production(self) -> bool:
         """Whether the process runs in production."""
         return self.environment is Environment.PRODUCTION
+
+    @property
+    def replicas_min(self) -> int:
+        """How many brokers have to hold each topic: ``kafka_replicas_min`` in production, one elsewhere."""
+        return self.kafka_replicas_min if self.in_production else 1
 
     def kafka_ssl_context(self) -> ssl.SSLContext | None:
         """Build what speaks TLS 1.3 with the brokers and checks their names; None when Kafka is spoken with in plain.
@@ -208,8 +228,8 @@ class ChassisSettings(BaseModel):
         return context
 
 
-def _is_private(dsn: str) -> bool:
-    """Whether nobody between here and the database can read along, as far as the DSN says it."""
+def is_private(dsn: str) -> bool:
+    """Answer whether nobody between here and the database can read along, as far as the DSN says it."""
     try:
         parts = urlsplit(dsn)
     except ValueError:

@@ -29,7 +29,7 @@ ADD_FACTS: Final = """
 FIND_UNPUBLISHED: Final = """
     SELECT created_on, outbox_id, event_id, lane, topic, key, type, subject, traceparent, value, created_at
       FROM outbox
-     WHERE published_at IS NULL AND lane = ANY($1::smallint[])
+     WHERE published_at IS NULL AND lane = ANY($1::smallint[]) AND topic <> ALL($3::text[])
      ORDER BY outbox_id
      LIMIT $2
 """
@@ -233,6 +233,25 @@ COUNT_LANES: Final = """
     SELECT count(*) FILTER (WHERE holder IS NULL OR expires_at < now()) AS free,
            (SELECT count(*) FROM replicas WHERE expires_at >= now()) AS replicas
       FROM lanes
+"""
+
+# A trouble that was not seen for long had ended, or its writer had, before it began anew.
+NOTE_TROUBLE: Final = """
+    INSERT INTO troubles AS t (work, topic, reason, bytes, since, seen_at) VALUES ($1, $2, $3, $4, $5, $5)
+    ON CONFLICT (work, topic) DO UPDATE
+       SET reason = EXCLUDED.reason, bytes = EXCLUDED.bytes, seen_at = EXCLUDED.seen_at,
+           since = CASE WHEN t.seen_at < $6 THEN EXCLUDED.since ELSE t.since END
+"""
+
+END_TROUBLES: Final = "DELETE FROM troubles WHERE work = $1 AND topic = ANY($2::text[])"
+
+FORGET_TROUBLES: Final = "DELETE FROM troubles"
+
+FIND_TROUBLES: Final = "SELECT work, topic, reason, bytes, since FROM troubles WHERE seen_at >= $1 ORDER BY work, topic"
+
+NAME_REQUESTS: Final = """
+    UPDATE inbox AS i SET request_id = n.request_id FROM unnest($1::uuid[], $2::uuid[]) AS n (event_id, request_id)
+     WHERE i.event_id = n.event_id
 """
 
 MAKE_PARTITIONS: Final = "SELECT outbox_make_partitions($1, $2)"

@@ -6,6 +6,7 @@ and then the partition's start is moved past everything that was stored; the old
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,8 +17,9 @@ from habeas.chassis.clock import Clock
 from habeas.chassis.consumer import Consumer, Records
 from habeas.chassis.crash import Point
 from habeas.chassis.ids import uuid7
-from habeas.chassis.producer import Producer, PublishFailed, Record
+from habeas.chassis.producer import Producer, PublishFailed, Record, Refused
 from habeas.chassis.settings import ChassisSettings
+from habeas.chassis.troubles import REST_S_MAX, Reason, Troubles, refusal
 from habeas.chassis.waiting import Outage, on_beat, wait_any
 from habeas.contracts.catalogue import ROLLED, ROLLED_VALUE
 from habeas.contracts.envelope import Envelope, encode_headers
@@ -27,6 +29,7 @@ _EVERY_S: Final = 1.0  # while there is something to trim
 _LOOK_S: Final = 60.0
 _HOPE_S: Final = 30.0  # after this without progress, what is left cannot be committed now
 _PUBLISH_TIMEOUT_S: Final = 10.0
+_PATIENCE_S: Final = 60.0  # for so long trouble that may pass by itself is only logged
 _MARKER_TYPE: Final = ROLLED.encode()
 
 
@@ -47,9 +50,11 @@ class Trimmer:
     clock: Clock
     settings: ChassisSettings
     roll_after_s: float
+    troubles: Troubles | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _partitions: dict[kafka.TopicPartition, _Partition] = field(default_factory=dict)
     _moved_at: float = 0.0
+    _failing_since: float | None = None
 
     def see(self, records: Records) -> None:
         """Note which partitions now hold something that must go."""
@@ -74,9 +79,14 @@ class Trimmer:
             try:
                 left = await self.step()
             except (KafkaError, PublishFailed, OSError, TimeoutError) as error:
-                await outage.wait(error, stopping)
+                reason = _reason(error)
+                await self._note(reason)
+                await outage.wait(error, stopping, None if reason is None else REST_S_MAX)
             else:
                 outage.over()
+                self._failing_since = None
+                if self.troubles is not None:
+                    await self.troubles.over({partition.topic for partition in self._partitions})
                 if left and self.clock.monotonic() - self._moved_at < _HOPE_S:
                     await wait_any(stopping, stopping, _EVERY_S)
                 else:
@@ -101,14 +111,13 @@ class Trimmer:
             for partition, state in self._partitions.items()
             if state.last_sensitive_at is not None and now - state.last_sensitive_at >= self.roll_after_s
         }
+        failed = None
         if due:
             self._moved_at = now
-            await self.producer.publish([self._marker(partition) for partition in due], _PUBLISH_TIMEOUT_S)
-            crash.at(Point.TRIM_MARKED)
-            for partition, seen_at in due.items():
-                # What came meanwhile may lie behind the marker: it needs one of its own.
-                if self._partitions[partition].last_sensitive_at == seen_at:
-                    self._partitions[partition].last_sensitive_at = None
+            try:
+                await self._mark(due)
+            except PublishFailed as error:
+                failed = error  # what can be trimmed without is trimmed
         offsets: dict[kafka.TopicPartition, int] = {}
         for partition in mine:
             committed = await consumer.committed(partition)
@@ -121,6 +130,8 @@ class Trimmer:
             crash.at(Point.TRIMMED)
             for partition, offset in offsets.items():
                 self._partitions[partition].trimmed_to = offset
+        if failed is not None:
+            raise failed
         held = consumer.assignment()  # partitions may have been taken away meanwhile
         return any(
             state.last_sensitive_at is not None or max(state.trimmed_to, 0) < (consumer.highwater(partition) or 0)
@@ -128,9 +139,35 @@ class Trimmer:
             if partition in held
         )
 
+    async def _mark(self, due: Mapping[kafka.TopicPartition, float]) -> None:
+        """Write a marker to each of these partitions, given with when the last sensitive record was seen there."""
+        await self.producer.publish([self._marker(partition) for partition in due], _PUBLISH_TIMEOUT_S)
+        crash.at(Point.TRIM_MARKED)
+        for partition, seen_at in due.items():
+            # What came meanwhile may lie behind the marker: it needs one of its own.
+            if self._partitions[partition].last_sensitive_at == seen_at:
+                self._partitions[partition].last_sensitive_at = None
+
+    async def _note(self, reason: Reason | None) -> None:
+        """Keep that account ids stay: at once when Kafka refuses, else when it has failed for a minute."""
+        now = self.clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if reason is None and now - self._failing_since >= _PATIENCE_S:
+            reason = Reason.FAILING
+        if reason is not None and self.troubles is not None:
+            for topic in sorted({partition.topic for partition in self._partitions}):
+                await self.troubles.note(topic, reason)
+
     def _marker(self, partition: kafka.TopicPartition) -> Record:
         envelope = Envelope(uuid7(self.clock), ROLLED, self.service, self.clock.now(), self.service)
         return Record(partition.topic, b"", ROLLED_VALUE, encode_headers(envelope), partition.partition)
+
+
+def _reason(error: BaseException) -> Reason | None:
+    """Return why Kafka refuses to trim; None for trouble that may pass by itself."""
+    if isinstance(error, Refused):
+        return next(each.reason for each in error.refusals.values())
+    return refusal(error)
 
 
 def sensitive(topics: dict[str, Topic]) -> frozenset[str]:

@@ -91,14 +91,18 @@ class Outage:
         self._next_s = _TROUBLE_FIRST_S
         self._told_at = -math.inf
 
-    async def wait(self, error: BaseException, stopping: asyncio.Event) -> None:
-        """Log the error, unless one was logged within the last half minute, and wait before the next try; ends early for a stop."""
+    async def wait(self, error: BaseException, stopping: asyncio.Event, longest_s: float | None = None) -> None:
+        """Log the error, unless one was logged within the last half minute, and wait before the next try; ends early for a stop.
+
+        ``longest_s`` is for an error that needs somebody's hand: tries come less and less often, until so many seconds apart.
+        """
         now = asyncio.get_running_loop().time()
         if now - self._told_at >= _TOLD_EVERY_S or self._next_s == _TROUBLE_FIRST_S:
             self._told_at = now
             waiting_for = {} if self._waiting_for is None else {"waiting_for": self._waiting_for}
             log.event(self._event, severity=None, error=error, **waiting_for)
-        pause_s, self._next_s = self._next_s, min(self._next_s * 2, _TROUBLE_LONGEST_S)
+        longest_s = _TROUBLE_LONGEST_S if longest_s is None else longest_s
+        pause_s, self._next_s = min(self._next_s, longest_s), min(self._next_s * 2, longest_s)
         await wait_any(stopping, stopping, pause_s)
 
     def over(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from aiokafka import TopicPartition
     from aiokafka.admin import AIOKafkaAdminClient
 
+    from habeas.chassis.drift import Seen
     from habeas.chassis.settings import ChassisSettings
 
 _NO_DATABASE = "postgresql:///none?host=/none"  # the chassis' settings want one; nothing is opened by it here
@@ -55,34 +57,53 @@ async def committed_offsets(admin: "AIOKafkaAdminClient", service: str) -> "dict
 _REPLICAS_MAX: Final = 3
 _ASK_MS: Final = 10_000
 _PAUSE_S: Final = 0.1
+_SEEN_TRIES: Final = 50
 
 
-async def missing_topics(dsn: str | None = None) -> list[str]:
-    """Give the topics of the catalogue that Kafka does not have. Raises ClickException when no broker answers."""
-    from aiokafka.admin import AIOKafkaAdminClient
-
-    from habeas.chassis.kafka import KafkaError
+async def look(dsn: str | None = None, bootstrap: str | None = None) -> "Seen":
+    """Look at the topics of the catalogue, as they are. Raises what Kafka raises."""
+    from habeas.chassis import drift
+    from habeas.chassis.kafka import client_options as options_of
     from habeas.contracts.topics import CATALOGUE
 
-    admin = AIOKafkaAdminClient(request_timeout_ms=_ASK_MS, **client_options(dsn))
+    settings = chassis_settings(dsn, bootstrap)
+    return await drift.look(options_of(settings), CATALOGUE, settings.replicas_min)
+
+
+async def topics_seen(dsn: str | None = None) -> "Seen":
+    """Look at the topics. Raises ClickException when no broker answers, or when Kafka does not let us see which topics there are."""
+    from habeas.chassis.kafka import KafkaError
+
     try:
-        await admin.start()
-        there = set(await admin.list_topics())
+        seen = await look(dsn)
     except (KafkaError, OSError, TimeoutError) as error:
         raise click.ClickException(f"Kafka does not answer: {type(error).__name__}") from None
-    finally:
-        await admin.close()
-    return [topic.name for topic in CATALOGUE if topic.name not in there]
+    if seen.hidden:
+        raise click.ClickException(
+            f"{some(seen.hidden)}: Kafka does not let this user see whether they are there; give it the rights "
+            "Describe and DescribeConfigs on the fleet's topics"
+        )
+    return seen
 
 
-async def make_missing_topics(dsn: str | None = None) -> int:
-    """Make the topics that are missing, each on three brokers or on as many as there are; gives how many were made."""
+def some(names: Iterable[str]) -> str:
+    """Say how many topics there are, and name the first."""
+    listed = sorted(names)
+    return listed[0] if len(listed) == 1 else f"{len(listed)} topics, such as {listed[0]}"
+
+
+async def make_topics(names: Collection[str], dsn: str | None = None) -> int:
+    """Make topics of the catalogue, each on three brokers or on as many as there are; gives how many were made.
+
+    Raises ClickException when Kafka refuses, or in production when there are too few brokers.
+    """
     from aiokafka.admin import AIOKafkaAdminClient
 
-    from habeas.chassis.kafka import KafkaError, make_topics
+    from habeas.chassis import kafka
     from habeas.contracts.topics import CATALOGUE
 
-    options = client_options(dsn)
+    settings = chassis_settings(dsn)
+    options = kafka.client_options(settings)
     admin = AIOKafkaAdminClient(request_timeout_ms=_ASK_MS, **options)
     try:
         try:
@@ -90,6 +111,35 @@ async def make_missing_topics(dsn: str | None = None) -> int:
             brokers = len((await admin.describe_cluster())["brokers"])
         finally:
             await admin.close()
-        return await make_topics(options, CATALOGUE, min(_REPLICAS_MAX, brokers))
-    except (KafkaError, OSError, TimeoutError) as error:
+        if brokers < settings.replicas_min:
+            raise click.ClickException(
+                f"production wants each topic on {settings.replicas_min} brokers and there are {brokers}: add brokers, or "
+                f"write HABEAS_KAFKA_REPLICAS_MIN={brokers} and know that messages are lost with a disk"
+            )
+        wanted = [topic for topic in CATALOGUE if topic.name in names]
+        return await kafka.make_topics(options, wanted, min(_REPLICAS_MAX, brokers))
+    except (kafka.KafkaError, OSError, TimeoutError) as error:
         raise click.ClickException(f"the topics could not be made: {type(error).__name__}") from None
+
+
+async def reset_topics(dsn: str | None = None) -> int:
+    """Set the settings of the topics that are there to those of the catalogue, and add partitions; gives how many topics changed.
+
+    Other settings of a topic stay. Raises ClickException when Kafka refuses.
+    """
+    from habeas.chassis import drift, kafka
+    from habeas.contracts.topics import CATALOGUE
+
+    seen = await topics_seen(dsn)
+    drifted = {each.topic for each in seen.differences if each.setting != drift.REPLICAS}
+    try:
+        await drift.reset(client_options(dsn), [topic for topic in CATALOGUE if topic.name in drifted])
+    except (kafka.KafkaError, OSError, TimeoutError) as error:
+        raise click.ClickException(
+            f"the topics could not be set: {type(error).__name__}; the user needs the rights Alter and AlterConfigs on them"
+        ) from None
+    for _ in range(_SEEN_TRIES):  # brokers learn what was set a moment after it was acknowledged
+        if not any(each.setting != drift.REPLICAS for each in (await topics_seen(dsn)).differences):
+            break
+        await asyncio.sleep(_PAUSE_S)
+    return len(drifted)

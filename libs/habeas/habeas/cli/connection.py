@@ -1,6 +1,7 @@
 """Connections of the command line: bounded, named, and with errors that a person can act on."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -14,8 +15,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+
+def private(_: click.Context, option: click.Parameter, dsn: str | None) -> str | None:
+    """Return the DSN; in production only when nobody between here and the database can read along, as for services.
+
+    Raises UsageError otherwise.
+    """
+    from habeas.chassis.settings import Environment, is_private
+
+    environment = os.environ.get("HABEAS_ENVIRONMENT", "").strip() or Environment.PRODUCTION
+    if dsn is not None and environment != Environment.DEVELOPMENT and not is_private(dsn):
+        raise click.UsageError(
+            f"production refuses a database connection that others could read: give {option.envvar} "
+            "sslmode=verify-full and ssl_min_protocol_version=TLSv1.3, or host=/directory of a unix socket; "
+            "elsewhere write HABEAS_ENVIRONMENT=development"
+        )
+    return dsn
+
+
 ADMIN_DSN: Final = click.option(
     "--dsn",
+    callback=private,
     envvar="HABEAS_ADMIN_DATABASE_DSN",
     show_envvar=True,
     required=True,
@@ -24,6 +44,7 @@ ADMIN_DSN: Final = click.option(
 
 OPERATOR_DSN: Final = click.option(
     "--dsn",
+    callback=private,
     envvar="HABEAS_OPERATOR_DATABASE_DSN",
     show_envvar=True,
     required=True,
@@ -32,6 +53,7 @@ OPERATOR_DSN: Final = click.option(
 
 SUPERVISOR_DSN: Final = click.option(
     "--dsn",
+    callback=private,
     envvar="HABEAS_SUPERVISOR_DATABASE_DSN",
     show_envvar=True,
     required=True,

@@ -1,28 +1,47 @@
 """`habeas migrate`: the schemas of all services and their topics, brought to what this version needs."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from habeas.cli.connection import ADMIN_DSN, run
 from habeas.cli.output import AS_JSON, say, write_json
 
+if TYPE_CHECKING:
+    from habeas.chassis.drift import Seen
+
 
 @click.command(name="migrate")
 @ADMIN_DSN
 @click.option("--topics/--no-topics", default=True, show_default=True, help="Make the topics too (HABEAS_KAFKA_…).")
+@click.option(
+    "--reset-topics", is_flag=True, help="Set the settings of topics that are there back to those of the catalogue."
+)
 @AS_JSON
-def migrate(dsn: str, *, topics: bool, as_json: bool) -> None:
-    """Bring the schemas of all services and their topics forward. Running it again changes nothing."""
+def migrate(dsn: str, *, topics: bool, reset_topics: bool, as_json: bool) -> None:
+    """Bring the schemas of all services and their topics forward. Running it again changes nothing.
+
+    Exit code 1 when messages can be lost in a topic: then services do not start either.
+    """
+    if reset_topics and not topics:
+        raise click.UsageError("--reset-topics and --no-topics exclude each other")
     applied = run(_migrate(dsn))
-    made = run(_make_topics(dsn)) if topics else None
+    made, seen = run(_topics(dsn, reset=reset_topics)) if topics else (None, None)
+    differences = [] if seen is None else seen.differences
     if as_json:
-        write_json({"applied": applied, "topics_made": made})
-        return
-    for schema, count in applied.items():
-        say(f"{schema}: {count} applied" if count else f"{schema}: up to date")
-    if made is not None:
-        say(f"topics: {made} made" if made else "topics: all there")
+        write_json({"applied": applied, "topics_made": made, "topics": None if seen is None else seen.shown()})
+    else:
+        for schema, count in applied.items():
+            say(f"{schema}: {count} applied" if count else f"{schema}: up to date")
+        if made is not None:
+            say(f"topics: {made} made" if made else "topics: all there")
+        for each in differences:
+            say(f"topics: {each.said}")
+        if seen is not None and seen.unread:
+            say(f"topics: the settings of {len(seen.unread)} may not be read: give this user the right DescribeConfigs")
+    if any(each.is_unfit for each in differences):
+        raise SystemExit(1)
 
 
 async def _migrate(dsn: str) -> dict[str, int]:
@@ -50,22 +69,25 @@ async def _migrate(dsn: str) -> dict[str, int]:
     return applied
 
 
-async def _make_topics(dsn: str) -> int:
-    """Make the topics that are missing. Raises ClickException when one is that was published to before: then Kafka lost it.
+async def _topics(dsn: str, *, reset: bool) -> "tuple[int, Seen]":
+    """Make the topics that are missing, and look at them all. Raises ClickException when one is that was published to before.
 
-    Made here, it would take what is new before what it lost, so that has to be `habeas replay`.
+    Kafka has lost it then. Made here, it would take what is new before what it lost, so that has to be `habeas replay`.
     """
-    from habeas.cli import store
-    from habeas.cli.brokers import make_missing_topics, missing_topics
+    from habeas.cli import brokers, store
     from habeas.cli.connection import connected
 
-    missing = await missing_topics(dsn)
-    if not missing:
-        return 0
-    async with connected(dsn) as conn:
-        lost = await store.find_published_topics(conn, missing)
-    if lost:
-        raise click.ClickException(
-            f"{len(lost)} topics are gone that were published to, such as {lost[0]}: Kafka lost its data; run `habeas replay`"
-        )
-    return await make_missing_topics(dsn)
+    seen = await brokers.topics_seen(dsn)
+    made = 0
+    if seen.missing:
+        async with connected(dsn) as conn:
+            lost = await store.find_published_topics(conn, sorted(seen.missing))
+        if lost:
+            raise click.ClickException(
+                f"{len(lost)} topics are gone that were published to, such as {lost[0]}: Kafka lost its data; run `habeas replay`"
+            )
+        made = await brokers.make_topics(seen.missing, dsn)
+    if reset:
+        await brokers.reset_topics(dsn)
+        seen = await brokers.topics_seen(dsn)
+    return made, seen

@@ -90,9 +90,9 @@ def _show(kept: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> None:
 
 
 async def _missing(dsn: str) -> list[str]:
-    from habeas.cli.brokers import missing_topics
+    from habeas.cli.brokers import topics_seen
 
-    return await missing_topics(dsn)
+    return sorted((await topics_seen(dsn)).missing)
 
 
 async def _count(dsn: str, services: Sequence[str], since: datetime | None) -> list[dict[str, Any]]:
@@ -119,14 +119,14 @@ async def _mark(dsn: str, services: Sequence[str], since: datetime | None) -> di
 
 
 async def _make(dsn: str, missing: Sequence[str], settle_s: float, *, quiet: bool) -> None:
-    from habeas.cli.brokers import make_missing_topics
+    from habeas.cli.brokers import make_topics
 
     if not missing:
         return
     if settle_s and not quiet:
         say(f"waiting {settle_s:.0f} s for publications that were begun before")
     await asyncio.sleep(settle_s)
-    await make_missing_topics(dsn)
+    await make_topics(missing, dsn)
 
 
 async def _wait(dsn: str, services: Sequence[str], limit_s: float, *, quiet: bool) -> int:

@@ -1,5 +1,6 @@
 """`habeas request`: a request of a data subject, sent as a platform service would send it."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -7,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from habeas.cli.connection import run
+from habeas.cli.connection import private, run
 from habeas.cli.output import AS_JSON, say, write_json
 from habeas.contracts.vocabulary import ErasureGround, Right
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from habeas.kit import Issuer
 
 _KEY_BYTES: Final = 32
+_LOOK_S: Final = 0.25
 
 
 @click.group(name="request")
@@ -45,6 +47,21 @@ def request() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Its private Ed25519 key: PKCS #8 PEM, or 32 bytes in base64.",
 )
+@click.option("--wait", is_flag=True, help="Follow it until it is accepted or parked; needs --dsn.")
+@click.option(
+    "--wait-s",
+    type=click.FloatRange(1, 86_400),
+    default=60.0,
+    show_default=True,
+    help="How long --wait waits, in seconds.",
+)
+@click.option(
+    "--dsn",
+    callback=private,
+    envvar="HABEAS_OPERATOR_DATABASE_DSN",
+    show_envvar=True,
+    help="For --wait: the fleet's database, as a role that may read it (habeas_operator).",
+)
 @AS_JSON
 def submit(  # noqa: PLR0913 -- one argument per option
     *,
@@ -62,12 +79,18 @@ def submit(  # noqa: PLR0913 -- one argument per option
     issuer: str | None,
     key_id: str | None,
     key_file: Path | None,
+    wait: bool,
+    wait_s: float,
+    dsn: str | None,
     as_json: bool,
 ) -> None:
     """Send a request to the fleet (HABEAS_KAFKA_…) and give its id.
 
-    Without an issuer nobody vouches for the person: the request is accepted and waits for identity proof.
+    Without an issuer nobody vouches for the person: the request is accepted and waits for identity proof. With --wait, exit code 1 when it
+    was parked, or nobody took it in time.
     """
+    if wait and dsn is None:
+        raise click.UsageError("--wait looks into the fleet's database: give --dsn or HABEAS_OPERATOR_DATABASE_DSN")
     vouching = _issuer(issuer, key_id, key_file)
     parts = {
         "account_id": account,
@@ -78,14 +101,53 @@ def submit(  # noqa: PLR0913 -- one argument per option
         "channel": channel,
         "details": _details(Right(right), ground, category, purpose, details),
     }
-    sent = run(_send(Right(right), vouching, parts))
-    if as_json:
-        write_json({"request_id": sent})
-    else:
+    sent, place = run(_send(Right(right), vouching, parts))
+    if not as_json:
         say(str(sent))
+    became = run(_follow(dsn, sent, place, wait_s)) if wait and dsn is not None else None
+    if as_json:
+        write_json({"request_id": sent} | (became or {}))
+    elif became is not None:
+        say(_said(became))
+    if became is not None and became["submission"] != "accepted":
+        raise SystemExit(1)
 
 
-async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) -> UUID:
+async def _follow(dsn: str, request_id: UUID, place: tuple[str, int, int], limit_s: float) -> dict[str, Any]:
+    """Give what became of a submission at its place in Kafka: accepted, parked, or still waiting at the limit."""
+    from habeas.chassis.clock import SystemClock
+    from habeas.cli import store
+    from habeas.cli.connection import connected
+
+    clock = SystemClock()
+    end = clock.monotonic() + limit_s
+    async with connected(dsn) as conn:
+        while True:
+            found = await store.find_submission(conn, place)
+            if found["state"] in {"parked", "resolved"}:
+                named = {name: found[name] for name in ("reason", "field")}
+                return {"submission": found["state"], "message": f"request-intake/{found['inbox_id']}", **named}
+            request = await store.find_request(conn, request_id) if found["is_taken"] else None
+            if request is not None and found["state"] is None:
+                return {"submission": "accepted", **{name: request[name] for name in ("state", "regime", "due_on")}}
+            if clock.monotonic() > end:
+                return {"submission": "waiting"}
+            await asyncio.sleep(_LOOK_S)
+
+
+def _said(became: dict[str, Any]) -> str:
+    """Say what became of it, and what to do next."""
+    match became["submission"]:
+        case "accepted":
+            return f"accepted: {became['state']}, due on {became['due_on']}"
+        case "waiting":
+            return "nobody has taken it yet: look at `habeas status`"
+        case _:
+            why = " ".join(filter(None, (became["reason"], became["field"])))
+            return f"{became['submission']}: {why}; see `habeas parked show {became['message']}`"
+
+
+async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) -> tuple[UUID, tuple[str, int, int]]:
     from aiokafka.errors import KafkaError
     from pydantic import ValidationError
 
@@ -98,7 +160,7 @@ async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) ->
     publisher = Publisher(bootstrap, source=source, issuer=issuer, kafka=options)
     try:
         async with publisher:
-            return await publisher.request(right, **parts)
+            sent = await publisher.request(right, **parts)
     except ValidationError as error:
         wrong = sorted({".".join(str(part) for part in each["loc"]) or "details" for each in error.errors()})
         raise click.UsageError(f"the request is not right in: {', '.join(wrong)}") from None
@@ -106,6 +168,8 @@ async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) ->
         raise click.ClickException(f"Kafka did not take the request: {type(error).__name__}") from None
     finally:
         await publisher.__aexit__(None, None, None)  # entering may have failed half way, which leaves a producer open
+    assert publisher.place is not None  # noqa: S101 -- for mypy: one was sent
+    return sent, publisher.place
 
 
 def _details(

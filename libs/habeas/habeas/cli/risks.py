@@ -6,6 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from habeas.chassis.drift import Difference
+from habeas.contracts.topics import MESSAGE_BYTES_MAX
+
 _LAG_MAX: Final = 10_000  # messages; what a service takes in a few seconds when it is well
 
 
@@ -15,6 +18,15 @@ class Kafka(StrEnum):
     ANSWERS = "answers"
     NOT_ASKED = "not_asked"
     UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A right at Kafka that this user does not have: Kafka's name of the operation, on what, and the names of those."""
+
+    right: str
+    kind: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +48,11 @@ def find(seen: Mapping[str, Any], now: datetime, old_s: float) -> list[Risk]:
     found = [*_deadlines(seen["deadlines"], seen["days"])]
     if seen["kafka"] is Kafka.UNREACHABLE:
         found.append(Risk("kafka_unreachable", "kafka", 1, "Kafka does not answer"))
+    found += _rights(seen["rights"])
+    found += _topics(seen["topics"])
     for service in seen["services"]:
         found += _service(service, now, old_s)
+        found += _troubles(service)
     found += _stuck(seen["requests"], seen["work"])
     return found
 
@@ -52,6 +67,47 @@ def _deadlines(rows: Iterable[Mapping[str, Any]], days: int) -> Iterator[Risk]:
         ):
             if each[name]:
                 yield Risk(f"requests_{name}", "request-intake", each[name], said)
+
+
+def _rights(rows: Iterable[Mapping[str, Any]]) -> Iterator[Risk]:
+    """What may not be seen is not known to be well."""
+    for each in rows:
+        names = each["names"]
+        which = names[0] if len(names) == 1 else f"{len(names)} {each['kind']}s, such as {names[0]}"
+        said = f"this user lacks the right {each['right']} on {which}: how they stand is not known"
+        yield Risk("right_missing", "kafka", len(names), said)
+
+
+def _topics(topics: Mapping[str, Any] | None) -> Iterator[Risk]:
+    """Topics that are missing or not as the catalogue has them, the worst first; None when Kafka was not asked."""
+    if topics is None:
+        return
+    missing = topics["missing"]
+    if missing:
+        which = f"{missing[0]} is" if len(missing) == 1 else f"{len(missing)} topics, such as {missing[0]}, are"
+        yield Risk(
+            "topics_missing", "kafka", len(missing), f"{which} not there: `habeas migrate` makes them, or says why not"
+        )
+    for each in sorted(topics["differences"], key=lambda difference: not difference["is_unfit"]):
+        yield Risk("topic_unfit" if each["is_unfit"] else "topic_drifted", "kafka", 1, Difference(**each).said)
+
+
+def _troubles(service: Mapping[str, Any]) -> Iterator[Risk]:
+    """What Kafka refuses a service; the service itself has noted it."""
+    for each in service["troubles"]:
+        topic, reason = each["topic"], each["reason"]
+        if each["work"] == "trim":
+            why = {
+                "not_allowed": "the service needs the rights Write and Delete on it",
+                "failing": "trimming fails, see trimmer.trouble in its log",
+            }.get(reason, f"Kafka does not let it be trimmed ({reason})")
+            yield Risk("topic_untrimmed", service["service"], 1, f"account ids stay in {topic}: {why}")
+        else:
+            why = {
+                "not_allowed": "the service needs the right Write on it",
+                "too_large": f"it does not take {each['bytes']} bytes; the catalogue's max.message.bytes is {MESSAGE_BYTES_MAX}",
+            }.get(reason, f"Kafka gives {reason}")
+            yield Risk("topic_refuses", service["service"], 1, f"messages for {topic} cannot be sent: {why}")
 
 
 def _service(service: Mapping[str, Any], now: datetime, old_s: float) -> Iterator[Risk]:

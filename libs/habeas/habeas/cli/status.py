@@ -1,6 +1,7 @@
 """`habeas status`: how requests and their deadlines stand, what waits, is stuck, parked or paused. Counts only; nobody's data."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -43,8 +44,7 @@ async def _look(dsn: str, bootstrap: str | None, now: datetime, days: int) -> di
     """Look once; every count is of the same moment, but for the lag. Days are counted in UTC."""
     from habeas.cli import store
     from habeas.cli.connection import connected
-    from habeas.cli.lag import lags
-    from habeas.cli.risks import Kafka
+    from habeas.cli.lag import ask
 
     async with connected(dsn) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         requests = [dict(row) for row in await store.count_requests(conn)]
@@ -54,15 +54,19 @@ async def _look(dsn: str, bootstrap: str | None, now: datetime, days: int) -> di
         for service in store.SERVICES:
             counts = await store.count_delivery(conn, service)
             held = [dict(row) for row in await store.find_replicas(conn, service)]
-            services.append({"service": service, **(dict(counts) if counts else {}), "replicas": held})
+            troubles = [dict(row) for row in await store.find_troubles(conn, service, now)]
+            services.append(
+                {"service": service, **(dict(counts) if counts else {}), "replicas": held, "troubles": troubles}
+            )
         position = await store.find_ledger_position(conn)
-    found = await lags(bootstrap, {"audit-ledger": position}) if bootstrap else None
+    answer = await ask(bootstrap or None, {"audit-ledger": position})
     for each in services:
-        each["lag"] = None if found is None else found.get(each["service"])
-    kafka = Kafka.ANSWERS if found is not None else Kafka.UNREACHABLE if bootstrap else Kafka.NOT_ASKED
+        each["lag"] = answer.lags.get(each["service"])
     return {
         "days": days,
-        "kafka": kafka,
+        "kafka": answer.kafka,
+        "topics": None if answer.seen is None else answer.seen.shown(),
+        "rights": [asdict(each) for each in answer.lacking],
         "deadlines": deadlines,
         "requests": requests,
         "services": services,

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from habeas.chassis.troubles import KEPT as TROUBLES_KEPT
 from habeas.contracts.audit import Producer
 from habeas.contracts.topics import AUDIT_ENTRIES, CATALOGUE
 
@@ -90,6 +91,10 @@ _FIND_REPLICAS: Final = """
       FROM {schema}.replicas AS r WHERE r.expires_at >= now() ORDER BY r.instance
 """
 
+_FIND_TROUBLES: Final = """
+    SELECT work, topic, reason, bytes, since FROM {schema}.troubles WHERE seen_at >= $1 ORDER BY work, topic
+"""
+
 _FIND_LEDGER_POSITION: Final = "SELECT position FROM audit_ledger.head"
 
 # A request is answered in time on the day that is due, and late on the next one.
@@ -114,12 +119,19 @@ _FIND_REQUEST: Final = """
 
 # What was handled has left the inbox: that it came is known by its id, and what it was by whoever told it.
 _FIND_TAKEN: Final = """
-    SELECT i.type, i.state, i.reason, i.received_at AS at
-      FROM {schema}.inbox AS i WHERE i.key = convert_to($1::uuid::text, 'UTF8')
+    SELECT i.inbox_id, i.type, i.state, i.reason, i.field, i.received_at AS at
+      FROM {schema}.inbox AS i WHERE i.key = convert_to($1::uuid::text, 'UTF8') OR i.request_id = $1
     UNION ALL
-    SELECT t.type, 'handled', NULL, s.received_at
+    SELECT NULL, t.type, 'handled', NULL, NULL, s.received_at
       FROM unnest($2::uuid[], $3::text[]) AS t (event_id, type) JOIN {schema}.seen AS s USING (event_id)
      WHERE NOT EXISTS (SELECT FROM {schema}.inbox AS i WHERE i.event_id = s.event_id)
+"""
+
+_FIND_SUBMISSION: Final = """
+    SELECT EXISTS (SELECT FROM request_intake.positions AS p WHERE p.topic = $1 AND p.partition = $2 AND p.next_offset > $3) AS is_taken,
+           i.inbox_id, i.state, i.reason, i.field
+      FROM (SELECT) AS one
+      LEFT JOIN request_intake.inbox AS i ON i.topic = $1 AND i.partition = $2 AND i.record_offset = $3
 """
 
 _FIND_TOLD: Final = """
@@ -381,6 +393,11 @@ async def find_replicas(conn: Querying, service: str) -> list[asyncpg.Record]:
     return await conn.fetch(_FIND_REPLICAS.format(schema=schema_of(service)))
 
 
+async def find_troubles(conn: Querying, service: str, now: datetime) -> list[asyncpg.Record]:
+    """Give what Kafka refuses a service at present."""
+    return await conn.fetch(_FIND_TROUBLES.format(schema=schema_of(service)), now - TROUBLES_KEPT)
+
+
 async def find_ledger_position(conn: Querying) -> int:
     """Give the offset in the audit topic that the ledger reads next."""
     row = await conn.fetchrow(_FIND_LEDGER_POSITION)
@@ -397,6 +414,12 @@ async def find_taken(
 ) -> Sequence[asyncpg.Record]:
     """Give the messages about a request that a service has, and those of the told ones (types by id) that it took."""
     return await conn.fetch(_FIND_TAKEN.format(schema=schema_of(service)), request_id, list(told), list(told.values()))
+
+
+async def find_submission(conn: Querying, place: tuple[str, int, int]) -> asyncpg.Record:
+    """Give whether request-intake has taken the record at a topic, partition and offset, and what its inbox has of it."""
+    rows = await conn.fetch(_FIND_SUBMISSION, *place)
+    return rows[0]
 
 
 async def find_told(conn: Querying, service: str, request_id: UUID) -> Sequence[asyncpg.Record]:

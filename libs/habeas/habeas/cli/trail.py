@@ -32,7 +32,7 @@ class Line:
 @OPERATOR_DSN
 @AS_JSON
 def trail(request_id: UUID, dsn: str, *, as_json: bool) -> None:
-    """Show the way of one REQUEST through all services.
+    """Show the way of one REQUEST through all services, also of one that was parked and never became a request.
 
     Exit code 1 when none of them knows it.
     """
@@ -82,17 +82,19 @@ async def _of_service(
     taken = await store.find_taken(conn, service, request_id, types)
     logged = await store.find_logged(conn, service, request_id)
     return [
-        *(Line(row["at"], service, _message(row), None) for row in taken),
+        *(Line(row["at"], service, _message(service, row), None) for row in taken),
         *(Line(row["at"], service, f"tells {row['type']}", row["took"]) for row in told),
         *(Line(row["at"], service, _entry(row), None) for row in logged),
     ]
 
 
-def _message(row: "asyncpg.Record") -> str:
-    """Say what became of a message that came: taken, or waiting or parked and why."""
+def _message(service: str, row: "asyncpg.Record") -> str:
+    """Say what became of a message that came: taken, or waiting or parked, why, and under which number."""
     if row["state"] in {"handled", "resolved"}:
         return f"takes {row['type']}"
-    return f"has {row['type']} {row['state']}" + (f" ({row['reason']})" if row["reason"] else "")
+    why = f" ({' '.join(filter(None, (row['reason'], row['field'])))})" if row["reason"] else ""
+    number = f" as {service}/{row['inbox_id']}" if row["state"] == "parked" else ""
+    return f"has {row['type']} {row['state']}{why}{number}"
 
 
 def _of_request(request: "asyncpg.Record") -> Iterator[Line]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DAY_MS = 24 * 60 * 60 * 1000
+MESSAGE_BYTES_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,18 @@ class Topic:
         return {
             **policy,
             "retention.ms": str(self.retention_ms),
-            "max.message.bytes": str(1024 * 1024),
+            "retention.bytes": "-1",
+            "unclean.leader.election.enable": "false",
+            "max.message.bytes": str(MESSAGE_BYTES_MAX),
             **self.extra,
         }
+
+    def configs_on(self, replicas: int) -> dict[str, str]:
+        """Return ``configs`` and ``min.insync.replicas`` for a topic that so many brokers hold: a majority of them.
+
+        Without it ``acks=all`` may mean one broker: it counts those that are in sync, and that may be the leader alone.
+        """
+        return {**self.configs, "min.insync.replicas": str(replicas // 2 + 1)}
 
 
 # A segment's age is counted from its first record's time, which is the broker's: by a publisher's clock that is ahead it would stay open.

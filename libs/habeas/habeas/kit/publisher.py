@@ -53,6 +53,8 @@ class Publisher:
         self._bootstrap = bootstrap
         self._options = dict(kafka or {})
         self._producer: AIOKafkaProducer | None = None
+        self.place: tuple[str, int, int] | None = None
+        """Topic, partition and offset of the message that was sent last."""
 
     async def __aenter__(self) -> Self:
         self._producer = AIOKafkaProducer(
@@ -136,9 +138,10 @@ class Publisher:
     async def _send(self, event: Event, value: bytes, traceparent: str | None) -> None:
         now = self._clock.now()
         envelope = Envelope(uuid7(self._clock), event.type, self._source, now, event.subject(), traceparent)
-        await self._started().send_and_wait(
+        sent = await self._started().send_and_wait(
             event.topic.name, value, event.key().encode(), headers=encode_headers(envelope)
         )
+        self.place = (sent.topic, sent.partition, sent.offset)
 
     def _started(self) -> AIOKafkaProducer:
         if self._producer is None:
