@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from habeas.cli.local_fleet import adopt
+
 if TYPE_CHECKING:
     from aiokafka import TopicPartition
     from aiokafka.admin import AIOKafkaAdminClient
@@ -20,6 +22,8 @@ def chassis_settings(dsn: str | None = None, bootstrap: str | None = None) -> "C
     from habeas.chassis.environment import SettingsError
     from habeas.chassis.settings import load_chassis_settings
 
+    if bootstrap is None and not os.environ.get("HABEAS_KAFKA_BOOTSTRAP"):
+        adopt(click.get_current_context(silent=True))
     env = {**os.environ, "HABEAS_DATABASE_DSN": dsn or _NO_DATABASE}
     if bootstrap is not None:
         env["HABEAS_KAFKA_BOOTSTRAP"] = bootstrap
@@ -34,6 +38,13 @@ def client_options(dsn: str | None = None, bootstrap: str | None = None) -> dict
     from habeas.chassis.kafka import client_options as options_of
 
     return options_of(chassis_settings(dsn, bootstrap))
+
+
+async def why(error: BaseException, dsn: str | None = None) -> str:
+    """Return why Kafka could not be used, and what to write."""
+    from habeas.chassis.kafka import why as why_of
+
+    return await why_of(chassis_settings(dsn), error)
 
 
 async def committed_offsets(admin: "AIOKafkaAdminClient", service: str) -> "dict[TopicPartition, int]":
@@ -69,7 +80,7 @@ async def missing_topics(dsn: str | None = None) -> list[str]:
         await admin.start()
         there = set(await admin.list_topics())
     except (KafkaError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"Kafka does not answer: {type(error).__name__}") from None
+        raise click.ClickException(await why(error, dsn)) from None
     finally:
         await admin.close()
     return [topic.name for topic in CATALOGUE if topic.name not in there]
@@ -92,4 +103,4 @@ async def make_missing_topics(dsn: str | None = None) -> int:
             await admin.close()
         return await make_topics(options, CATALOGUE, min(_REPLICAS_MAX, brokers))
     except (KafkaError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"the topics could not be made: {type(error).__name__}") from None
+        raise click.ClickException(f"the topics could not be made: {await why(error, dsn)}") from None

@@ -89,7 +89,7 @@ async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) ->
     from aiokafka.errors import KafkaError
     from pydantic import ValidationError
 
-    from habeas.cli.brokers import client_options
+    from habeas.cli.brokers import client_options, why
     from habeas.kit import Publisher
 
     options = client_options()
@@ -103,7 +103,7 @@ async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) ->
         wrong = sorted({".".join(str(part) for part in each["loc"]) or "details" for each in error.errors()})
         raise click.UsageError(f"the request is not right in: {', '.join(wrong)}") from None
     except (KafkaError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"Kafka did not take the request: {type(error).__name__}") from None
+        raise click.ClickException(f"Kafka did not take the request: {await why(error)}") from None
     finally:
         await publisher.__aexit__(None, None, None)  # entering may have failed half way, which leaves a producer open
 

@@ -2,7 +2,7 @@
 
 from habeas.datamap.postgres.connection import StoreOptions, read_live_schema
 from habeas.datamap.postgres.export import ExportedRows
-from habeas.datamap.postgres.opening import open_stores
+from habeas.datamap.postgres.opening import find_address_problems, open_stores
 from habeas.datamap.postgres.purge import PurgeResult
 from habeas.datamap.postgres.store import ContactDetails, PostgresStore
 
@@ -12,6 +12,7 @@ __all__ = [
     "PostgresStore",
     "PurgeResult",
     "StoreOptions",
+    "find_address_problems",
     "open_stores",
     "read_live_schema",
 ]
