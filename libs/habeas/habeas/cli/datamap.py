@@ -47,10 +47,10 @@ def check(  # one argument per option
     """
     if offline and dsn:
         raise click.UsageError("--dsn and --offline contradict each other")
-    problems = _problems(dsn, directory, policy_file, store, offline=offline)
+    problems, is_compared = _problems(dsn, directory, policy_file, store, offline=offline)
     if as_json:
         plain = [{**problem._asdict(), "file": str(problem.file)} for problem in problems]
-        _write_json({"ok": not problems, "compared_with_database": not offline, "problems": plain})
+        _write_json({"ok": not problems, "compared_with_database": is_compared, "problems": plain})
     elif problems:
         _explain(problems)
     else:
@@ -116,36 +116,41 @@ def draft(  # one argument per option
 
 def _problems(
     dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool
-) -> "tuple[Problem, ...]":
-    """Everything that is wrong, of files and databases."""
+) -> "tuple[tuple[Problem, ...], bool]":
+    """Everything that is wrong, of files and databases, and whether every database was looked at."""
     from habeas.datamap.loading import load_datamap
     from habeas.datamap.policy import load_policy
+    from habeas.datamap.postgres import find_address_problems
     from habeas.datamap.source import ConfigurationError
 
     try:
         loaded = load_datamap(directory, load_policy(policy_file))
     except ConfigurationError as error:
-        return error.problems
+        return error.problems, False
     if store is not None and store not in loaded.stores:
         raise click.UsageError(f"the map has no store {store}: {', '.join(loaded.stores)}")
     chosen = [each for name, each in loaded.stores.items() if store in {None, name}]
     if dsn is not None and len(chosen) > 1:
         raise click.UsageError(f"the map has several stores; choose one with --store: {', '.join(loaded.stores)}")
-    return () if offline else tuple(problem for each in chosen for problem in _compared(each, dsn))
+    if offline:
+        return (), False
+    missing = (
+        []
+        if dsn is not None
+        else [each for one in chosen for each in find_address_problems(one, os.environ, production=False)]
+    )
+    if missing:
+        return tuple(missing), False
+    return tuple(problem for each in chosen for problem in _compared(each, dsn)), True
 
 
 def _compared(store: "StoreMap", dsn: str | None) -> "Iterator[Problem]":
-    """Compare one store with its database; a variable that is not set is a problem too."""
+    """Compare one store with its database, that of its variable unless ``dsn`` says another."""
     from habeas.datamap.check import compare
     from habeas.datamap.errors import StoreError
-    from habeas.datamap.postgres import find_address_problems
 
     variable = "--dsn" if dsn else store.connection
     if dsn is None:
-        missing = tuple(find_address_problems(store, os.environ, production=False))
-        if missing:
-            yield from missing
-            return
         dsn = os.environ[store.connection]
         require_private(dsn, variable)
     try:
