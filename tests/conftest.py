@@ -1,5 +1,6 @@
 """What every tier shares: servers, once for the whole session, the seed of a run, and a marker per tier, from the directory."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 pytest_plugins = ["tests.support.outliving"]
+
+os.environ["HABEAS_LOCAL_FLEET"] = "-"  # no fleet that a person runs here is spoken to by a command of a test
 
 TESTS = Path(__file__).parent
 TIERS = frozenset(

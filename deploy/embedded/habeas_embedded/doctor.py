@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from habeas_embedded.containers import docker_answers
+from habeas_embedded.env_file import leave_fleet
 from habeas_embedded.errors import EmbeddedError
 from habeas_embedded.jars import KAFKA_VERSION, kafka_jars, missing_jars
 from habeas_embedded.java import find_java
@@ -244,6 +245,7 @@ _MARKS: Final = {State.OK: "[green]✓[/]", State.LATER: "[yellow]•[/]", State
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def doctor_command(*, as_json: bool) -> None:
     """Say what is there, what is missing and how to get it; exit code 1 when something is missing."""
+    leave_fleet(os.environ)  # `habeas up` leaves out what a shell has sourced, too
     findings = asyncio.run(doctor())
     console = Console()
     if as_json:

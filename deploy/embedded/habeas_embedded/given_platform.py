@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
-import asyncpg
-
+from habeas.datamap.check import compare
+from habeas.datamap.datamap import DataMap
+from habeas.datamap.errors import StoreError
 from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
+from habeas.datamap.postgres import find_address_problems, read_live_schema
 from habeas.datamap.source import ConfigurationError
 from habeas_embedded.errors import EmbeddedError
 
 __all__ = ["GivenPlatform", "find_platform"]
 
 _DSN: Final = "PLATFORM_DSN"
-_CONNECT_LIMIT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ async def find_platform(
     """Return the platform that arguments and variables name, with files that load and a database that lets us in; None without any.
 
     Raises:
-        EmbeddedError: only a part of it is given, a file is wrong (all that is wrong in it is told), or the database cannot be had.
+        EmbeddedError: only a part of it is given, a file is wrong (all that is wrong in it is told), or the database cannot be had or
+            differs from the map.
     """
     env = os.environ if env is None else env
     policy = policy or _path(env, "HABEAS_POLICY_FILE")
@@ -51,32 +52,28 @@ async def find_platform(
             f"a platform of your own needs all three: --policy, --datamap and the variable {_DSN}; missing: {missing}"
         )
     try:
-        await asyncio.to_thread(lambda: load_datamap(datamap, load_policy(policy)))
+        loaded = await asyncio.to_thread(lambda: load_datamap(datamap, load_policy(policy)))
     except ConfigurationError as error:
         raise EmbeddedError(f"policy or data map cannot be used:\n{error}") from None
     except OSError as error:
         raise EmbeddedError(f"{error.filename} cannot be read: {error.strerror}") from None
-    await _connect_once(dsn)
+    await _compare(loaded, env)
     return GivenPlatform(policy, datamap, dsn)
 
 
-async def _connect_once(dsn: str) -> None:
-    """Log in and out; what goes wrong is told without the DSN, which holds a password."""
-    try:
-        connection = await asyncpg.connect(dsn, timeout=_CONNECT_LIMIT_S)
-    except (ValueError, asyncpg.InterfaceError):  # also what asyncpg says of a DSN that it cannot read
-        raise EmbeddedError(
-            f"{_DSN} is no DSN of PostgreSQL: write postgresql://ROLE:PASSWORD@HOST:PORT/DATABASE"
-        ) from None
-    except asyncpg.PostgresError as error:
-        raise EmbeddedError(f"{_DSN}: {_place(dsn)} does not let us in ({type(error).__name__})") from None
-    except (OSError, TimeoutError) as error:
-        raise EmbeddedError(f"{_DSN}: {_place(dsn)} does not answer ({type(error).__name__})") from None
-    await connection.close()
-
-
-def _place(dsn: str) -> str:
-    return urlsplit(dsn).netloc.rpartition("@")[2] or "the server"
+async def _compare(datamap: DataMap, env: Mapping[str, str]) -> None:
+    """Compare the live schema of each store with the map, as services do before each erasure."""
+    problems = [
+        problem for store in datamap.stores.values() for problem in find_address_problems(store, env, production=False)
+    ]
+    for store in () if problems else datamap.stores.values():
+        try:
+            live = await read_live_schema(store.name, env[store.connection], store.schema, store.connection)
+        except StoreError as error:
+            raise EmbeddedError(str(error)) from None
+        problems += compare(store, live)
+    if problems:
+        raise EmbeddedError("the data map and its databases do not fit:\n" + "\n".join(map(str, problems)))
 
 
 def _path(env: Mapping[str, str], variable: str) -> Path | None:

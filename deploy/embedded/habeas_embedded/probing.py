@@ -57,9 +57,9 @@ def _reasons(body: bytes) -> str:
         return ""
     if not isinstance(report, dict):
         return ""
-    waits_for = report.get("waiting_for")
+    waits_for, why = report.get("waiting_for"), report.get("why")
     failed = [str(probe.get("name")) for probe in report.get("probes", ()) if probe.get("state") != "ok"]
-    return "; ".join(filter(None, (f"waits for {waits_for}" if waits_for else "", ", ".join(failed))))
+    return "; ".join(filter(None, (f"waits for {waits_for}" if waits_for else "", str(why or ""), ", ".join(failed))))
 
 
 async def read_metrics(port: int) -> dict[str, float]:

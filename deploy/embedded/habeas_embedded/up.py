@@ -6,6 +6,7 @@ HABEAS_POLICY_FILE and HABEAS_DATAMAP_DIR) and the variable PLATFORM_DSN.
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from habeas.chassis.clock import SystemClock
+from habeas_embedded.env_file import leave_fleet, source_line, variables, write_env_file
 from habeas_embedded.errors import EmbeddedError, each_of
 from habeas_embedded.fleet import Fleet, FleetPlan, Member
 from habeas_embedded.foreign_log import foreign_log
@@ -186,12 +188,17 @@ def _show_addresses(servers: Servers, access: Access, fleet: Fleet, console: Con
     shown = {name: value for name, value in addresses.items() if not name.endswith("_dsn")} | {
         "all_with_dsns": str(path)
     }
+    env_file = write_env_file(servers.run.directory, variables(servers, access, fleet))
     if as_json:
         Console().print_json(data=shown)  # progress goes to standard error then
         return
     width = max(len(name) for name in shown)
     for name, value in shown.items():  # no table: it would cut or fold paths, which then cannot be copied
         console.print(f"{name.replace('_', ' '):<{width}}  {escape(str(value))}", soft_wrap=True, highlight=False)
+    console.print(
+        "`habeas` commands find this fleet by themselves; other programs, from a shell after:", soft_wrap=True
+    )
+    console.print(escape(source_line(env_file)), soft_wrap=True, highlight=False)
     console.print("Ctrl-C stops everything.")
 
 
@@ -268,6 +275,10 @@ def up_command(
     """Start servers and fleet, and keep them until Ctrl-C."""
     options = UpOptions(name, keep_data, policy, datamap, replicas, as_json)
     console = Console(stderr=as_json)
+    if (sourced := leave_fleet(os.environ)) is not None:
+        console.print(
+            f"the variables of the fleet {sourced}, which this shell has sourced, are left out", soft_wrap=True
+        )
     code = 1
     try:
         code = asyncio.run(up(options, console))

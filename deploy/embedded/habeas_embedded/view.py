@@ -114,22 +114,27 @@ async def _state(member: Member) -> str:
 
 def render(look: Look) -> RenderableType:
     """Draw one look."""
-    services = Table(title="services", title_justify="left")
+    services = _table("services")
     for heading in ("service", "state", "restarts", *_COLUMNS):
-        services.add_column(heading, justify="left" if heading in ("service", "state") else "right")
+        services.add_column(heading, justify="left" if heading in ("service", "state") else "right", overflow="fold")
     for name, state in look.states.items():
         style = {"ready": "green", "not ready": "yellow"}.get(state, "red")
         cells = [_number(look.counts[name].get(column), column) for column in _COLUMNS]
         services.add_row(name, Text(state, style), str(look.restarts[name]), *cells)
-    requests = Table(title="requests", title_justify="left")
+    requests = _table("requests")
     for heading in ("right", "state", "requests"):
-        requests.add_column(heading, justify="right" if heading == "requests" else "left")
+        requests.add_column(heading, justify="right" if heading == "requests" else "left", overflow="fold")
     for (right, state), count in (look.requests or {}).items():
         requests.add_row(right, state, str(count))
     if look.requests is None:
         requests.add_row("?", "not to be seen", "?")
     mails = "" if look.mails is None else f"{look.mails} mails delivered"
     return Group(Columns([services, requests], padding=(0, 3)), Text(mails))
+
+
+def _table(title: str) -> Table:
+    """Make a table without lines around its cells: names and counts of six digits fit into 80 columns, and what does not is wrapped."""
+    return Table(title=title, title_justify="left", box=None, pad_edge=False)
 
 
 def _number(value: float | None, column: str) -> Text:

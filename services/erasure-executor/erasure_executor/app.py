@@ -19,7 +19,9 @@ def build(settings: Settings) -> Service:
     kek = settings.sealing.open()
     service = Service("erasure-executor", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
+    stores = open_stores(
+        load_datamap(settings.datamap.datamap_dir, policy), policy, production=settings.chassis.in_production
+    )
     mapped = gateways.MappedStores(stores)
     keys = KeyStore(kek, service.clock.now)
 

@@ -1,11 +1,15 @@
 """What erasure-executor reaches outside of its database: the stores in which people are erased."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
+from habeas.chassis import log
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import TableResult
+from habeas.datamap.errors import StoreRefused
 from habeas.datamap.postgres import PostgresStore
+
+_TOLD_MAX: Final = 100
 
 Guard = Callable[[], Awaitable[None]]
 """Called when a store is about to commit; what it raises rolls the store back."""
@@ -35,6 +39,7 @@ class MappedStores:
 
     def __init__(self, stores: Sequence[PostgresStore]) -> None:
         self._stores = stores
+        self._told: set[str] = set()
 
     async def plan(self, account_ids: Sequence[str]) -> Outcomes:
         """Count rows per table, each with what the data map says will become of them."""
@@ -67,6 +72,20 @@ class MappedStores:
         """Erase store by store; a store that fails leaves those before it erased, which a repetition finds so."""
         done: dict[str, tuple[TableOutcome, ...]] = dict.fromkeys(account_ids, ())
         for store in self._stores:
-            for account_id, outcomes in (await store.erase(account_ids, guard)).items():
+            try:
+                erased = await store.erase(account_ids, guard)
+            except StoreRefused as error:
+                self._tell(error)
+                raise
+            for account_id, outcomes in erased.items():
                 done[account_id] += outcomes
         return done
+
+    def _tell(self, error: StoreRefused) -> None:
+        """Log what refused, table and constraint, once and not for each person and attempt; it names the schema and no row."""
+        told = str(error)
+        if told not in self._told:
+            if len(self._told) >= _TOLD_MAX:
+                self._told.clear()
+            self._told.add(told)
+            log.event("stores.refused", why=log.Words(told), error=error)

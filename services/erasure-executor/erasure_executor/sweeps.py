@@ -179,7 +179,7 @@ async def look_at_stores(_: Database, stores: Stores) -> Swept:
     try:
         await stores.check()
     except StoreError as error:
-        log.event("stores.unfit", reason=error.because, error=error)
+        log.event("stores.unfit", reason=error.because, why=log.Words(str(error)), error=error)
     return Swept(0)
 
 

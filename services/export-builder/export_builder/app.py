@@ -18,7 +18,9 @@ def build(settings: Settings) -> Service:
     kek = settings.sealing.open()
     service = Service("export-builder", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
+    stores = open_stores(
+        load_datamap(settings.datamap.datamap_dir, policy), policy, production=settings.chassis.in_production
+    )
     keys = KeyStore(kek, service.clock.now)
     vault = gateways.Vault(settings.artefacts_dir)
     builder = gateways.Builder(stores, vault, policy)

@@ -29,7 +29,9 @@ def build(settings: Settings) -> Service:
     kek = settings.sealing.open()
     service = Service("notification-mailer", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
+    stores = open_stores(
+        load_datamap(settings.datamap.datamap_dir, policy), policy, production=settings.chassis.in_production
+    )
     sender = mailbox(settings.smtp.sender or policy.controller.dpo)
     domain = settings.smtp.message_id_domain or sender.rpartition("@")[2]
     notice = Notice(policy.notice_of_changes, policy.zone)

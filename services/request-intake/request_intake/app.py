@@ -27,7 +27,9 @@ def build(settings: Settings) -> Service:
     service = Service("request-intake", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
     load_calendars(policy, service.clock.now())
-    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy)
+    stores = open_stores(
+        load_datamap(settings.datamap.datamap_dir, policy), policy, production=settings.chassis.in_production
+    )
     keys = KeyStore(kek, service.clock.now)
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
     identities = gateways.StoreIdentities(stores)

@@ -16,7 +16,12 @@ def build(settings: Settings) -> Service:
     """Wire retention-sweeper by hand. Raises ``ConfigurationError`` for a bad policy or map, ``KekMissing`` without a key ring."""
     service = Service("retention-sweeper", settings.chassis, protection=Protector(settings.sealing.open()))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(load_datamap(settings.datamap.datamap_dir, policy), policy, StoreOptions(plan_once=False))
+    stores = open_stores(
+        load_datamap(settings.datamap.datamap_dir, policy),
+        policy,
+        StoreOptions(plan_once=False),
+        production=settings.chassis.in_production,
+    )
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
     calendar = handlers.Calendar(tuple(each.name for each in stores), frozenset(policy.retention), tolerance)
     mapped = gateways.MappedStores(stores, policy.zone)

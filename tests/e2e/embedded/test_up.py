@@ -95,6 +95,35 @@ async def serves(addresses: dict[str, str | int]) -> bool:
     )
 
 
+async def run_habeas(up: Up, program: str) -> tuple[int | None, str, str]:
+    """Run a shell program that calls `habeas` in a shell that knows nothing of a fleet but where its home is."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("HABEAS_")}
+    places = {"HABEAS_HOME": str(up.home), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    shell = await asyncio.create_subprocess_exec(
+        *("sh", "-c", program), env=bare | places, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await shell.communicate()
+    return shell.returncode, output.decode(), errors.decode()
+
+
+@pytest.mark.timeout(400)
+async def test_commands_find_the_fleet_by_themselves_and_from_its_file(up: Up) -> None:
+    """A new shell needs no variable: a command finds the fleet and says which; what is printed gives the same to any shell."""
+    code, output, errors = await run_habeas(up, "habeas status --json")
+    assert (code, json.loads(output)["kafka"]) == (0, "answers"), errors
+    assert errors == f"speaking to the local fleet tests-up ({up.run})\n"
+    code, output, errors = await run_habeas(up, "habeas request submit access --account nobody --country DE --json")
+    assert (code, set(json.loads(output))) == (0, {"request_id"}), errors
+    (line,) = [line for line in up.text.splitlines() if line.startswith("source ")]
+    code, output, errors = await run_habeas(
+        up, f"{line.replace('source', '.')}; habeas status --json; habeas parked list"
+    )
+    assert (code, errors) == (0, ""), errors
+    assert (up.run / "env").stat().st_mode & 0o077 == 0
+    code, output, errors = await run_habeas(up, "HABEAS_ENVIRONMENT=production habeas status")
+    assert (code, "HABEAS_OPERATOR_DATABASE_DSN" in errors) == (2, True)
+
+
 @pytest.mark.timeout(400)
 async def test_up_brings_servers_back_and_its_lines_are_whole(up: Up) -> None:
     """All three servers are killed: each comes back at its address, which is said; paths are whole; no library speaks in between."""
@@ -114,6 +143,7 @@ async def test_up_brings_servers_back_and_its_lines_are_whole(up: Up) -> None:
     up.process.send_signal(signal.SIGINT)
     assert await up.process.wait() == 0
     ours = re.compile(r"(✓ .* \(\d+\.\d s\)|[\w-]+: still starting, .*|[\w-]+: answers after .*|stopping|(making|formatting) .*"
-                      r"|[\w-]+ died and .*|[\w-]+ answers again after .*|[\w -]+  \S+|Ctrl-C stops everything\.)")  # fmt: skip
+                      r"|[\w-]+ died and .*|[\w-]+ answers again after .*|[\w -]+  \S+"
+                      r"|`habeas` commands find this fleet .*|source \S+/env|Ctrl-C stops everything\.)")  # fmt: skip
     assert [line for line in up.text.splitlines() if line and not ours.fullmatch(line)] == []
     assert not any(psutil.pid_exists(pid) for pid in up.pids().values())

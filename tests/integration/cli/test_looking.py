@@ -278,8 +278,8 @@ async def test_database_that_does_not_answer(run: Run, database: Access) -> None
     """A wrong address or password is exit code 1 with a sentence that tells which, and the password is not in it."""
     server = urlsplit(database.operator_dsn)
     for place, told in (
-        ("127.0.0.1:9", "127.0.0.1:9 does not answer"),
-        (f"{server.hostname}:{server.port}", "does not let us in"),
+        ("127.0.0.1:9", "--dsn: PostgreSQL at 127.0.0.1:9 refuses the connection"),
+        (f"{server.hostname}:{server.port}", "does not accept the password of this role"),
     ):
         result = await run("status", "--dsn", f"postgresql://habeas_operator:hunter2@{place}{server.path}")
         assert result.exit_code == 1

@@ -1,6 +1,7 @@
 """Erasure in a real PostgreSQL: complete, alone, verified, idempotent, and refused rather than half done."""
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,10 +9,10 @@ import asyncpg
 import pytest
 
 from habeas.contracts.vocabulary import KeepGround, TableResult
-from habeas.datamap.errors import NotErased, SchemaMismatch, StoreRefused, StoreUnavailable, Unavailability
+from habeas.datamap.errors import NotErased, Rule, SchemaMismatch, StoreRefused, StoreUnavailable, Unavailability
 from habeas.datamap.postgres import PostgresStore, StoreOptions
 from tests.integration.datamap.conftest import PEOPLE, Shop
-from tests.support.shop import checksums
+from tests.support.shop import DATAMAP, checksums, read_map
 
 ONE = PEOPLE[7]
 
@@ -260,6 +261,39 @@ async def test_constraint_refuses_without_quoting_rows(shop: Shop) -> None:
         await shop.store.erase([ONE])
     assert (caught.value.table, caught.value.code) == ("accounts", "P0001")
     assert "example.org" not in str(caught.value) + repr(caught.value)
+
+
+ANSWERS = """
+      - name: answers
+        habeas: {category: content, on_erasure: delete, path: account_id}
+        fields:
+          - {name: id, data_categories: [system.operations], fides_meta: {primary_key: true}}
+          - {name: account_id, data_categories: [user.unique_id], fides_meta: {identity: account_id}}
+          - {name: task_id, data_categories: [system.operations]}
+"""
+
+
+@pytest.mark.parametrize("action", ["NO ACTION", "RESTRICT", "NO ACTION DEFERRABLE INITIALLY DEFERRED"])
+async def test_foreign_key_that_refuses_is_named_with_its_table(shop: Shop, tmp_path: Path, action: str) -> None:
+    """Somebody else's answer refers to a task that is to go: the table of answers and the constraint are named, and no value is."""
+    await shop.owner.execute(
+        f"""
+        CREATE TABLE answers (
+            id bigint PRIMARY KEY, account_id text,
+            task_id bigint CONSTRAINT answered REFERENCES tasks (id) ON DELETE {action}
+        );
+        """
+    )
+    await shop.owner.execute(
+        "INSERT INTO answers SELECT 1, $1, min(id) FROM tasks WHERE account_id = $2", PEOPLE[8], ONE
+    )
+    store_map, policy = read_map(tmp_path, DATAMAP + ANSWERS)
+    async with PostgresStore(store_map, policy, shop.dsn) as store:
+        with pytest.raises(StoreRefused) as caught:
+            await store.erase([ONE])
+    assert caught.value.rule == Rule("answers", "answered", is_foreign_key=True)
+    assert "by the foreign key answered of the table answers" in str(caught.value)
+    assert not any(person in str(caught.value) for person in PEOPLE)
 
 
 async def test_unreachable_store_is_unavailable(shop: Shop) -> None:

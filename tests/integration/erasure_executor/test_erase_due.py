@@ -254,7 +254,9 @@ async def test_a_store_that_is_unfit_is_told_before_an_erasure_needs_it(
     assert told == []
     refused = StoreRefused("platform", "tasks", "42501")
     await sweeps.look_at_stores(bench.db, Shelf({}, fails=refused))
-    assert told == [{"name": "stores.unfit", "reason": StuckReason.STORE_REFUSED, "error": refused}]
+    assert told == [
+        {"name": "stores.unfit", "reason": StuckReason.STORE_REFUSED, "why": str(refused), "error": refused}
+    ]
 
 
 async def test_a_second_erasure_of_one_person_finds_nothing(bench: Bench) -> None:

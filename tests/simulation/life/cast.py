@@ -134,7 +134,7 @@ class Lives:
             patch.object(chassis_service, "SystemClock", lambda **_: part.clock),
             patch.object(app, "load_policy", lambda _: self.documents.policy),
             patch.object(app, "load_datamap", lambda *_: self.documents.datamap),
-            patch.object(app, "open_stores", lambda *_: [_store(part)]),
+            patch.object(app, "open_stores", lambda *_, **__: [_store(part)]),
             patch.object(gateways, "SmtpPost", lambda *_: MemoryPost(self.mail, part.world.stage)),
         ):
             service = app.build(self._settings(part))

@@ -1,6 +1,8 @@
 """How a service meets Kafka at its start, and how a producer is given up, with clients that fail as they are told."""
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any, cast
 from unittest.mock import AsyncMock
 
@@ -8,7 +10,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from asyncpg import CannotConnectNowError
 
-from habeas.chassis import drift, history, kafka, troubles, waiting
+from habeas.chassis import drift, history, kafka, log, troubles, waiting
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.database import ServerChanged
 from habeas.chassis.health import Health
@@ -16,7 +18,7 @@ from habeas.chassis.producer import Producer
 from habeas.chassis.service import Service
 from habeas.contracts.platform import RetentionTicked
 from tests.support.delivery import PROTECTOR, settings
-from tests.support.waiting import HANGS_S
+from tests.support.waiting import HANGS_S, until
 
 
 class NoDatabase:
@@ -86,6 +88,38 @@ async def test_a_kafka_that_stays_away_is_waited_for(monkeypatch: pytest.MonkeyP
     async with asyncio.timeout(60):
         assert not await made._kafka_there()
     assert (seen[0], set(seen[1:])) == (None, {"kafka"})
+
+
+@pytest.mark.parametrize(
+    ("dsn", "told"),
+    [
+        (
+            "postgresql://x:hunter2@127.0.0.1:1/none?sslmode=verify-full",
+            "has sslmode=verify-full and no certificate to check by; add sslrootcert=",
+        ),
+        (
+            "postgresql://x:hunter2@127.0.0.1:1/none",
+            ": PostgreSQL at 127.0.0.1:1 refuses the connection: nothing listens there",
+        ),
+    ],
+)
+async def test_why_a_database_is_waited_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dsn: str, told: str
+) -> None:
+    """Log and health name the variable, the cause and what to write, and show no password."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lines: list[bytes] = []
+    monkeypatch.setattr(log._log, "write", lines.append)
+    made = Service("retention-sweeper", settings(dsn), protection=PROTECTOR)
+    async with asyncio.TaskGroup() as group:
+        waits = group.create_task(made._await_database())
+        await until(lambda: made._why is not None, "the reason is known")
+        assert str(made._why).startswith("RETENTION_SWEEPER_DATABASE_DSN (or HABEAS_DATABASE_DSN)")
+        assert told in str(made._why)
+        made.stopping.set()
+    assert waits.result() is None
+    assert told in json.loads(lines[0])["why"]
+    assert b"hunter2" not in b"".join(lines)
 
 
 async def test_the_database_may_go_away_while_the_service_starts(monkeypatch: pytest.MonkeyPatch) -> None:

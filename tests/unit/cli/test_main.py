@@ -185,3 +185,32 @@ def test_ages() -> None:
     now = datetime(2026, 11, 24, 9, tzinfo=UTC)
     assert output.age(now - timedelta(minutes=5), now) == "5 min"
     assert output.age(None, now) is None
+
+
+def groups(group: click.Group, *above: str) -> list[tuple[str, ...]]:
+    """Every group of commands with its way to it."""
+    inner = [(*above, name) for name, command in group.commands.items() if isinstance(command, click.Group)]
+    found = [above] + [each for way in inner for each in groups(_command(way), *way)]
+    return list(dict.fromkeys(found))
+
+
+def _command(way: tuple[str, ...]) -> click.Group:
+    found: click.Command = habeas
+    for name in way:
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    assert isinstance(found, click.Group)
+    return found
+
+
+@pytest.mark.parametrize("way", groups(habeas), ids=" ".join)
+def test_lists_of_commands_are_whole_on_a_narrow_terminal(way: tuple[str, ...]) -> None:
+    """On 80 columns the first sentence of each command stands there whole, wrapped and not cut."""
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(habeas, [*way, "--help"], terminal_width=80)
+    assert result.exit_code == 0
+    assert "..." not in result.output.replace("[ARGS]...", "")
+    told = " ".join(result.output.split()).replace("- ", "-")  # a line may end behind a hyphen
+    for command in _command(way).commands.values():
+        first = " ".join((command.help or "").split("\n\n")[0].split()).replace("- ", "-")
+        assert first
+        assert first in told

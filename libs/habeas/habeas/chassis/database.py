@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind
 
 from habeas.chassis import cause, crash, metrics, outbox, store
 from habeas.chassis.clock import Clock
-from habeas.chassis.connection import Connection
+from habeas.chassis.connection import Connection, SessionShared, is_pooler, require_own_session
 from habeas.chassis.crash import Point
 from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import Name
@@ -186,21 +186,36 @@ class Database:
 
     @classmethod
     async def open(cls, settings: ChassisSettings, schema: str, clock: Clock) -> "Database":
-        """Open the pool. Raises what asyncpg raises when the server is not there; callers wait and try again."""
+        """Open the pool. Raises what asyncpg raises when the server is not there; callers wait and try again.
+
+        Raises ``SessionShared`` when connections are no sessions of their own, which waiting does not mend.
+        """
         made: list[Database] = []
+        options = _options(settings, schema)
 
         async def enter(connection: Asking) -> None:
             for database in made:
                 await database.look_at(connection)
 
-        pool = await asyncpg.create_pool(
-            min_size=settings.pool_connections_min,
-            max_size=settings.pool_connections_max,
-            max_inactive_connection_lifetime=300,
-            init=enter,
-            reset=_keep_session,
-            **_options(settings, schema),
-        )
+        try:
+            pool = await asyncpg.create_pool(
+                min_size=settings.pool_connections_min,
+                max_size=settings.pool_connections_max,
+                max_inactive_connection_lifetime=300,
+                init=enter,
+                reset=_keep_session,
+                **options,
+            )
+        except asyncpg.ProtocolViolationError as error:
+            if is_pooler(error):
+                raise SessionShared("the settings of a session are refused") from None
+            raise
+        try:
+            async with pool.acquire() as session:
+                await require_own_session(session, options["server_settings"], lambda: asyncpg.connect(**options))
+        except BaseException:
+            pool.terminate()
+            raise
         database = cls(pool, schema, clock, settings)
         made.append(database)
         return database

@@ -12,6 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
+from habeas.chassis.refusals import TopicsForbidden
 from habeas.contracts.topics import Topic
 
 PARTITIONS: Final = "partitions"
@@ -83,11 +84,8 @@ class TopicsUnfit(Exception):
         super().__init__("; ".join(each.said for each in differences))
 
 
-class TopicsHidden(Exception):
+class TopicsHidden(TopicsForbidden):
     """Kafka does not let this user describe topics."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__(f"may not describe {', '.join(sorted(names))}")
 
 
 async def look(options: Mapping[str, Any], topics: Iterable[Topic], replicas_min: int) -> Seen:

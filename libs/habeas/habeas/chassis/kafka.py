@@ -13,6 +13,7 @@ from aiokafka.structs import TopicPartition
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from habeas.chassis import records
+from habeas.chassis.refusals import TopicsForbidden, TopicsMissing, forbidden_topics, security_options, why
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.waiting import is_cancelled
 from habeas.contracts.topics import Topic
@@ -37,17 +38,7 @@ records.install()
 
 def client_options(settings: ChassisSettings) -> dict[str, Any]:
     """Give what every aiokafka client needs to reach the brokers."""
-    options: dict[str, Any] = {"bootstrap_servers": settings.kafka_bootstrap}
-    protocol = "SASL_" if settings.kafka_sasl_mechanism else ""
-    context = settings.kafka_ssl_context()
-    if context is not None:
-        options["ssl_context"] = context
-    options["security_protocol"] = protocol + ("SSL" if context is not None else "PLAINTEXT")
-    if settings.kafka_sasl_mechanism and settings.kafka_sasl_password:
-        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        options["sasl_plain_username"] = settings.kafka_sasl_username
-        options["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
-    return options
+    return {"bootstrap_servers": settings.kafka_bootstrap, **security_options(settings)}
 
 
 def broker_options(settings: ChassisSettings) -> dict[str, Any]:
@@ -69,21 +60,21 @@ def broker_options(settings: ChassisSettings) -> dict[str, Any]:
     return {"bootstrap_servers": settings.kafka_bootstrap, "security": security}
 
 
-class TopicsMissing(Exception):
-    """Kafka answers, but topics of the catalogue are not there."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__(", ".join(sorted(names)))
-
-
 async def missing_topics(settings: ChassisSettings, wanted: Iterable[str]) -> set[str]:
-    """Give which of the wanted topics Kafka does not have. Raises ``KafkaError`` or ``OSError`` when no broker answers."""
+    """Give which of the wanted topics Kafka does not have.
+
+    Raises ``TopicsForbidden`` when this user may not see some, and ``KafkaError`` or ``OSError`` when no broker answers.
+    """
     admin = AIOKafkaAdminClient(request_timeout_ms=5_000, **client_options(settings))
     try:
         await admin.start()
-        return set(wanted) - set(await admin.list_topics())
+        missing = set(wanted) - set(await admin.list_topics())
     finally:
         await admin.close()
+    forbidden = await forbidden_topics(settings, missing) if missing else set()
+    if forbidden:
+        raise TopicsForbidden(forbidden)
+    return missing
 
 
 async def make_topics(options: dict[str, Any], topics: Iterable[Topic], replicas: int) -> int:
@@ -227,6 +218,7 @@ __all__ = [
     "RETRY_BACKOFF_MS",
     "KafkaError",
     "TopicPartition",
+    "TopicsForbidden",
     "TopicsMissing",
     "assigned_consumer",
     "broker_options",
@@ -240,4 +232,5 @@ __all__ = [
     "reach",
     "stop_consumer",
     "trim",
+    "why",
 ]

@@ -15,10 +15,10 @@ from opentelemetry.trace import get_current_span
 
 from habeas.chassis import foreign_log
 from habeas.chassis.clock import Clock, SystemClock
-from habeas.chassis.redaction import Name, clean
+from habeas.chassis.redaction import Name, Words, clean
 from habeas.chassis.settings import LogLevel
 
-__all__ = ["LogLevel", "Name", "configure", "enabled_for_messages", "event", "is_logged", "level", "set_level"]
+__all__ = ["LogLevel", "Name", "Words", "configure", "enabled_for_messages", "event", "is_logged", "level", "set_level"]
 
 _RANK: Final = {LogLevel.DEBUG: 0, LogLevel.INFO: 1, LogLevel.WARNING: 2, LogLevel.ERROR: 3}
 _NAMES_MAX: Final = 4096

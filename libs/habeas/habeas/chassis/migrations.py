@@ -17,6 +17,8 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 
+from habeas.chassis.connection import require_own_session
+
 __all__ = [
     "Migration",
     "MigrationError",
@@ -163,12 +165,13 @@ async def migrate(
     `admin_dsn` may make schemas and act as `owner`, who owns everything that is made. `role`, the service's, gets the
     rights to read and change rows of every table made from then on; a migration may take some of them back.
     Idempotent; of two runs at once in one database the later waits, a minute at most. A file that fails leaves no trace,
-    and the ones before it stay. Raises MigrationError, or asyncpg's error for the statement that failed.
+    and the ones before it stay. Raises MigrationError, SessionShared, or asyncpg's error for the statement that failed.
     """
     migrations = read(sources)
     names = {"schema": _identifier(schema), "owner": _identifier(owner)}
     connection = await asyncpg.connect(admin_dsn, timeout=_CONNECT_S)
     try:
+        await require_own_session(connection, {}, lambda: asyncpg.connect(admin_dsn, timeout=_CONNECT_S))
         await _require_roles(connection, [owner] if role is None else [owner, role])
         await connection.execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)

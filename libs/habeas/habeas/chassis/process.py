@@ -17,17 +17,27 @@ _EXIT_WRONG_USE: Final = 2
 _YOUNG_OBJECTS: Final = 20_000  # a batch of messages is a few thousand objects, all of which live until it is done
 
 
-def main(load: Callable[[], T], build: Callable[[T], Service]) -> NoReturn:
-    """Load settings, build the service, run it, exit with its code: 0 stopped, 2 wrong configuration, 65, 70 or 75 failed."""
+def main(load: Callable[[], T], build: Callable[[T], Service], refused: type[Exception] = SettingsError) -> NoReturn:
+    """Load settings, build the service, run it, exit with its code: 0 stopped, 2 wrong configuration, 65, 70 or 75 failed.
+
+    ``refused`` is what ``build`` raises for a configuration that a person has to mend; its text is written, and holds no secret.
+    """
     try:
         settings = load()
     except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(_EXIT_WRONG_USE)
+        _refuse(error)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        service = build(settings)
+        try:
+            service = build(settings)
+        except refused as error:
+            _refuse(error)
         _collect_less()
         sys.exit(runner.run(service.run()))
+
+
+def _refuse(error: Exception) -> NoReturn:
+    sys.stderr.write(f"{error}\n")
+    sys.exit(_EXIT_WRONG_USE)
 
 
 def _collect_less() -> None:

@@ -15,9 +15,11 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from habeas.chassis import crash, history, kafka, log, metrics, migrations, store, topic_watch, tracing, troubles
+from habeas.chassis import crash, drift, history, kafka, log, metrics, migrations, store, topic_watch, tracing, troubles
 from habeas.chassis.batch import Batch
 from habeas.chassis.clock import Clock, SystemClock
+from habeas.chassis.connection import SessionShared
+from habeas.chassis.connection import why as why_no_connection
 from habeas.chassis.consumer import Records
 from habeas.chassis.database import TRANSIENT, Database, Transaction
 from habeas.chassis.follow import Follower
@@ -25,12 +27,12 @@ from habeas.chassis.health import Health
 from habeas.chassis.history import DatabaseRestored
 from habeas.chassis.message import Protection
 from habeas.chassis.positions import RecordsGone
-from habeas.chassis.redaction import Name
+from habeas.chassis.redaction import Name, Words
 from habeas.chassis.running import Declared, Running
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.sweep import Schedule, Swept
 from habeas.chassis.topic_watch import TopicWatch
-from habeas.chassis.waiting import BEAT_S, Outage, is_cancelled, on_beat, wait_any
+from habeas.chassis.waiting import BEAT_S, Explain, Outage, is_cancelled, on_beat, wait_any
 from habeas.chassis.watchdog import Watchdog
 from habeas.chassis.worker import Handler
 from habeas.contracts.model import Event
@@ -40,6 +42,7 @@ E = TypeVar("E", bound=Event)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_EXIT_WRONG_USE: Final = 2
 _EXIT_OVERDUE: Final = 75
 _EXIT_FAILED: Final = 70
 _EXIT_PAST_UNKNOWN: Final = (
@@ -77,6 +80,7 @@ class Service:
         self._topics = TopicWatch(name, settings, self.topics)
         self._failure: BaseException | None = None
         self._waits_for: str | None = None
+        self._why: str | None = None
         self._told_unknown = 0
         self._running: Running | None = None
         self._is_started = False
@@ -139,6 +143,7 @@ class Service:
         health = Health(self.settings.health_host, self.settings.health_port)
         health.ready("service", self._at_work)
         health.tell("waiting_for", lambda: self._waits_for)
+        health.tell("why", lambda: self._why)
         await health.serve()
         beating = asyncio.create_task(self._beat(watchdog))
         try:
@@ -168,7 +173,12 @@ class Service:
 
     async def _run(self, health: Health) -> int:
         started = self.clock.monotonic()
-        database = await self._await_database()
+        try:
+            database = await self._await_database()
+        except SessionShared as error:
+            why = Words(await self._why_no_database(error))
+            log.event("service.refused", severity=LogLevel.ERROR, error=error, why=why)
+            return _EXIT_WRONG_USE
         if database is None:
             return 0
         try:
@@ -218,14 +228,27 @@ class Service:
                 raise
             return database
 
-        return await self._await("database", ready, (*TRANSIENT, migrations.SchemaNotReady))
+        trouble = (*TRANSIENT, migrations.SchemaNotReady)
+        return await self._await("database", ready, trouble, self._why_no_database)
+
+    async def _why_no_database(self, error: BaseException) -> str:
+        if isinstance(error, migrations.SchemaNotReady):
+            return f"{error}; run `habeas migrate`"
+        variable = f"{self.schema.upper()}_DATABASE_DSN (or HABEAS_DATABASE_DSN)"
+        return why_no_connection(error, self.settings.database_dsn.get_secret_value(), variable)
+
+    async def _why_no_kafka(self, error: BaseException) -> str:
+        if isinstance(error, drift.TopicsUnfit):
+            return f"{error}; run `habeas migrate --reset-topics`"
+        return await kafka.why(self.settings, error)
 
     async def _kafka_there(self) -> bool:
         async def topics_fit() -> bool:
             await self._topics.require()
             return True
 
-        return bool(await self._await("kafka", topics_fit, (*topic_watch.UNFIT, *_KAFKA_TROUBLE)))
+        trouble = (*topic_watch.UNFIT, *_KAFKA_TROUBLE)
+        return bool(await self._await("kafka", topics_fit, trouble, self._why_no_kafka))
 
     async def _history_holds(self, health: Health, database: Database) -> bool:
         """Wait until this database is known to have all that the service ever told; while it has not, the service is not ready."""
@@ -280,13 +303,22 @@ class Service:
 
     async def _subscribed(self, running: Running) -> bool:
         """Join the consumer group; Kafka may have gone away again since it was asked."""
-        return running.consumer is None or bool(await self._await("kafka", running.consumer.start, _KAFKA_TROUBLE))
+        if running.consumer is None:
+            return True
+        return bool(await self._await("kafka", running.consumer.start, _KAFKA_TROUBLE, self._why_no_kafka))
 
     async def _await(
-        self, what: str, attempt: Callable[[], Awaitable[T]], trouble: tuple[type[BaseException], ...]
+        self,
+        what: str,
+        attempt: Callable[[], Awaitable[T]],
+        trouble: tuple[type[BaseException], ...],
+        explain: Explain | None = None,
     ) -> T | None:
-        """Attempt something until it succeeds, for however long it takes; None when told to stop before."""
-        outage = Outage("service.waiting", waiting_for=Name(what))
+        """Attempt something until it succeeds, for however long it takes; None when told to stop before.
+
+        Meanwhile log and health say what is waited for, and why as ``explain`` has it.
+        """
+        outage = Outage("service.waiting", waiting_for=Name(what), explain=explain)
         try:
             while not self.stopping.is_set():
                 try:
@@ -294,8 +326,9 @@ class Service:
                 except trouble as error:
                     self._waits_for = what
                     await outage.wait(error, self.stopping)
+                    self._why = outage.why
         finally:
-            self._waits_for = None
+            self._waits_for = self._why = None
         return None
 
     def _assemble(self, database: Database) -> Running:

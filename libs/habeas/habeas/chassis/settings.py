@@ -11,11 +11,11 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Self
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator, model_validator
 
 from habeas.chassis import crash
+from habeas.chassis.dsn import PRIVATE, is_private
 from habeas.chassis.environment import SettingsError, read
 
 __all__ = [
@@ -197,8 +197,7 @@ class ChassisSettings(BaseModel):
             raise ValueError("production refuses to die on demand: remove HABEAS_CRASH_AT")
         if not is_private(self.database_dsn.get_secret_value()):
             raise ValueError(
-                "production refuses a database connection that others could read: give HABEAS_DATABASE_DSN "
-                "sslmode=verify-full and ssl_min_protocol_version=TLSv1.3, or host=/directory of a unix socket"
+                f"production refuses a database connection that others could read: give HABEAS_DATABASE_DSN {PRIVATE}"
             )
         if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith("https://"):
             raise ValueError("production refuses to send spans in plain: write HABEAS_OTLP_ENDPOINT=https://…")
@@ -226,20 +225,6 @@ class ChassisSettings(BaseModel):
         if self.kafka_ssl_certfile is not None:
             context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile)
         return context
-
-
-def is_private(dsn: str) -> bool:
-    """Answer whether nobody between here and the database can read along, as far as the DSN says it."""
-    try:
-        parts = urlsplit(dsn)
-    except ValueError:
-        return False
-    query = parse_qs(parts.query)
-    places = [unquote(place) for place in parts.netloc.rpartition("@")[2].split(",")]  # asyncpg prefers these
-    hosts = [host for place in (*places, *query.get("host", ())) for host in place.split(",") if host]
-    if hosts and all(host.startswith("/") for host in hosts):
-        return True
-    return query.get("sslmode") == ["verify-full"] and query.get("ssl_min_protocol_version") == ["TLSv1.3"]
 
 
 def load_chassis_settings(service: str, env: Mapping[str, str] | None = None) -> ChassisSettings:

@@ -2,17 +2,20 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Coroutine
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Final, TypeAlias
 
 from habeas.chassis import log
-from habeas.chassis.redaction import Name
+from habeas.chassis.redaction import Name, Words
+
+Explain: TypeAlias = Callable[[BaseException], Awaitable[str]]
 
 BEAT_S: Final = 5.0
 
 _TROUBLE_FIRST_S: Final = 0.25
 _TROUBLE_LONGEST_S: Final = 1.0
 _TOLD_EVERY_S: Final = 30.0
+_EXPLAINED_S: Final = 6.0
 _EARLY_S: Final = 0.05  # timers may fire a little early, and a beat must not be counted twice
 
 
@@ -84,10 +87,12 @@ def on_beat(limit_s: float) -> float:
 class Outage:
     """Trouble with a server that a loop waits out, for however long: tried again soon, then every second, told now and then."""
 
-    def __init__(self, event: str, waiting_for: Name | None = None) -> None:
-        """``event`` is what is logged, and ``waiting_for`` what is away, where one event is of several."""
+    def __init__(self, event: str, waiting_for: Name | None = None, explain: Explain | None = None) -> None:
+        """``event`` is what is logged, ``waiting_for`` what is away, where one event is of several; ``explain`` says why, for a person."""
+        self.why: str | None = None
         self._event = event
         self._waiting_for = waiting_for
+        self._explain = explain
         self._next_s = _TROUBLE_FIRST_S
         self._told_at = -math.inf
 
@@ -99,8 +104,10 @@ class Outage:
         now = asyncio.get_running_loop().time()
         if now - self._told_at >= _TOLD_EVERY_S or self._next_s == _TROUBLE_FIRST_S:
             self._told_at = now
-            waiting_for = {} if self._waiting_for is None else {"waiting_for": self._waiting_for}
-            log.event(self._event, severity=None, error=error, **waiting_for)
+            self.why = await self._explained(error)
+            fields = {"waiting_for": self._waiting_for, "why": None if self.why is None else Words(self.why)}
+            known = {name: value for name, value in fields.items() if value is not None}
+            log.event(self._event, severity=None, error=error, **known)
         longest_s = _TROUBLE_LONGEST_S if longest_s is None else longest_s
         pause_s, self._next_s = min(self._next_s, longest_s), min(self._next_s * 2, longest_s)
         await wait_any(stopping, stopping, pause_s)
@@ -108,3 +115,14 @@ class Outage:
     def over(self) -> None:
         """Note that the server answers."""
         self._next_s = _TROUBLE_FIRST_S
+        self.why = None
+
+    async def _explained(self, error: BaseException) -> str | None:
+        """Ask for the reason, for a few seconds at most: it is a help, and nothing waits for it."""
+        if self._explain is None:
+            return None
+        try:
+            async with asyncio.timeout(_EXPLAINED_S):
+                return await self._explain(error)
+        except TimeoutError:
+            return self.why

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from habeas.cli.local_fleet import adopt
+
 if TYPE_CHECKING:
     from aiokafka import TopicPartition
     from aiokafka.admin import AIOKafkaAdminClient
@@ -22,6 +24,8 @@ def chassis_settings(dsn: str | None = None, bootstrap: str | None = None) -> "C
     from habeas.chassis.environment import SettingsError
     from habeas.chassis.settings import load_chassis_settings
 
+    if bootstrap is None and not os.environ.get("HABEAS_KAFKA_BOOTSTRAP"):
+        adopt(click.get_current_context(silent=True))
     env = {**os.environ, "HABEAS_DATABASE_DSN": dsn or _NO_DATABASE}
     if bootstrap is not None:
         env["HABEAS_KAFKA_BOOTSTRAP"] = bootstrap
@@ -36,6 +40,13 @@ def client_options(dsn: str | None = None, bootstrap: str | None = None) -> dict
     from habeas.chassis.kafka import client_options as options_of
 
     return options_of(chassis_settings(dsn, bootstrap))
+
+
+async def why(error: BaseException, dsn: str | None = None) -> str:
+    """Return why Kafka could not be used, and what to write."""
+    from habeas.chassis.kafka import why as why_of
+
+    return await why_of(chassis_settings(dsn), error)
 
 
 async def committed_offsets(admin: "AIOKafkaAdminClient", service: str) -> "dict[TopicPartition, int]":
@@ -77,7 +88,7 @@ async def topics_seen(dsn: str | None = None) -> "Seen":
     try:
         seen = await look(dsn)
     except (KafkaError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"Kafka does not answer: {type(error).__name__}") from None
+        raise click.ClickException(await why(error, dsn)) from None
     if seen.hidden:
         raise click.ClickException(
             f"{some(seen.hidden)}: Kafka does not let this user see whether they are there; give it the rights "
@@ -119,7 +130,7 @@ async def make_topics(names: Collection[str], dsn: str | None = None) -> int:
         wanted = [topic for topic in CATALOGUE if topic.name in names]
         return await kafka.make_topics(options, wanted, min(_REPLICAS_MAX, brokers))
     except (kafka.KafkaError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"the topics could not be made: {type(error).__name__}") from None
+        raise click.ClickException(f"the topics could not be made: {await why(error, dsn)}") from None
 
 
 async def reset_topics(dsn: str | None = None) -> int:
@@ -136,7 +147,7 @@ async def reset_topics(dsn: str | None = None) -> int:
         await drift.reset(client_options(dsn), [topic for topic in CATALOGUE if topic.name in drifted])
     except (kafka.KafkaError, OSError, TimeoutError) as error:
         raise click.ClickException(
-            f"the topics could not be set: {type(error).__name__}; the user needs the rights Alter and AlterConfigs on them"
+            f"the topics could not be set: {await why(error, dsn)}; the user needs the rights Alter and AlterConfigs on them"
         ) from None
     for _ in range(_SEEN_TRIES):  # brokers learn what was set a moment after it was acknowledged
         if not any(each.setting != drift.REPLICAS for each in (await topics_seen(dsn)).differences):

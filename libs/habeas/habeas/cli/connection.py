@@ -5,9 +5,12 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
+
+from habeas.chassis.dsn import HOW_TO_WRITE, PRIVATE, is_local, is_private, parts_of
+from habeas.cli.local_fleet import FleetOption
 
 if TYPE_CHECKING:
     import asyncpg
@@ -16,47 +19,66 @@ T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-def private(_: click.Context, option: click.Parameter, dsn: str | None) -> str | None:
-    """Return the DSN; in production only when nobody between here and the database can read along, as for services.
+def require_private(dsn: str, variable: str) -> None:
+    """Raise UsageError for a DSN whose connection others could read, unless this is a developer's machine.
 
-    Raises UsageError otherwise.
+    That is the rule of the services. Where nothing says which environment it is, a database on this machine is a developer's.
     """
-    from habeas.chassis.settings import Environment, is_private
+    environment = os.environ.get("HABEAS_ENVIRONMENT", "").strip()
+    if is_private(dsn) or environment == "development" or (not environment and is_local(dsn)):
+        return
+    if parts_of(dsn) is None:
+        raise click.UsageError(f"{variable} is no DSN of PostgreSQL; {HOW_TO_WRITE}")
+    raise click.UsageError(
+        f"production refuses a database connection that others could read: give {variable} {PRIVATE}; "
+        "elsewhere write HABEAS_ENVIRONMENT=development"
+    )
 
-    environment = os.environ.get("HABEAS_ENVIRONMENT", "").strip() or Environment.PRODUCTION
-    if dsn is not None and environment != Environment.DEVELOPMENT and not is_private(dsn):
-        raise click.UsageError(
-            f"production refuses a database connection that others could read: give {option.envvar} "
-            "sslmode=verify-full and ssl_min_protocol_version=TLSv1.3, or host=/directory of a unix socket; "
-            "elsewhere write HABEAS_ENVIRONMENT=development"
-        )
+
+def private(ctx: click.Context, option: click.Parameter, dsn: str | None) -> str | None:
+    """Return the DSN of an option, when ``require_private`` takes it."""
+    if dsn:
+        require_private(dsn, named(ctx, option))
     return dsn
+
+
+def named(ctx: click.Context, parameter: click.Parameter) -> str:
+    """Return what a person wrote a value to: the option, or its variable."""
+    if (
+        isinstance(parameter.envvar, str)
+        and ctx.get_parameter_source(parameter.name or "") is not ParameterSource.COMMANDLINE
+    ):
+        return parameter.envvar
+    return parameter.opts[0]
 
 
 ADMIN_DSN: Final = click.option(
     "--dsn",
-    callback=private,
+    cls=FleetOption,
     envvar="HABEAS_ADMIN_DATABASE_DSN",
     show_envvar=True,
     required=True,
+    callback=private,
     help="The fleet's database, as habeas_owner or an administrator.",
 )
 
 OPERATOR_DSN: Final = click.option(
     "--dsn",
-    callback=private,
+    cls=FleetOption,
     envvar="HABEAS_OPERATOR_DATABASE_DSN",
     show_envvar=True,
     required=True,
+    callback=private,
     help="The fleet's database, as a role that may read it (habeas_operator).",
 )
 
 SUPERVISOR_DSN: Final = click.option(
     "--dsn",
-    callback=private,
+    cls=FleetOption,
     envvar="HABEAS_SUPERVISOR_DATABASE_DSN",
     show_envvar=True,
     required=True,
+    callback=private,
     help="The fleet's database, as a role that may decide (habeas_supervisor, or the service's own).",
 )
 
@@ -69,13 +91,18 @@ def run(job: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(job)
 
 
-def place_of(dsn: str) -> str:
-    """Return where a DSN leads to, as in `` at db.example.org:5432``, without its user and password; empty when it does not say."""
-    try:
-        place = urlsplit(dsn).netloc.rpartition("@")[2]
-    except ValueError:
-        return ""
-    return f" at {place}" if place else ""
+def refusal(error: BaseException, dsn: str) -> str:
+    """Return why the database of the command that runs could not be had, and what to write."""
+    from habeas.chassis.connection import why
+
+    return why(error, dsn, _variable())
+
+
+def _variable() -> str:
+    """Return where the command that runs has its DSN from."""
+    ctx = click.get_current_context(silent=True)
+    options = [] if ctx is None else [each for each in ctx.command.params if each.name == "dsn"]
+    return named(ctx, options[0]) if ctx is not None and options else "the DSN"
 
 
 @asynccontextmanager
@@ -86,22 +113,25 @@ async def connected(dsn: str, schema: str = "pg_catalog", *, writes: bool = Fals
     """
     import asyncpg
 
+    from habeas.chassis.connection import SessionShared, require_own_session
+
+    settings = {
+        "application_name": "habeas-cli",
+        "search_path": schema,
+        "default_transaction_read_only": "off" if writes else "on",
+    }
+
+    async def connect() -> Connection:
+        return await asyncpg.connect(dsn, timeout=_CONNECT_S, command_timeout=_STATEMENT_S, server_settings=settings)
+
+    conn = None
     try:
-        conn = await asyncpg.connect(
-            dsn,
-            timeout=_CONNECT_S,
-            command_timeout=_STATEMENT_S,
-            server_settings={
-                "application_name": "habeas-cli",
-                "search_path": schema,
-                "default_transaction_read_only": "off" if writes else "on",
-            },
-        )
-    except (OSError, TimeoutError, asyncpg.CannotConnectNowError) as error:
-        where = place_of(dsn)
-        raise click.ClickException(f"PostgreSQL{where} does not answer: {type(error).__name__}") from None
-    except (ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise click.ClickException(f"the database does not let us in: {type(error).__name__}") from None
+        conn = await connect()
+        await require_own_session(conn, settings, connect)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, SessionShared) as error:
+        if conn is not None:
+            conn.terminate()
+        raise click.ClickException(refusal(error, dsn)) from None
     try:
         yield conn
     except asyncpg.InsufficientPrivilegeError:

@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from habeas.cli.connection import named, private, require_private
+
 if TYPE_CHECKING:
+    from habeas.datamap.datamap import StoreMap
     from habeas.datamap.live import LiveSchema
     from habeas.datamap.source import Problem
 
-DSN = click.option("--dsn", envvar="PLATFORM_DSN", help="Database to look at; without it, only the files are checked.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
@@ -21,7 +25,7 @@ def datamap() -> None:
 
 
 @datamap.command()
-@DSN
+@click.option("--dsn", callback=private, help="Database to look at, instead of the one that the map's variable holds.")
 @click.option("--map", "directory", type=click.Path(exists=True, path_type=Path), default="datamap", show_default=True)
 @click.option(
     "--policy",
@@ -31,26 +35,40 @@ def datamap() -> None:
     default="policy.yaml",
     show_default=True,
 )
-@click.option("--store", help="Which store the DSN belongs to, where the map has several.")
+@click.option("--store", help="Only this store of the map.")
+@click.option("--offline", is_flag=True, help="Look at the files alone; nothing is said about databases then.")
 @AS_JSON
-def check(dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, as_json: bool) -> None:
-    """Say whether map, policy and live schema agree: 0 yes, 1 no, with file, line and what to write."""
-    problems = _problems(dsn, directory, policy_file, store)
+def check(  # one argument per option
+    dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool, as_json: bool
+) -> None:
+    """Say whether map, policy and live schema agree: 0 yes, 1 no, with file, line and what to write.
+
+    Each store is looked at over the variable that its `connection` names. A database that cannot be looked at is no agreement.
+    """
+    if offline and dsn:
+        raise click.UsageError("--dsn and --offline contradict each other")
+    problems, is_compared = _problems(dsn, directory, policy_file, store, offline=offline)
     if as_json:
         plain = [{**problem._asdict(), "file": str(problem.file)} for problem in problems]
-        _write_json({"ok": not problems, "compared_with_database": dsn is not None, "problems": plain})
+        _write_json({"ok": not problems, "compared_with_database": is_compared, "problems": plain})
     elif problems:
         _explain(problems)
     else:
-        _say(f"{directory}: the data map is in order" + ("" if dsn else " (no database was looked at)"))
+        _say(f"{directory}: the data map is in order" + (" (no database was looked at)" if offline else ""))
     raise SystemExit(1 if problems else 0)
 
 
 @datamap.command()
-@click.option("--dsn", envvar="PLATFORM_DSN", required=True, help="Database to look at.")
+@click.option(
+    "--dsn", envvar="PLATFORM_DSN", show_envvar=True, required=True, callback=private, help="Database to look at."
+)
 @click.option("--schema", default="public", show_default=True, help="Schema to describe.")
 @click.option("--store", default="platform", show_default=True, help="Name of the store.")
 @click.option("--connection", help="Environment variable that will hold the DSN; default STORE_DSN.")
+@click.option(
+    "--root",
+    help="Table in which a person begins; without it, the one that most others refer to among those named like people.",
+)
 @click.option(
     "--policy",
     "policy_file",
@@ -60,7 +78,14 @@ def check(dsn: str | None, directory: Path, policy_file: Path, store: str | None
 )
 @AS_JSON
 def draft(  # one argument per option
-    dsn: str, schema: str, store: str, connection: str | None, policy_file: Path | None, *, as_json: bool
+    dsn: str,
+    schema: str,
+    store: str,
+    connection: str | None,
+    root: str | None,
+    policy_file: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Write a first map to standard output; what a person must decide says REVIEW."""
     from habeas.datamap.draft import draft_dataset
@@ -70,14 +95,18 @@ def draft(  # one argument per option
 
     try:
         policy = load_policy(policy_file) if policy_file else None
-        live = asyncio.run(_live(store, dsn, schema))
+        live = asyncio.run(_live(store, dsn, schema, _variable()))
     except ConfigurationError as error:
         _explain(error.problems)
         raise SystemExit(1) from None
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     variable = connection or f"{store.upper().replace('-', '_').replace('.', '_')}_DSN"
-    drafted = draft_dataset(live, store=store, connection=variable, schema=schema, policy=policy)
+    if root is not None and root not in live.tables:
+        raise click.UsageError(
+            f"the schema {schema} has no table {root}: --root is one of {', '.join(sorted(live.tables)) or 'none'}"
+        )
+    drafted = draft_dataset(live, store=store, connection=variable, schema=schema, policy=policy, root=root)
     if as_json:
         _write_json({"tables": len(live.tables), "reviews": drafted.reviews, "yaml": drafted.text})
     else:
@@ -85,35 +114,61 @@ def draft(  # one argument per option
         click.echo(f"{len(live.tables)} tables; {drafted.reviews} places to decide", err=True)
 
 
-def _problems(dsn: str | None, directory: Path, policy_file: Path, store: str | None) -> "tuple[Problem, ...]":
-    """Everything that is wrong, of files and database."""
-    from habeas.datamap.check import compare
-    from habeas.datamap.errors import StoreError
+def _problems(
+    dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool
+) -> "tuple[tuple[Problem, ...], bool]":
+    """Everything that is wrong, of files and databases, and whether every database was looked at."""
     from habeas.datamap.loading import load_datamap
     from habeas.datamap.policy import load_policy
+    from habeas.datamap.postgres import find_address_problems
     from habeas.datamap.source import ConfigurationError
 
     try:
         loaded = load_datamap(directory, load_policy(policy_file))
     except ConfigurationError as error:
-        return error.problems
-    if dsn is None:
-        return ()
-    if store is None and len(loaded.stores) > 1:
-        raise click.UsageError(f"the map has several stores; choose one with --store: {', '.join(loaded.stores)}")
-    chosen = loaded.stores.get(store or next(iter(loaded.stores)))
-    if chosen is None:
+        return error.problems, False
+    if store is not None and store not in loaded.stores:
         raise click.UsageError(f"the map has no store {store}: {', '.join(loaded.stores)}")
+    chosen = [each for name, each in loaded.stores.items() if store in {None, name}]
+    if dsn is not None and len(chosen) > 1:
+        raise click.UsageError(f"the map has several stores; choose one with --store: {', '.join(loaded.stores)}")
+    if offline:
+        return (), False
+    missing = (
+        []
+        if dsn is not None
+        else [each for one in chosen for each in find_address_problems(one, os.environ, production=False)]
+    )
+    if missing:
+        return tuple(missing), False
+    return tuple(problem for each in chosen for problem in _compared(each, dsn)), True
+
+
+def _compared(store: "StoreMap", dsn: str | None) -> "Iterator[Problem]":
+    """Compare one store with its database, that of its variable unless ``dsn`` says another."""
+    from habeas.datamap.check import compare
+    from habeas.datamap.errors import StoreError
+
+    variable = "--dsn" if dsn else store.connection
+    if dsn is None:
+        dsn = os.environ[store.connection]
+        require_private(dsn, variable)
     try:
-        return compare(chosen, asyncio.run(_live(chosen.name, dsn, chosen.schema)))
+        yield from compare(store, asyncio.run(_live(store.name, dsn, store.schema, variable)))
     except StoreError as error:
         raise click.ClickException(str(error)) from None
 
 
-async def _live(store: str, dsn: str, schema: str) -> "LiveSchema":
+def _variable() -> str:
+    """Return what the person wrote the DSN to."""
+    ctx = click.get_current_context()
+    return named(ctx, next(each for each in ctx.command.params if each.name == "dsn"))
+
+
+async def _live(store: str, dsn: str, schema: str, variable: str) -> "LiveSchema":
     from habeas.datamap.postgres import read_live_schema
 
-    return await read_live_schema(store, dsn, schema)
+    return await read_live_schema(store, dsn, schema, variable)
 
 
 def _write_json(value: object) -> None:

@@ -12,7 +12,8 @@ from uuid import UUID
 
 import click
 
-from habeas.cli.connection import run
+from habeas.cli.connection import private, run
+from habeas.cli.local_fleet import FleetOption
 from habeas.cli.output import AS_JSON, say, write_json, write_table
 
 _SERVICE: Final = "export-builder"
@@ -29,12 +30,22 @@ def export() -> None:
 @click.argument("file", type=_FILE)
 @click.option(
     "--dsn",
+    cls=FleetOption,
+    callback=private,
     envvar="EXPORT_BUILDER_DATABASE_DSN",
     show_envvar=True,
     required=True,
     help="The fleet's database, as export_builder: operators may not read keys.",
 )
-@click.option("--kek-file", type=_FILE, envvar="HABEAS_KEK_FILE", show_envvar=True, required=True, help="Key ring.")
+@click.option(
+    "--kek-file",
+    cls=FleetOption,
+    type=_FILE,
+    envvar="HABEAS_KEK_FILE",
+    show_envvar=True,
+    required=True,
+    help="Key ring.",
+)
 @click.option("--export", "export_id", type=click.UUID, help="The export's id, where FILE is not called after it.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The ZIP to write; default ID.zip.")
 @click.option("--force", is_flag=True, help="Write over an output that is there.")

@@ -245,16 +245,18 @@ async def kafka_answers() -> AsyncIterator[None]:
 async def slices(settings: "ChassisSettings") -> "AsyncIterator[dict[str, Database]]":
     """Open every service's slice; the changes of a service are its own transactions, with their events and facts."""
     from habeas.chassis.clock import SystemClock
+    from habeas.chassis.connection import SessionShared
     from habeas.chassis.database import TRANSIENT, Database
     from habeas.cli import store
+    from habeas.cli.connection import refusal
 
     opened: dict[str, Database] = {}
     try:
         for service in store.SERVICES:
             opened[service] = await Database.open(settings, store.schema_of(service), SystemClock())
         yield opened
-    except TRANSIENT as error:
-        raise click.ClickException(f"the database does not answer: {type(error).__name__}") from None
+    except (*TRANSIENT, SessionShared) as error:
+        raise click.ClickException(refusal(error, settings.database_dsn.get_secret_value())) from None
     finally:
         for database in opened.values():
             await database.close()

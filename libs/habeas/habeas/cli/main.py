@@ -5,6 +5,7 @@ only when they are called.
 """
 
 from importlib import import_module
+from inspect import cleandoc
 from typing import Final
 
 import click
@@ -52,7 +53,7 @@ class _Program(click.Group):
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing those that live elsewhere."""
-        rows = [(name, command.get_short_help_str(80)) for name, command in sorted(self.commands.items())]
+        rows = [(name, command.short_help or "") for name, command in sorted(self.commands.items())]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -84,6 +85,17 @@ for _command in (
     trail,
 ):
     habeas.add_command(_command)
+
+
+def _tell_whole(command: click.Command) -> None:
+    """Let the list of a group's commands hold the whole first sentence of each: click cuts it at the width of the terminal."""
+    if command.short_help is None and command.help:
+        command.short_help = " ".join(cleandoc(command.help).partition("\n\n")[0].split())
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _tell_whole(each)
+
+
+_tell_whole(habeas)
 
 
 def main() -> None:

@@ -50,7 +50,9 @@ async def _migrate(dsn: str) -> dict[str, int]:
 
     from habeas import sealing
     from habeas.chassis import migrations
+    from habeas.chassis.connection import SessionShared
     from habeas.cli import store
+    from habeas.cli.connection import refusal
 
     applied = {}
     try:
@@ -64,8 +66,8 @@ async def _migrate(dsn: str) -> dict[str, int]:
         raise click.ClickException(
             "habeas_owner may not make tables here: run deploy/postgres/roles.sql first"
         ) from None
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise click.ClickException(f"the schemas could not be brought forward: {type(error).__name__}") from None
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, SessionShared) as error:
+        raise click.ClickException(f"the schemas could not be brought forward: {refusal(error, dsn)}") from None
     return applied
 
 

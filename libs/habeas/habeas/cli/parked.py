@@ -9,6 +9,7 @@ import click
 
 from habeas.cli.connection import OPERATOR_DSN, run
 from habeas.cli.decisions import parse, resolve, retry
+from habeas.cli.local_fleet import FleetOption
 from habeas.cli.output import AS_JSON, age, say, write_facts, write_json, write_table
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def list_(dsn: str, service: str | None, limit: int, *, as_json: bool) -> None:
 )
 @click.option(
     "--kek-file",
+    cls=FleetOption,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar="HABEAS_KEK_FILE",
     help="Key ring, for messages of topics that are kept sealed.",

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import click
 
+from habeas.cli.local_fleet import FleetOption
 from habeas.cli.connection import private, run
 from habeas.cli.output import AS_JSON, say, write_json
 from habeas.contracts.vocabulary import ErasureGround, Right
@@ -57,6 +58,7 @@ def request() -> None:
 )
 @click.option(
     "--dsn",
+    cls=FleetOption,
     callback=private,
     envvar="HABEAS_OPERATOR_DATABASE_DSN",
     show_envvar=True,
@@ -117,7 +119,8 @@ async def _follow(dsn: str, request_id: UUID, place: tuple[str, int, int], limit
     """Give what became of a submission at its place in Kafka: accepted, parked, or still waiting at the limit."""
     from habeas.chassis.clock import SystemClock
     from habeas.cli import store
-    from habeas.cli.connection import connected
+    from habeas.cli.local_fleet import FleetOption
+from habeas.cli.connection import connected
 
     clock = SystemClock()
     end = clock.monotonic() + limit_s
@@ -151,7 +154,7 @@ async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) ->
     from aiokafka.errors import KafkaError
     from pydantic import ValidationError
 
-    from habeas.cli.brokers import client_options
+    from habeas.cli.brokers import client_options, why
     from habeas.kit import Publisher
 
     options = client_options()
@@ -165,7 +168,7 @@ async def _send(right: Right, issuer: "Issuer | None", parts: dict[str, Any]) ->
         wrong = sorted({".".join(str(part) for part in each["loc"]) or "details" for each in error.errors()})
         raise click.UsageError(f"the request is not right in: {', '.join(wrong)}") from None
     except (KafkaError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"Kafka did not take the request: {type(error).__name__}") from None
+        raise click.ClickException(f"Kafka did not take the request: {await why(error)}") from None
     finally:
         await publisher.__aexit__(None, None, None)  # entering may have failed half way, which leaves a producer open
     assert publisher.place is not None  # noqa: S101 -- for mypy: one was sent

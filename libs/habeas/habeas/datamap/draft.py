@@ -14,7 +14,25 @@ from habeas.datamap.dataset import IDENTITY, REVIEW
 from habeas.datamap.live import ForeignKey, LiveColumn, LiveSchema, LiveTable
 from habeas.datamap.policy import Policy
 
-ROOT_NAMES: Final = ("accounts", "users", "customers", "members", "people", "persons", "account", "user", "customer")
+PEOPLE: Final = (
+    *(
+        "account",
+        "user",
+        "customer",
+        "member",
+        "person",
+        "people",
+        "subscriber",
+        "client",
+        "patient",
+        "student",
+        "guest",
+        "player",
+    ),
+    *("contact", "profile", "employee"),
+)
+"""Words for people, by which a root is guessed, the likeliest first, and by which a bare `name` is a person's."""
+
 AGE_NAMES: Final = (
     "closed_at",
     "finished_at",
@@ -30,35 +48,140 @@ MONEY: Final = re.compile(r"invoice|payment|ledger|order|receipt|billing|tax|tra
 """Tables that a law may demand to keep: what an erasure does to them is for a person to decide."""
 
 SECRET: Final = "user.authorization.credentials"  # noqa: S105 - a word of the Fides taxonomy
+OPERATIONS: Final = "system.operations"
 UNSURE: Final = "user"
 """The widest word of the Fides taxonomy, for a column whose name says nothing."""
 
-GUESSES: Final[Sequence[tuple[str, str]]] = (
-    (r"passw|secret|token|_hash$|^hash$|api_key|private_key|sealed|credential|otp|salt", SECRET),
-    (r"e_?mail", "user.contact.email"),
-    (r"phone|mobile|fax", "user.contact.phone_number"),
-    (r"street|address|postcode|zip_?code|city", "user.contact.address"),
-    (r"country|region", "user.contact.address.country"),
-    (r"^(first|last|full|family|given|display|billing|user)?_?name$|surname", "user.name"),
-    (r"lang|locale", "user.demographic.language"),
-    (r"birth|born", "user.demographic.date_of_birth"),
-    (r"gender|sex$", "user.demographic.gender"),
-    (r"(^|_)ip($|_)|ip_addr", "user.device.ip_address"),
-    (r"user_agent|device|browser|os_version", "user.device"),
-    (r"lat(itude)?$|lon(gitude)?$|location", "user.location"),
-    (r"iban|card|account_number|payment", "user.payment"),
-    (r"amount|price|net$|gross|currency|credits?$|balance|cents$|vat", "user.financial"),
-    (r"consent|opt_(in|out)|granted", "user.privacy_preferences"),
-    (r"score|segment|predicted|inferred", "user.behavior"),
-    (r"prompt|body|content|message|text$|title|subject|comment|note|attachment|bio$", "user.content"),
-    (r"_at$|_on$|^created|^updated|version|ordinal|state$|status$|kind$|type$", "system.operations"),
-    (r"^id$|_id$|uuid", "system.operations"),
+GUESSES: Final[Sequence[tuple[str, Sequence[str]]]] = (
+    (
+        SECRET,
+        (
+            *(
+                "password",
+                "passwd",
+                "pwd",
+                "passphrase",
+                "secret",
+                "token",
+                "hash",
+                "credential",
+                "otp",
+                "totp",
+                "salt",
+                "sealed",
+            ),
+            *("api key", "apikey", "private key"),
+        ),
+    ),
+    ("user.contact.email", ("email", "e mail", "email address", "mail address")),
+    (
+        "user.contact.phone_number",
+        ("phone", "phone number", "telephone", "mobile", "mobile number", "fax", "fax number"),
+    ),
+    (
+        "user.contact.address",
+        (
+            *(
+                "street",
+                "street number",
+                "house number",
+                "address",
+                "address line",
+                "postcode",
+                "postal code",
+                "zip",
+                "zip code",
+            ),
+            *("zipcode", "city"),
+        ),
+    ),
+    ("user.contact.address.country", ("country", "country code", "region")),
+    ("user.name", ("surname", "firstname", "lastname", "fullname", "username", "nickname")),
+    ("user.demographic.language", ("lang", "language", "language code", "locale")),
+    (
+        "user.demographic.date_of_birth",
+        ("birth", "birth date", "birthdate", "birthday", "date of birth", "born", "born on", "dob"),
+    ),
+    ("user.demographic.gender", ("gender", "sex")),
+    ("user.device.ip_address", ("ip", "ip address", "ip addr")),
+    ("user.device", ("user agent", "useragent", "device", "browser", "os version")),
+    ("user.location", ("lat", "latitude", "lon", "lng", "longitude", "location")),
+    ("user.payment", ("iban", "card", "card number", "account number", "payment")),
+    (
+        "user.financial",
+        (
+            "amount",
+            "price",
+            "net",
+            "gross",
+            "currency",
+            "currency code",
+            "credit",
+            "balance",
+            "cent",
+            "vat",
+            "vat number",
+        ),
+    ),
+    ("user.privacy_preferences", ("consent", "opt in", "opt out", "granted")),
+    ("user.behavior", ("score", "segment", "predicted", "inferred")),
+    (
+        "user.content",
+        (
+            *(
+                "prompt",
+                "body",
+                "content",
+                "message",
+                "text",
+                "title",
+                "subject",
+                "comment",
+                "note",
+                "attachment",
+                "bio",
+            ),
+            *("biography",),
+        ),
+    ),
+    (OPERATIONS, ("created", "updated", "version", "ordinal", "state", "status", "kind", "type", "id", "uuid")),
 )
+"""Words, and words side by side, that say what a column holds; a longer phrase wins over its parts."""
+
+NAMED: Final = frozenset(
+    {
+        *(
+            "first",
+            "last",
+            "full",
+            "family",
+            "given",
+            "middle",
+            "maiden",
+            "legal",
+            "display",
+            "nick",
+            "billing",
+            "shipping",
+        ),
+        *("sender", "recipient", "author", "holder", "cardholder", *PEOPLE),
+    }
+)
+"""Words before `name` that make it a person's; a table, a file or a host has a name too."""
+
+TIME_WORDS: Final = frozenset({"at", "on"})
+"""Last words of a time: whatever stands before, the column says when."""
+
 CONTACTS: Final = {
     "user.contact.email": "address",
     "user.name": "name",
     "user.demographic.language": "language",
 }
+
+
+NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
+TIMES: Final = AGE_TYPES | {"time without time zone", "time with time zone", "interval"}
+_WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
 
 
 @dataclass(frozen=True)
@@ -69,33 +192,43 @@ class Draft:
     reviews: int
 
 
-def draft_dataset(live: LiveSchema, *, store: str, connection: str, schema: str, policy: Policy | None = None) -> Draft:
-    """Write a dataset file for what a live schema has. Deterministic; the text is a valid Fides dataset."""
-    text = "\n".join(_Drafting(live, store, policy).lines(connection, schema)) + "\n"
-    return Draft(text, len(re.findall(rf"\b{REVIEW}\b", text.split("\n", _HEADER_LINES)[-1])))
+def draft_dataset(
+    live: LiveSchema, *, store: str, connection: str, schema: str, policy: Policy | None = None, root: str | None = None
+) -> Draft:
+    """Write a dataset file for what a live schema has; ``root`` is the table of people, guessed without it.
 
-
-_HEADER_LINES: Final = 2
+    Deterministic; the text is a valid Fides dataset.
+    """
+    text = "\n".join(_Drafting(live, store, policy, root).lines(connection, schema)) + "\n"
+    return Draft(text, len(re.findall(rf"\b{REVIEW}\b", re.sub(r"(?m)^#.*$", "", text))))
 
 
 class _Drafting:
     """One pass over the live schema."""
 
-    def __init__(self, live: LiveSchema, store: str, policy: Policy | None) -> None:
+    def __init__(self, live: LiveSchema, store: str, policy: Policy | None, root: str | None) -> None:
         self.live = live
         self.store = store
         self.policy = policy
-        self.root = _guess_root(live)
+        self.root = root or _guess_root(live)
         key = live.tables[self.root].key if self.root else ()
         self.identity = key[0] if len(key) == 1 else ""
         self.reached = self._reached()
+        self.rivals = () if root else tuple(name for name in _named_like_people(live) if name not in self.reached)
 
     def lines(self, connection: str, schema: str) -> Iterator[str]:
         yield f"# Drafted from a live schema. Decide every {REVIEW}, then run `habeas datamap check`;"
         yield "# what the keys mean stands in docs/data-map.md."
+        if self.rivals:
+            yield f"# Joins lead to {self.root}; for {' or '.join(self.rivals)} draft again with --root TABLE. Then write the root."
         yield "dataset:"
         yield f"  - fides_key: {_flow(self.store)}"
-        notes = {"store": self.store, "connection": connection, "schema": schema, "root": self.root or REVIEW}
+        notes = {
+            "store": self.store,
+            "connection": connection,
+            "schema": schema,
+            "root": REVIEW if self.rivals or not self.root else self.root,
+        }
         yield f"    habeas: {_flow(notes)}"
         yield "    collections:"
         for table in self.live.tables.values():
@@ -112,7 +245,7 @@ class _Drafting:
 
     def _reached(self) -> frozenset[str]:
         """Tables that a foreign key or a column name brings to a person."""
-        telling = {IDENTITY, f"{self.root.removesuffix('s')}_id"} if self.root else {IDENTITY}
+        telling = self._telling()
         reached = {
             name for name, table in self.live.tables.items() if name == self.root or telling & set(table.columns)
         }
@@ -122,6 +255,10 @@ class _Drafting:
             reached |= more
             grown = bool(more)
         return frozenset(reached)
+
+    def _telling(self) -> set[str]:
+        """Names of columns that hold the account id, whether or not a foreign key says so."""
+        return {IDENTITY, f"{self.root.removesuffix('s')}_id"} if self.root else {IDENTITY}
 
     def _key_of(self, table: str, column: str) -> ForeignKey | None:
         """The foreign key over this one column, or the first of a key over several, that leads to a person."""
@@ -134,7 +271,7 @@ class _Drafting:
 
     def _direct(self, table: LiveTable) -> list[str]:
         """Columns that hold the account id."""
-        telling = {IDENTITY, f"{self.root.removesuffix('s')}_id"}
+        telling = self._telling()
         return [
             name
             for name in table.columns
@@ -148,16 +285,17 @@ class _Drafting:
         )
 
     def _category(self, table: LiveTable) -> str:
-        """The policy's category that fits most columns; nothing is sure without a policy."""
+        """The policy's category that fits most columns; nothing is sure without a policy, nor where two fit equally many."""
         if self.policy is None:
             return REVIEW
         votes: dict[str, int] = {}
         for column in table.columns.values():
-            guess = _guess(column.name)
+            guess = self._guess(table, column)
             if guess and not guess.startswith("system"):
                 for name in self._fitting(guess):
                     votes[name] = votes.get(name, 0) + 1
-        return max(votes, key=lambda name: (votes[name], name)) if votes else REVIEW
+        most = [name for name in votes if votes[name] == max(votes.values())]
+        return most[0] if len(most) == 1 else REVIEW
 
     def _fitting(self, guess: str) -> list[str]:
         categories = self.policy.categories if self.policy else {}
@@ -183,7 +321,7 @@ class _Drafting:
         return notes
 
     def _field(self, table: LiveTable, column: LiveColumn, category: str) -> Mapping[str, Any]:
-        guess = _guess(column.name)
+        guess = self._guess(table, column)
         field: dict[str, Any] = {"name": column.name, "data_categories": [guess or UNSURE]}
         meta: dict[str, Any] = {}
         if column.name in table.key:
@@ -216,26 +354,96 @@ class _Drafting:
             and category not in (fits := self._fitting(guess))
         ):
             notes["category"] = fits[0] if len(fits) == 1 else REVIEW
-        if guess == SECRET:
+        if guess == SECRET or (guess is None and _may_be_secret(column)):
             notes["export"] = "never"
         if table.name == self.root and guess in CONTACTS and self._first_of(table, guess) == column.name:
             notes["contact"] = CONTACTS[guess]
         return notes
 
+    def _guess(self, table: LiveTable, column: LiveColumn) -> str | None:
+        """The one category that name and type of a column speak for; None where there is a doubt."""
+        words = _words(column.name)
+        if words == ["name"] and (table.name == self.root or _is_people(table.name)):
+            guess: str | None = "user.name"
+        elif len(words) > 1 and words[-1] in TIME_WORDS and words != ["born", "on"]:
+            guess = OPERATIONS
+        else:
+            matched = _matched(words)
+            guess = next(iter(matched)) if len(matched) == 1 else None
+        return guess if guess is not None and _may_hold(column.type, guess) else None
+
     def _first_of(self, table: LiveTable, guess: str) -> str:
-        return next(name for name in table.columns if _guess(name) == guess)
+        return next(column.name for column in table.columns.values() if self._guess(table, column) == guess)
 
 
 def _guess_root(live: LiveSchema) -> str:
     """The table that most others refer to among those named like people; empty when there is none."""
-    named = [name for name in ROOT_NAMES if name in live.tables and live.tables[name].key]
+    named = _named_like_people(live)
     referred = [key.to_table for key in live.foreign_keys]
-    return max(named, key=lambda name: (referred.count(name), -ROOT_NAMES.index(name))) if named else ""
+    return max(named, key=lambda name: (referred.count(name), -named.index(name))) if named else ""
 
 
-def _guess(column: str) -> str | None:
-    name = column.lower()
-    return next((category for pattern, category in GUESSES if re.search(pattern, name)), None)
+def _named_like_people(live: LiveSchema) -> list[str]:
+    """Tables that a single word for people names, and that have a key; the likeliest word first."""
+    tables = [name for name, table in live.tables.items() if table.key]
+    return [name for word in PEOPLE for name in tables if name.lower() in {word, f"{word}s"}]
+
+
+def _is_people(table: str) -> bool:
+    return any({word, word.removesuffix("s")} & set(PEOPLE) for word in _words(table)[-1:])
+
+
+def _words(name: str) -> list[str]:
+    """Words of a name in snake_case or camelCase, in small letters and without numbers."""
+    return [word.lower() for word in _WORDS.findall(name)]
+
+
+def _matched(words: Sequence[str]) -> set[str | None]:
+    """Every category that a word or phrase of the name speaks for; None among them where the last word speaks for none."""
+    found: set[str | None] = set()
+    at = 0
+    while at < len(words):
+        length, category = _longest(words[at:])
+        if category is not None:
+            found.add(category)
+        elif at + length == len(words):
+            found.add(None)
+        at += length
+    return found
+
+
+def _longest(words: Sequence[str]) -> tuple[int, str | None]:
+    """How many words the longest phrase at the beginning has, and its category; one word without a category when there is none."""
+    for length in range(min(len(words), _PHRASE_WORDS_MAX), 0, -1):
+        *before, last = words[:length]
+        if last == "name" and len(before) == 1 and before[0] in NAMED:
+            return length, "user.name"
+        for form in (last, last.removesuffix("s")):
+            category = _PHRASES.get(" ".join((*before, form)))
+            if category is not None:
+                return length, category
+    return 1, None
+
+
+_PHRASES: Final = {phrase: category for category, phrases in GUESSES for phrase in phrases}
+_PHRASE_WORDS_MAX: Final = max(len(phrase.split()) for phrase in _PHRASES)
+
+
+def _may_hold(kind: str, guess: str) -> bool:
+    """Whether a column of this type can hold what its name says: a switch or a time named after an address does not hold one."""
+    if kind == "boolean":
+        return guess == "user.privacy_preferences"
+    if kind in TIMES:
+        return guess in {OPERATIONS, "user.demographic.date_of_birth", "user.privacy_preferences"}
+    if kind in NUMBERS:
+        return guess not in {SECRET, *CONTACTS}
+    return True
+
+
+def _may_be_secret(column: LiveColumn) -> bool:
+    """Whether a doubtful column had better not be exported before somebody has looked."""
+    is_text = column.type != "boolean" and column.type not in TIMES | NUMBERS
+    return is_text and any(_PHRASES.get(word.removesuffix("s")) == SECRET for word in _words(column.name))
 
 
 def _flow(value: object) -> str:

@@ -13,6 +13,9 @@ Each names stores, tables and counts, never a value: the driver's own messages q
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import NamedTuple
+
+from typing_extensions import override
 
 from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.source import Problem
@@ -26,6 +29,21 @@ class Unavailability(StrEnum):
     TOO_SLOW = "too_slow"
     BUSY = "busy"
     CLOSED = "closed"
+    MISCONFIGURED = "misconfigured"
+
+
+class Rule(NamedTuple):
+    """A constraint of the store, with the table that it belongs to; names of the schema, so they may be shown."""
+
+    table: str
+    constraint: str
+    is_foreign_key: bool
+
+    @override
+    def __str__(self) -> str:
+        """Return what a person looks for in the schema."""
+        kind = "foreign key" if self.is_foreign_key else "constraint"
+        return f"{kind} {self.constraint} of the table {self.table}"
 
 
 class StoreError(Exception):
@@ -40,23 +58,29 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """The store gave no answer; to be tried again."""
+    """The store gave no answer; to be tried again. `why` says it to a person, where there is more to say than the reason."""
 
     because = StuckReason.STORE_UNAVAILABLE
 
-    def __init__(self, store: str, reason: Unavailability, table: str | None = None) -> None:
+    def __init__(self, store: str, reason: Unavailability, table: str | None = None, why: str | None = None) -> None:
         self.reason = reason
-        super().__init__(store, f"store {store} is unavailable: {reason}", table)
+        super().__init__(store, f"store {store} is unavailable: {why or reason}", table)
 
 
 class StoreRefused(StoreError):
-    """The store answered that it will not; somebody must look. `code` is the SQLSTATE (PostgreSQL, appendix A)."""
+    """The store answered that it will not; somebody must look.
+
+    `code` is the SQLSTATE (PostgreSQL, appendix A). `rule` is the constraint that refused, with its table: for a foreign key that is the
+    table that still refers to rows of `table`, or to rows of another one that was to go with it.
+    """
 
     because = StuckReason.STORE_REFUSED
 
-    def __init__(self, store: str, table: str | None, code: str) -> None:
+    def __init__(self, store: str, table: str | None, code: str, rule: Rule | None = None) -> None:
         self.code = code
-        super().__init__(store, f"store {store} refused (table {table or 'unknown'}, SQLSTATE {code})", table)
+        self.rule = rule
+        by = f", by the {rule}" if rule is not None else ""
+        super().__init__(store, f"store {store} refused (table {table or 'unknown'}, SQLSTATE {code}{by})", table)
 
 
 class SchemaMismatch(StoreError):

@@ -3,7 +3,7 @@
 from habeas.datamap.postgres.connection import StoreOptions, read_live_schema
 from habeas.datamap.postgres.export import ExportedRows, Row
 from habeas.datamap.postgres.ids import canonical
-from habeas.datamap.postgres.opening import open_stores
+from habeas.datamap.postgres.opening import find_address_problems, open_stores
 from habeas.datamap.postgres.purge import PurgeResult
 from habeas.datamap.postgres.store import ContactDetails, PostgresStore
 
@@ -15,6 +15,7 @@ __all__ = [
     "Row",
     "StoreOptions",
     "canonical",
+    "find_address_problems",
     "open_stores",
     "read_live_schema",
 ]

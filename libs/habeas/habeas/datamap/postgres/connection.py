@@ -1,7 +1,7 @@
 """Connections to a store with every limit set, and its errors told apart without their texts (which quote rows)."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -9,7 +9,8 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from habeas.chassis.connection import Connection as OwnConnection
-from habeas.datamap.errors import SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, Unavailability
+from habeas.chassis.connection import SessionShared, is_pooler, require_own_session, why
+from habeas.datamap.errors import Rule, SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, Unavailability
 from habeas.datamap.live import CATALOGUE, LiveSchema
 from habeas.datamap.planner.sql import quoted
 
@@ -63,8 +64,10 @@ class StoreOptions:
 class Link:
     """The pool of one store, opened with the first use; an unreachable store does not hinder a service's start."""
 
-    def __init__(self, store: str, dsn: str, schema: str, options: StoreOptions) -> None:
+    def __init__(self, store: str, dsn: str, schema: str, options: StoreOptions, variable: str) -> None:
+        """``variable`` is the one that holds the DSN; it is named where a connection does not come about."""
         self.store = store
+        self._variable = variable
         self.options = options
         self._dsn = dsn
         self._schema = schema
@@ -81,13 +84,16 @@ class Link:
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection. Errors inside that come from the store leave as StoreError."""
         with self.told():
-            pool = self._pool or await self._open()
-            async with pool.acquire(timeout=self.options.acquire_timeout_s) as connection:
+            async with AsyncExitStack() as stack:
+                with self._reached():
+                    pool = self._pool or await self._open()
+                    connection = await stack.enter_async_context(pool.acquire(timeout=self.options.acquire_timeout_s))
                 yield connection
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
         options = self.options
-        self._pool = await asyncpg.create_pool(
+        settings = self._settings()
+        pool = await asyncpg.create_pool(
             self._dsn,
             connection_class=OwnConnection,
             min_size=0,
@@ -100,25 +106,51 @@ class Link:
             command_timeout=options.statement_timeout_s + 5.0,
             statement_cache_size=200,
             max_cached_statement_lifetime=600,
-            server_settings={
-                "application_name": options.application,
-                "search_path": f"{quoted(self._schema)}, public",
-                "TimeZone": "UTC",
-                "DateStyle": "ISO",
-                "IntervalStyle": "iso_8601",
-                "bytea_output": "hex",
-                "extra_float_digits": "1",  # as many digits as it takes to read the same number back
-                "standard_conforming_strings": "on",
-                # Row-level rules must not hide rows from an erasure: with `off` they are an error instead.
-                "row_security": "off",
-                "statement_timeout": _milliseconds(options.statement_timeout_s),
-                "lock_timeout": _milliseconds(options.lock_timeout_s),
-                "idle_in_transaction_session_timeout": _milliseconds(options.idle_timeout_s),
-                "jit": "off",
-                "plan_cache_mode": "force_generic_plan" if options.plan_once else "auto",
-            },
+            server_settings=settings,
         )
+        try:
+            async with pool.acquire(timeout=options.acquire_timeout_s) as session:
+                await require_own_session(session, settings, self._connect)
+        except BaseException:
+            pool.terminate()
+            raise
+        if self._pool is None:
+            self._pool = pool
+        else:  # somebody else opened one meanwhile
+            pool.terminate()
         return self._pool
+
+    async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(self._dsn, timeout=self.options.connect_timeout_s)
+
+    def _settings(self) -> dict[str, str]:
+        options = self.options
+        return {
+            "application_name": options.application,
+            "search_path": f"{quoted(self._schema)}, public",
+            "TimeZone": "UTC",
+            "DateStyle": "ISO",
+            "IntervalStyle": "iso_8601",
+            "bytea_output": "hex",
+            "extra_float_digits": "1",  # as many digits as it takes to read the same number back
+            "standard_conforming_strings": "on",
+            # Row-level rules must not hide rows from an erasure: with `off` they are an error instead.
+            "row_security": "off",
+            "statement_timeout": _milliseconds(options.statement_timeout_s),
+            "lock_timeout": _milliseconds(options.lock_timeout_s),
+            "idle_in_transaction_session_timeout": _milliseconds(options.idle_timeout_s),
+            "jit": "off",
+            "plan_cache_mode": "force_generic_plan" if options.plan_once else "auto",
+        }
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Turn whatever keeps a connection from coming about into StoreUnavailable, with the reason in words."""
+        try:
+            yield
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError, SessionShared) as error:
+            told = why(error, self._dsn, self._variable)
+            raise StoreUnavailable(self.store, _unavailability(error), why=told) from None
 
     @contextmanager
     def told(self, table: str | None = None) -> Iterator[None]:
@@ -128,7 +160,7 @@ class Link:
         except StoreError:
             raise
         except asyncpg.PostgresError as error:
-            raise _of_server(self.store, table, error.sqlstate or "") from None
+            raise _of_server(self.store, table, error, self._schema) from None
         except asyncpg.InterfaceError as error:
             if isinstance(error, ValueError):
                 raise StoreRefused(self.store, table, CLIENT_REFUSED) from None
@@ -153,9 +185,9 @@ async def read_catalogue(conn: Connection, schema: str, known: str | None = None
     return LiveSchema.parse(schema, row["told"], row["fingerprint"])
 
 
-async def read_live_schema(store: str, dsn: str, schema: str) -> LiveSchema:
-    """Read one schema of a database that is not open yet; raises StoreUnavailable or StoreRefused."""
-    link = Link(store, dsn, schema, StoreOptions(connections_max=1))
+async def read_live_schema(store: str, dsn: str, schema: str, variable: str = "the DSN") -> LiveSchema:
+    """Read one schema of a database that is not open yet; raises StoreUnavailable, which names ``variable``, or StoreRefused."""
+    link = Link(store, dsn, schema, StoreOptions(connections_max=1), variable)
     try:
         async with link.connection() as conn:
             return await read_catalogue(conn, schema) or LiveSchema({})
@@ -163,13 +195,35 @@ async def read_live_schema(store: str, dsn: str, schema: str) -> LiveSchema:
         await link.close()
 
 
-def _of_server(store: str, table: str | None, code: str) -> StoreError:
+def _of_server(store: str, table: str | None, error: asyncpg.PostgresError, schema: str) -> StoreError:
+    code = error.sqlstate or ""
     if code in UNKNOWN_NAMES:
         return SchemaMismatch(store, (), table)
     unavailable = UNAVAILABLE.get(code) or UNAVAILABLE_CLASSES.get(code[:2])
     if unavailable is not None:
         return StoreUnavailable(store, unavailable, table)
-    return StoreRefused(store, table, code)
+    return StoreRefused(store, table, code, _rule(error, schema))
+
+
+def _rule(error: asyncpg.PostgresError, schema: str) -> Rule | None:
+    """Return the constraint that the server names beside its text (PostgreSQL's documentation, 54.8): names of the schema, no values."""
+    table, constraint = error.table_name, error.constraint_name
+    if not table or not constraint:
+        return None
+    named = table if error.schema_name in {None, schema} else f"{error.schema_name}.{table}"
+    return Rule(named, constraint, isinstance(error, asyncpg.ForeignKeyViolationError | asyncpg.RestrictViolationError))
+
+
+def _unavailability(error: BaseException) -> Unavailability:
+    """Return the word for a connection that did not come about."""
+    if isinstance(error, SessionShared) or is_pooler(error):
+        return Unavailability.MISCONFIGURED
+    if isinstance(error, asyncpg.PostgresError):
+        code = error.sqlstate or ""
+        return UNAVAILABLE.get(code) or UNAVAILABLE_CLASSES.get(code[:2]) or Unavailability.NO_CONNECTION
+    if isinstance(error, TimeoutError):
+        return Unavailability.TOO_SLOW
+    return Unavailability.NO_CONNECTION if isinstance(error, OSError) else Unavailability.MISCONFIGURED
 
 
 def _milliseconds(seconds: float) -> str:

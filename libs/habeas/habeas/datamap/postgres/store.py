@@ -67,7 +67,7 @@ class PostgresStore:
     def __init__(self, store: StoreMap, policy: Policy, dsn: str, options: StoreOptions | None = None) -> None:
         self.map = store
         self.policy = policy
-        self._link = Link(store.name, dsn, store.schema, options or StoreOptions())
+        self._link = Link(store.name, dsn, store.schema, options or StoreOptions(), store.connection)
         self._plan: StorePlan | None = None
         self._root: RootPlan | None = None
 
