@@ -8,8 +8,8 @@ from uuid import UUID
 
 import click
 
-from habeas.cli.local_fleet import FleetOption
 from habeas.cli.connection import private, run
+from habeas.cli.local_fleet import FleetOption
 from habeas.cli.output import AS_JSON, say, write_json
 from habeas.contracts.vocabulary import ErasureGround, Right
 
@@ -119,8 +119,7 @@ async def _follow(dsn: str, request_id: UUID, place: tuple[str, int, int], limit
     """Give what became of a submission at its place in Kafka: accepted, parked, or still waiting at the limit."""
     from habeas.chassis.clock import SystemClock
     from habeas.cli import store
-    from habeas.cli.local_fleet import FleetOption
-from habeas.cli.connection import connected
+    from habeas.cli.connection import connected
 
     clock = SystemClock()
     end = clock.monotonic() + limit_s
