@@ -272,7 +272,11 @@ async def test_no_table_of_wrapped_keys_is_left_out(owner: Owner) -> None:
         assert row["triggers"] == ["inserted_by_retired_kek", "updated_by_retired_kek"]
 
 
-@pytest.mark.parametrize("spoiled", ["", "wrap=nonsense", f"wrap={new_key()}", new_key_ring() * 2])
+@pytest.mark.parametrize(
+    "spoiled",
+    ["", "wrap=nonsense", f"wrap={new_key()}", new_key_ring() * 2],
+    ids=["empty", "nonsense", "half", "twice"],
+)
 async def test_what_is_no_ring_is_wrong_use(rotating: Rotating, spoiled: str) -> None:
     """A file that holds no key ring is told so, unquoted, and stays."""
     rotating.file.write_text(spoiled)
