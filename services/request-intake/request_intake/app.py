@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from functools import partial
-from typing import Final
 
 from habeas.chassis.service import Service
 from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
@@ -14,10 +13,8 @@ from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
 from habeas.datamap.postgres import open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
-from request_intake import gateways, handlers, sweeps
+from request_intake import gateways, handlers, store, sweeps
 from request_intake.settings import Settings
-
-_STUCK_INTERVAL_S: Final = 60.0
 
 
 def build(settings: Settings) -> Service:
@@ -42,11 +39,10 @@ def build(settings: Settings) -> Service:
 
     address_book = gateways.StoreAddressBook(stores)
     opening = service.every(settings.open_interval_s, sweeps.open_received, address_book, keys)
-    opening.after(RequestSubmitted)
-    service.every(_STUCK_INTERVAL_S, sweeps.open_stuck, address_book, keys)
+    opening.after(RequestSubmitted).due(store.FIND_NEXT_DUE)
 
     service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))
 
-    for store in stores:
-        service.close(store.close)
+    for each in stores:
+        service.close(each.close)
     return service
