@@ -95,6 +95,10 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
         "other.transaction",
     ): "it holds a backend while another session is asked, and changes nothing",
     ("chassis/refusals.py", "connection.send"): "it asks a broker for what it has",
+    (
+        "erasure_executor/sweeps.py",
+        "self._db.change",
+    ): "it keeps a count within an attempt; an attempt that dies without it counts again before anything is erased",
     ("chassis/database.py", "self.transaction"): "the same, under the name that it is given",
     ("chassis/database.py", "connection.fetch"): "it reads, or its callers name it among the steps",
     ("chassis/database.py", "connection.fetchrow"): _READS,

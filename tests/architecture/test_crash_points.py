@@ -44,8 +44,8 @@ def test_a_point_that_is_taken_away_is_missed(module: str, name: str) -> None:
     [
         (
             "export_builder/sweeps.py",
-            "            await vault.delete(export.export_id, export.attempts)\n",
-            "            await vault.delete(export.export_id, export.attempts)\n" * 2,
+            "                await vault.delete(export.export_id, export.attempts)\n",
+            "                await vault.delete(export.export_id, export.attempts)\n" * 2,
             "no crash point follows the step vault.delete in delete_withdrawn",
         ),
         (
@@ -92,8 +92,8 @@ def test_a_point_that_is_taken_away_is_missed(module: str, name: str) -> None:
         ),
         (
             "export_builder/sweeps.py",
-            "            crash.at(Point.ARTEFACT_DELETED)\n",
-            "            crash.at(Point.NEVER)\n",
+            "                crash.at(Point.ARTEFACT_DELETED)\n",
+            "                crash.at(Point.NEVER)\n",
             "crash point ARTEFACT_DELETED stands at 0 places",
         ),
     ],

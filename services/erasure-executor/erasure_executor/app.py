@@ -8,10 +8,13 @@ from habeas.chassis.service import Service
 from habeas.contracts.request_intake import RequestVerified
 from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
-from habeas.datamap.postgres import open_stores
+from habeas.datamap.postgres import StoreOptions, open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
 
 _STORES_INTERVAL_S: Final = 240.0  # less than idle connections to stores are kept
+_PATIENT: Final = StoreOptions(  # connections of their own for what takes long; its limit is set for each attempt
+    connections_max=sweeps.LARGE_AT_ONCE, statement_timeout_s=sweeps.LARGE.limits.longest_s
+)
 
 
 def build(settings: Settings) -> Service:
@@ -19,9 +22,9 @@ def build(settings: Settings) -> Service:
     kek = settings.sealing.open()
     service = Service("erasure-executor", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(
-        load_datamap(settings.datamap.datamap_dir, policy), policy, production=settings.chassis.in_production
-    )
+    datamap, production = load_datamap(settings.datamap.datamap_dir, policy), settings.chassis.in_production
+    stores = open_stores(datamap, policy, production=production)
+    patient = open_stores(datamap, policy, _PATIENT, production=production)
     mapped = gateways.MappedStores(stores)
     keys = KeyStore(kek, service.clock.now)
 
@@ -29,10 +32,15 @@ def build(settings: Settings) -> Service:
 
     erasing = service.every(settings.erase_interval_s, sweeps.erase_due, mapped, keys, Fingerprinter(kek))
     erasing.after(RequestVerified).due(store.FIND_NEXT_DUE)
+    for _ in range(sweeps.LARGE_AT_ONCE):
+        erasing_large = service.every(
+            settings.erase_interval_s, sweeps.erase_large, gateways.MappedStores(patient), keys, Fingerprinter(kek)
+        )
+        erasing_large.after(sweeps.erase_due).due(store.FIND_NEXT_DUE_LARGE)
     service.every(_STORES_INTERVAL_S, sweeps.look_at_stores, mapped)
 
     service.measure(sweeps.measure_stuck)
 
-    for each in stores:
+    for each in (*stores, *patient):
         service.close(each.close)
     return service

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from habeas.chassis.lifecycle import row, table
+from habeas.chassis.lifecycle import CLAIMS_MAX, row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
 from habeas.contracts.model import Event
@@ -17,6 +17,9 @@ from habeas.contracts.vocabulary import StuckReason, TableResult
 
 LEASE: Final = timedelta(seconds=20)
 """How long an attempt is left alone after its process was last heard of; while one works on it, it renews it."""
+
+LARGE_ROWS: Final = 10_000
+"""Who has more rows than this is erased apart from others, who would wait for them."""
 
 _BACKOFF_FIRST: Final = timedelta(seconds=2)
 _BACKOFF_MAX: Final = timedelta(minutes=5)
@@ -37,13 +40,14 @@ TRANSITIONS = table(
     row(State.ERASING, "begun again", State.ERASING),
     row(State.ERASING, "read again and absent", State.COMPLETED),
     row(State.ERASING, "failed", State.STUCK),
+    row(State.ERASING, "takes long", State.READY),
     row(State.STUCK, "begun again", State.ERASING),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """One erasure; ``account`` is sealed under the data key and gone when that is."""
+    """One erasure; ``account`` is sealed under the data key and gone when that is. One that ``is_large`` is tried apart from others."""
 
     request_id: UUID
     subject_id: UUID
@@ -59,6 +63,7 @@ class Erasure:
     stuck_store: str | None = None
     stuck_table: str | None = None
     attempts: int = 0
+    is_large: bool = False
     erased_at: datetime | None = None
     version: int = 1
 
@@ -102,6 +107,33 @@ def attempt(
         attempts=erasure.attempts + 1,
         next_attempt_at=now + LEASE,
     )
+
+
+def is_large(planned: Sequence[TableOutcome]) -> bool:
+    """Tell whether so much is held of a person that others would wait for their erasure."""
+    return sum(each.rows for each in planned) > LARGE_ROWS
+
+
+def set_apart(erasure: Erasure, planned: tuple[TableOutcome, ...] | None, now: datetime) -> Erasure:
+    """Leave the erasure to those who do large ones, at once; what was counted is kept for it."""
+    changes = {
+        "is_large": True,
+        "planned": erasure.planned if erasure.planned is not None else planned,
+        "next_attempt_at": now,
+    }
+    if erasure.state is State.ERASING:
+        return erasure.becomes(State.READY, **changes)
+    return replace(erasure, **changes)  # type: ignore[arg-type]  # the fields are checked by replace
+
+
+def is_interrupted(erasure: Erasure) -> bool:
+    """Tell whether attempt after attempt has ended without a word: perhaps it is this erasure that ends the process."""
+    return erasure.state is State.ERASING and erasure.attempts >= CLAIMS_MAX
+
+
+def interrupt(erasure: Erasure, now: datetime) -> Decision:
+    """Give an erasure whose attempts end without a word a reason and a pause; from now on it is tried apart from others."""
+    return fail(replace(erasure, is_large=True), StuckReason.INTERRUPTED, None, None, now)
 
 
 def complete(erasure: Erasure, outcomes: Sequence[TableOutcome], now: datetime) -> Decision:

@@ -29,21 +29,37 @@ _ADD_ERASURES: Final = """
 
 _ERASURE_COLUMNS: Final = """
     SELECT request_id, subject_id, state, account, account_fingerprint, due_on, planned::text, outcomes::text, stuck_reason,
-           stuck_store, stuck_table, attempts, next_attempt_at, traceparent, erased_at, version
+           stuck_store, stuck_table, attempts, is_large, next_attempt_at, traceparent, erased_at, version
       FROM erasure_executor.erasures
 """
 
 _LOCK_DUE: Final = (
     _ERASURE_COLUMNS
     + """
-     WHERE state <> 'completed' AND next_attempt_at <= $1
+     WHERE state <> 'completed' AND NOT is_large AND next_attempt_at <= $1
      ORDER BY next_attempt_at, request_id
      LIMIT $2
        FOR UPDATE SKIP LOCKED
 """
 )
 
-FIND_NEXT_DUE: Final = "SELECT min(next_attempt_at) FROM erasure_executor.erasures WHERE state <> 'completed'"
+_LOCK_DUE_LARGE: Final = (
+    _ERASURE_COLUMNS
+    + """
+     WHERE state <> 'completed' AND is_large AND next_attempt_at <= $1
+     ORDER BY next_attempt_at, request_id
+     LIMIT $2
+       FOR UPDATE SKIP LOCKED
+"""
+)
+
+FIND_NEXT_DUE: Final = """
+    SELECT min(next_attempt_at) FROM erasure_executor.erasures WHERE state <> 'completed' AND NOT is_large
+"""
+
+FIND_NEXT_DUE_LARGE: Final = """
+    SELECT min(next_attempt_at) FROM erasure_executor.erasures WHERE state <> 'completed' AND is_large
+"""
 
 _LOCK_ERASURES: Final = _ERASURE_COLUMNS + " WHERE request_id = ANY($1::uuid[]) ORDER BY request_id FOR UPDATE"
 
@@ -51,12 +67,20 @@ _SAVE_ERASURES: Final = """
     UPDATE erasure_executor.erasures AS e
        SET state = n.state, account = n.account, account_fingerprint = n.account_fingerprint, planned = n.planned::jsonb,
            outcomes = n.outcomes::jsonb, stuck_reason = n.stuck_reason, stuck_store = n.stuck_store, stuck_table = n.stuck_table,
-           attempts = n.attempts, next_attempt_at = n.next_attempt_at, erased_at = n.erased_at, version = e.version + 1
+           attempts = n.attempts, is_large = n.is_large, next_attempt_at = n.next_attempt_at, erased_at = n.erased_at,
+           version = e.version + 1
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[],
-                  $10::text[], $11::integer[], $12::timestamptz[], $13::timestamptz[])
+                  $10::text[], $11::integer[], $12::boolean[], $13::timestamptz[], $14::timestamptz[])
            AS n (request_id, version, state, account, account_fingerprint, planned, outcomes, stuck_reason, stuck_store, stuck_table,
-                 attempts, next_attempt_at, erased_at)
+                 attempts, is_large, next_attempt_at, erased_at)
      WHERE e.request_id = n.request_id AND e.version = n.version
+"""
+
+# Within an attempt, so that its version stays as it is. The first count is the one that counts.
+SAVE_PLANS: Final = """
+    UPDATE erasure_executor.erasures AS e SET planned = n.planned::jsonb
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS n (request_id, version, planned)
+     WHERE e.request_id = n.request_id AND e.version = n.version AND e.planned IS NULL
 """
 
 KEEP_ATTEMPTS: Final = """
@@ -84,11 +108,12 @@ _FIND_ERASED: Final = """
     SELECT DISTINCT subject_id FROM erasure_executor.erasures WHERE subject_id = ANY($1::uuid[]) AND state = 'completed'
 """
 
+# Whoever begins an erasure gives it a reason before it was begun so often without an end; should one have none, that is told.
 COUNT_STUCK: Final = """
-    SELECT 'erasure' AS work, stuck_reason AS reason, count(*) AS rows, NULL::timestamptz AS oldest_at
+    SELECT 'erasure' AS work, coalesce(stuck_reason, 'unexplained') AS reason, count(*) AS rows, NULL::timestamptz AS oldest_at
       FROM erasure_executor.erasures
-     WHERE state <> 'completed' AND stuck_reason IS NOT NULL
-     GROUP BY stuck_reason
+     WHERE state <> 'completed' AND (stuck_reason IS NOT NULL OR attempts > 3)
+     GROUP BY coalesce(stuck_reason, 'unexplained')
 """
 
 
@@ -112,9 +137,9 @@ async def add_erasures(tx: Transaction, erasures: Sequence[Erasure]) -> set[UUID
     return {row["request_id"] for row in added}
 
 
-async def lock_due(tx: Transaction, limit: int) -> list[Erasure]:
-    """Lock erasures whose attempt is due, passing over those that another replica holds."""
-    return [_erasure(row) for row in await tx.fetch(_LOCK_DUE, tx.now, limit)]
+async def lock_due(tx: Transaction, limit: int, *, large: bool) -> list[Erasure]:
+    """Lock erasures whose attempt is due, the large ones or the others, passing over those that another replica holds."""
+    return [_erasure(row) for row in await tx.fetch(_LOCK_DUE_LARGE if large else _LOCK_DUE, tx.now, limit)]
 
 
 async def lock_erasures(tx: Transaction, request_ids: Iterable[UUID]) -> dict[UUID, Erasure]:
@@ -132,12 +157,13 @@ async def save_erasures(tx: Transaction, erasures: Sequence[Erasure]) -> None:
             each.state,
             each.account,
             each.account_fingerprint,
-            None if each.planned is None else _OUTCOMES.dump_json(each.planned).decode(),
-            _OUTCOMES.dump_json(each.outcomes).decode(),
+            None if each.planned is None else as_json(each.planned),
+            as_json(each.outcomes),
             each.stuck_reason,
             each.stuck_store,
             each.stuck_table,
             each.attempts,
+            each.is_large,
             each.next_attempt_at,
             each.erased_at,
         )
@@ -161,6 +187,11 @@ async def find_erased(tx: Transaction, subject_ids: Iterable[UUID]) -> set[UUID]
     return {row["subject_id"] for row in await tx.fetch(_FIND_ERASED, list(subject_ids))}
 
 
+def as_json(outcomes: tuple[TableOutcome, ...]) -> str:
+    """Write outcomes as the table holds them."""
+    return _OUTCOMES.dump_json(outcomes).decode()
+
+
 def _erasure(row: asyncpg.Record) -> Erasure:
     return Erasure(
         request_id=row["request_id"],
@@ -177,6 +208,7 @@ def _erasure(row: asyncpg.Record) -> Erasure:
         stuck_store=row["stuck_store"],
         stuck_table=row["stuck_table"],
         attempts=row["attempts"],
+        is_large=row["is_large"],
         erased_at=row["erased_at"],
         version=row["version"],
     )

@@ -1,6 +1,7 @@
 """The composition root of export-builder: all that it reacts to, on one screen."""
 
 from datetime import timedelta
+from typing import Final
 
 from export_builder import gateways, handlers, store, sweeps
 from export_builder.settings import Settings
@@ -9,8 +10,12 @@ from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.request_intake import RequestVerified
 from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
-from habeas.datamap.postgres import open_stores
+from habeas.datamap.postgres import StoreOptions, open_stores
 from habeas.sealing import KeyStore, Protector
+
+_PATIENT: Final = StoreOptions(  # connections of their own for what takes long; its limit is set for each attempt
+    connections_max=sweeps.LARGE_AT_ONCE, statement_timeout_s=sweeps.LARGE.limits.longest_s
+)
 
 
 def build(settings: Settings) -> Service:
@@ -18,12 +23,13 @@ def build(settings: Settings) -> Service:
     kek = settings.sealing.open()
     service = Service("export-builder", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(
-        load_datamap(settings.datamap.datamap_dir, policy), policy, production=settings.chassis.in_production
-    )
+    datamap, production = load_datamap(settings.datamap.datamap_dir, policy), settings.chassis.in_production
+    stores = open_stores(datamap, policy, production=production)
+    patient = open_stores(datamap, policy, _PATIENT, production=production)
     keys = KeyStore(kek, service.clock.now)
     vault = gateways.Vault(settings.artefacts_dir)
-    builder = gateways.Builder(stores, vault, policy)
+    builder = gateways.Builder(stores, vault, policy, sweeps.LARGE_ROWS)
+    patient_builder = gateways.Builder(patient, vault, policy)
     kept = timedelta(days=settings.kept_days)
 
     service.on(RequestVerified, handlers.on_request_verified)
@@ -31,12 +37,17 @@ def build(settings: Settings) -> Service:
 
     building = service.every(settings.build_interval_s, sweeps.build_due, builder, vault, keys, kept)
     building.after(RequestVerified).due(store.FIND_NEXT_DUE)
+    for _ in range(sweeps.LARGE_AT_ONCE):
+        building_large = service.every(
+            settings.build_interval_s, sweeps.build_large, patient_builder, vault, keys, kept
+        )
+        building_large.after(sweeps.build_due).due(store.FIND_NEXT_DUE_LARGE)
     service.every(settings.delete_interval_s, sweeps.withdraw_expired)
     deleting = service.every(settings.delete_interval_s, sweeps.delete_withdrawn, vault)
     deleting.after(ErasureCompleted, sweeps.withdraw_expired).due(store.FIND_NEXT_WITHDRAWING)
 
     service.measure(sweeps.measure_stuck)
 
-    for each in stores:
+    for each in (*stores, *patient):
         service.close(each.close)
     return service

@@ -3,6 +3,7 @@
 ::
 
     ArtefactUnwritable   the directory of artefacts did not take or keep it
+    TooLarge             one of several people has more rows than is good for the others
     Stopped              nobody waits for it any more
 """
 
@@ -25,6 +26,10 @@ class ArtefactUnwritable(Exception):
     def __init__(self, export_id: UUID) -> None:
         self.export_id = export_id
         super().__init__(f"the artefact of export {export_id} cannot be written or does not open")
+
+
+class TooLarge(Exception):
+    """One of several people whose rows are read together has more of them than is good for the others."""
 
 
 class Stopped(Exception):

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from habeas.chassis.ids import name_based
-from habeas.chassis.lifecycle import row, table
+from habeas.chassis.lifecycle import CLAIMS_MAX, row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.export_builder import ExportCompleted, ExportStuck
 from habeas.contracts.model import Event
@@ -44,15 +44,17 @@ TRANSITIONS = table(
     row(State.BUILDING, "begun again", State.BUILDING),
     row(State.BUILDING, "read back", State.COMPLETED),
     row(State.BUILDING, "failed", State.STUCK),
+    row(State.BUILDING, "takes long", State.READY),
     row(State.STUCK, "begun again", State.BUILDING),
     row(State.COMPLETED, "expired or erased", State.WITHDRAWING),
+    row(State.WITHDRAWING, "artefact could not be deleted", State.WITHDRAWING),
     row(State.WITHDRAWING, "artefact gone", State.DELETED),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One export; ``account`` and ``artefact_key`` are sealed under the data key."""
+    """One export; ``account`` and ``artefact_key`` are sealed under the data key. One that ``is_large`` is built apart from others."""
 
     export_id: UUID
     request_id: UUID
@@ -72,6 +74,7 @@ class Export:
     stuck_store: str | None = None
     stuck_table: str | None = None
     attempts: int = 0
+    is_large: bool = False
     completed_at: datetime | None = None
     version: int = 1
 
@@ -125,6 +128,21 @@ def attempt(export: Export, now: datetime) -> Export:
     return export.becomes(State.BUILDING, attempts=export.attempts + 1, next_attempt_at=now + LEASE)
 
 
+def set_apart(export: Export, now: datetime) -> Export:
+    """Leave the export to those who build large ones, at once."""
+    return export.becomes(State.READY, is_large=True, next_attempt_at=now)
+
+
+def is_interrupted(export: Export) -> bool:
+    """Tell whether attempt after attempt has ended without a word: perhaps it is this export that ends the process."""
+    return export.state is State.BUILDING and export.attempts >= CLAIMS_MAX
+
+
+def interrupt(export: Export, now: datetime) -> Decision:
+    """Give an export whose attempts end without a word a reason and a pause; from now on it is built apart from others."""
+    return fail(replace(export, is_large=True), StuckReason.INTERRUPTED, None, None, now)
+
+
 def complete(export: Export, artefact: Artefact, expires_on: date, now: datetime) -> Decision:
     """The artefact is written, opens, and holds what was counted."""
     done = export.becomes(
@@ -174,18 +192,7 @@ def fail(export: Export, reason: StuckReason, store: str | None, table_: str | N
     stuck = export.becomes(
         State.STUCK, stuck_reason=reason, stuck_store=store, stuck_table=table_, next_attempt_at=now + wait
     )
-    if (export.stuck_reason, export.stuck_store, export.stuck_table) == (reason, store, table_):
-        return Decision(stuck)
-    event = ExportStuck(
-        request_id=stuck.request_id,
-        subject_id=stuck.subject_id,
-        export_id=stuck.export_id,
-        reason=reason,
-        store=store,
-        table=table_,
-        stuck_at=now,
-    )
-    return Decision(stuck, (event,), (AuditFact(Action.EXPORT_STUCK, stuck.request_id, outcome=AuditOutcome(reason)),))
+    return _stuck(export, stuck, now)
 
 
 def withdraw(export: Export, now: datetime) -> Export:
@@ -193,6 +200,33 @@ def withdraw(export: Export, now: datetime) -> Export:
     return export.becomes(State.WITHDRAWING, artefact_key=None, next_attempt_at=now)
 
 
+def keep_withdrawing(export: Export, now: datetime) -> Decision:
+    """The artefact could not be deleted: tried again later, and told once; nobody has its key any more."""
+    kept = export.becomes(
+        State.WITHDRAWING, stuck_reason=StuckReason.ARTEFACT_UNWRITABLE, next_attempt_at=now + _BACKOFF_MAX
+    )
+    return _stuck(export, kept, now)
+
+
 def deleted(export: Export) -> Decision:
     """The artefact is gone."""
-    return Decision(export.becomes(State.DELETED), (), (AuditFact(Action.EXPORT_DELETED, export.request_id),))
+    gone = export.becomes(State.DELETED, stuck_reason=None)
+    return Decision(gone, (), (AuditFact(Action.EXPORT_DELETED, export.request_id),))
+
+
+def _stuck(before: Export, stuck: Export, now: datetime) -> Decision:
+    """Tell why an export does not go on, unless that was told before."""
+    place = stuck.stuck_reason, stuck.stuck_store, stuck.stuck_table
+    if stuck.stuck_reason is None or (before.stuck_reason, before.stuck_store, before.stuck_table) == place:
+        return Decision(stuck)
+    event = ExportStuck(
+        request_id=stuck.request_id,
+        subject_id=stuck.subject_id,
+        export_id=stuck.export_id,
+        reason=stuck.stuck_reason,
+        store=stuck.stuck_store,
+        table=stuck.stuck_table,
+        stuck_at=now,
+    )
+    fact = AuditFact(Action.EXPORT_STUCK, stuck.request_id, outcome=AuditOutcome(stuck.stuck_reason))
+    return Decision(stuck, (event,), (fact,))

@@ -32,7 +32,7 @@ _ADD_EXPORTS: Final = """
 
 _EXPORT_COLUMNS: Final = """
     SELECT export_id, request_id, subject_id, dsr_right, state, account, artefact_key, artefact_bytes, artefact_sha256,
-           exported::text, due_on, expires_on, stuck_reason, stuck_store, stuck_table, attempts, next_attempt_at, traceparent,
+           exported::text, due_on, expires_on, stuck_reason, stuck_store, stuck_table, attempts, is_large, next_attempt_at, traceparent,
            completed_at, version
       FROM export_builder.exports
 """
@@ -40,7 +40,17 @@ _EXPORT_COLUMNS: Final = """
 _LOCK_DUE: Final = (
     _EXPORT_COLUMNS
     + """
-     WHERE state IN ('ready', 'building', 'stuck') AND next_attempt_at <= $1
+     WHERE state IN ('ready', 'building', 'stuck') AND NOT is_large AND next_attempt_at <= $1
+     ORDER BY next_attempt_at, request_id
+     LIMIT $2
+       FOR UPDATE SKIP LOCKED
+"""
+)
+
+_LOCK_DUE_LARGE: Final = (
+    _EXPORT_COLUMNS
+    + """
+     WHERE state IN ('ready', 'building', 'stuck') AND is_large AND next_attempt_at <= $1
      ORDER BY next_attempt_at, request_id
      LIMIT $2
        FOR UPDATE SKIP LOCKED
@@ -48,7 +58,11 @@ _LOCK_DUE: Final = (
 )
 
 FIND_NEXT_DUE: Final = """
-    SELECT min(next_attempt_at) FROM export_builder.exports WHERE state IN ('ready', 'building', 'stuck')
+    SELECT min(next_attempt_at) FROM export_builder.exports WHERE state IN ('ready', 'building', 'stuck') AND NOT is_large
+"""
+
+FIND_NEXT_DUE_LARGE: Final = """
+    SELECT min(next_attempt_at) FROM export_builder.exports WHERE state IN ('ready', 'building', 'stuck') AND is_large
 """
 
 FIND_NEXT_WITHDRAWING: Final = "SELECT min(next_attempt_at) FROM export_builder.exports WHERE state = 'withdrawing'"
@@ -86,11 +100,11 @@ _SAVE_EXPORTS: Final = """
        SET state = n.state, account = n.account, artefact_key = n.artefact_key, artefact_bytes = n.artefact_bytes,
            artefact_sha256 = n.artefact_sha256, exported = n.exported::jsonb, expires_on = n.expires_on,
            stuck_reason = n.stuck_reason, stuck_store = n.stuck_store, stuck_table = n.stuck_table, attempts = n.attempts,
-           next_attempt_at = n.next_attempt_at, completed_at = n.completed_at, version = e.version + 1
+           is_large = n.is_large, next_attempt_at = n.next_attempt_at, completed_at = n.completed_at, version = e.version + 1
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::date[],
-                  $10::text[], $11::text[], $12::text[], $13::integer[], $14::timestamptz[], $15::timestamptz[])
+                  $10::text[], $11::text[], $12::text[], $13::integer[], $14::boolean[], $15::timestamptz[], $16::timestamptz[])
            AS n (export_id, version, state, account, artefact_key, artefact_bytes, artefact_sha256, exported, expires_on,
-                 stuck_reason, stuck_store, stuck_table, attempts, next_attempt_at, completed_at)
+                 stuck_reason, stuck_store, stuck_table, attempts, is_large, next_attempt_at, completed_at)
      WHERE e.export_id = n.export_id AND e.version = n.version
 """
 
@@ -102,11 +116,13 @@ _ADD_ERASED: Final = """
 
 _FIND_ERASED: Final = "SELECT subject_id FROM export_builder.erased_subjects WHERE subject_id = ANY($1::uuid[])"
 
+# Whoever begins an export gives it a reason before it was begun so often without an end; should one have none, that is told.
 COUNT_STUCK: Final = """
-    SELECT 'export' AS work, stuck_reason AS reason, count(*) AS rows, NULL::timestamptz AS oldest_at
+    SELECT 'export' AS work, coalesce(stuck_reason, 'unexplained') AS reason, count(*) AS rows, NULL::timestamptz AS oldest_at
       FROM export_builder.exports
-     WHERE state IN ('ready', 'building', 'stuck', 'withdrawing') AND stuck_reason IS NOT NULL
-     GROUP BY stuck_reason
+     WHERE state IN ('ready', 'building', 'stuck', 'withdrawing')
+       AND (stuck_reason IS NOT NULL OR (attempts > 3 AND state <> 'withdrawing'))
+     GROUP BY coalesce(stuck_reason, 'unexplained')
 """
 
 
@@ -132,9 +148,9 @@ async def add_exports(tx: Transaction, exports: Sequence[Export]) -> set[UUID]:
     return {row["request_id"] for row in added}
 
 
-async def lock_due(tx: Transaction, limit: int) -> list[Export]:
-    """Lock exports whose attempt is due, passing over those that another replica holds."""
-    return [_export(row) for row in await tx.fetch(_LOCK_DUE, tx.now, limit)]
+async def lock_due(tx: Transaction, limit: int, *, large: bool) -> list[Export]:
+    """Lock exports whose attempt is due, the large ones or the others, passing over those that another replica holds."""
+    return [_export(row) for row in await tx.fetch(_LOCK_DUE_LARGE if large else _LOCK_DUE, tx.now, limit)]
 
 
 async def lock_exports(tx: Transaction, export_ids: Iterable[UUID]) -> dict[UUID, Export]:
@@ -181,6 +197,7 @@ async def save_exports(tx: Transaction, exports: Sequence[Export]) -> None:
             each.stuck_store,
             each.stuck_table,
             each.attempts,
+            each.is_large,
             each.next_attempt_at,
             each.completed_at,
         )
@@ -220,6 +237,7 @@ def _export(row: asyncpg.Record) -> Export:
         stuck_store=row["stuck_store"],
         stuck_table=row["stuck_table"],
         attempts=row["attempts"],
+        is_large=row["is_large"],
         completed_at=row["completed_at"],
         version=row["version"],
     )

@@ -14,10 +14,9 @@ from habeas.datamap.loading import load_datamap
 from habeas.datamap.policy import load_policy
 from habeas.datamap.postgres import open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
-from request_intake import gateways, handlers, sweeps
+from request_intake import gateways, handlers, store, sweeps
 from request_intake.settings import Settings
 
-_STUCK_INTERVAL_S: Final = 60.0
 _REKEY_INTERVAL_S: Final = 3600.0
 
 
@@ -46,12 +45,11 @@ def build(settings: Settings) -> Service:
 
     address_book = gateways.StoreAddressBook(stores)
     opening = service.every(settings.open_interval_s, sweeps.open_received, address_book, keys)
-    opening.after(RequestSubmitted)
-    service.every(_STUCK_INTERVAL_S, sweeps.open_stuck, address_book, keys)
+    opening.after(RequestSubmitted).due(store.FIND_NEXT_DUE)
     service.every(_REKEY_INTERVAL_S, sweeps.rekey_digests, keys)
 
     service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))
 
-    for store in stores:
-        service.close(store.close)
+    for each in stores:
+        service.close(each.close)
     return service

@@ -5,7 +5,7 @@ import hmac
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
@@ -28,6 +28,9 @@ from habeas.contracts.request_intake import (
 from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason, TableResult
 from habeas.sealing import SubjectKey
 
+_BACKOFF_FIRST: Final = timedelta(seconds=2)
+_BACKOFF_MAX: Final = timedelta(minutes=1)
+
 
 class State(StrEnum):
     """Where a request stands."""
@@ -43,7 +46,7 @@ class State(StrEnum):
 TRANSITIONS = table(
     State.RECEIVED,
     row(State.RECEIVED, "opened", State.AWAITING_IDENTITY, State.AWAITING_DECISION, State.IN_PROGRESS),
-    row(State.RECEIVED, "does not open", State.RECEIVED),
+    row(State.RECEIVED, "could not be opened", State.RECEIVED),
     row(State.IN_PROGRESS, "stuck", State.IN_PROGRESS),
     row(State.IN_PROGRESS, "work done", State.ANSWERING, State.COMPLETED),
     row(State.ANSWERING, "mail refused or uncertain", State.ANSWERING),
@@ -59,6 +62,7 @@ class Request:
     """One request; ``account``, ``details`` and ``contact`` are sealed.
 
     ``reach`` is how the person can be answered, found out when the request is opened: an erasure takes the account away.
+    ``attempts`` counts how often it could not be opened, and ``next_attempt_at`` is when that is tried again.
     """
 
     request_id: UUID
@@ -87,6 +91,8 @@ class Request:
     stuck_reason: StuckReason | None = None
     accepted_at: datetime | None = None
     closed_at: datetime | None = None
+    attempts: int = 0
+    next_attempt_at: datetime | None = None
     version: int = 1
 
     def becomes(self, state: State, **changes: object) -> "Request":
@@ -211,15 +217,18 @@ def open_request(
     return Decision(going, events, (_fact(request, Action.REQUEST_VERIFIED),))
 
 
-def leave_closed(request: Request) -> Decision:
-    """What was sealed for the request does not open: it stays received with the reason, and its deadline keeps running.
+def put_off(request: Request, reason: StuckReason, now: datetime) -> Decision:
+    """The request could not be opened: it stays received with the reason, and its deadline keeps running.
 
-    A second time changes nothing.
+    It is tried again with backoff, and told only when the reason is another one.
     """
-    if request.stuck_reason is StuckReason.KEY_MISSING:
-        return Decision(request)
-    stuck = request.becomes(State.RECEIVED, stuck_reason=StuckReason.KEY_MISSING)
-    return Decision(stuck, (), (_fact(request, Action.REQUEST_STUCK, AuditOutcome.KEY_MISSING),))
+    wait = min(_BACKOFF_MAX, _BACKOFF_FIRST * (1 << min(request.attempts, 10)))
+    stuck = request.becomes(
+        State.RECEIVED, stuck_reason=reason, attempts=request.attempts + 1, next_attempt_at=now + wait
+    )
+    if request.stuck_reason is reason:
+        return Decision(stuck)
+    return Decision(stuck, (), (_fact(request, Action.REQUEST_STUCK, AuditOutcome(reason)),))
 
 
 def _is_carried_out(request: Request) -> bool:

@@ -93,7 +93,7 @@ _ADD_REQUESTS: Final = """
 _REQUEST_COLUMNS: Final = """
     SELECT request_id, subject_id, dsr_right, state, stuck_reason, outcome, outcomes::text, regime, law_version, channel, language,
            received_at, due_on, legal_limit_on, is_verified, account, details, categories, contact, subject_ref, submission_digest,
-           export_id, traceparent, accepted_at, closed_at, version, reach
+           export_id, traceparent, accepted_at, closed_at, attempts, next_attempt_at, version, reach
       FROM request_intake.requests
 """
 
@@ -102,12 +102,23 @@ _LOCK_REQUESTS: Final = _REQUEST_COLUMNS + " WHERE request_id = ANY($1::uuid[]) 
 _LOCK_RECEIVED: Final = (
     _REQUEST_COLUMNS
     + """
-     WHERE state = 'received' AND (stuck_reason IS NOT NULL) = $2
+     WHERE state = 'received' AND (next_attempt_at IS NULL OR next_attempt_at <= $1)
      ORDER BY request_id
-     LIMIT $1
+     LIMIT $2
        FOR UPDATE SKIP LOCKED
 """
 )
+
+# Of those that could not be opened; all others are told of.
+FIND_NEXT_DUE: Final = "SELECT min(next_attempt_at) FROM request_intake.requests WHERE state = 'received'"
+
+_PUT_OFF: Final = """
+    UPDATE request_intake.requests AS r
+       SET stuck_reason = n.stuck_reason, attempts = n.attempts, next_attempt_at = n.next_attempt_at, version = r.version + 1
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::integer[], $5::timestamptz[])
+           AS n (request_id, version, stuck_reason, attempts, next_attempt_at)
+     WHERE r.request_id = n.request_id AND r.version = n.version AND r.state = 'received'
+"""
 
 _SAVE_REQUESTS: Final = """
     UPDATE request_intake.requests AS r
@@ -232,9 +243,18 @@ async def lock_requests(tx: Transaction, request_ids: Sequence[UUID]) -> dict[UU
     return {row["request_id"]: _request(row) for row in await tx.fetch(_LOCK_REQUESTS, request_ids)}
 
 
-async def lock_received(tx: Transaction, limit: int, *, stuck: bool) -> list[Request]:
-    """Lock requests that nobody was told about yet, those that did not open or the others, passing over what another replica holds."""
-    return [_request(row) for row in await tx.fetch(_LOCK_RECEIVED, limit, stuck)]
+async def lock_received(tx: Transaction, limit: int) -> list[Request]:
+    """Lock requests that are to be opened now, passing over what another replica holds."""
+    return [_request(row) for row in await tx.fetch(_LOCK_RECEIVED, tx.now, limit)]
+
+
+async def put_off(tx: Transaction, requests: Sequence[Request]) -> None:
+    """Write down why requests could not be opened, and when that is tried again."""
+    rows = [
+        (each.request_id, each.version, each.stuck_reason, each.attempts, each.next_attempt_at) for each in requests
+    ]
+    if rows:
+        await tx.execute_exactly(len(rows), _PUT_OFF, *map(list, zip(*rows, strict=True)))
 
 
 async def save_requests(tx: Transaction, requests: Sequence[Request]) -> None:
@@ -287,5 +307,7 @@ def _request(row: asyncpg.Record) -> Request:
         stuck_reason=None if row["stuck_reason"] is None else StuckReason(row["stuck_reason"]),
         accepted_at=row["accepted_at"],
         closed_at=row["closed_at"],
+        attempts=row["attempts"],
+        next_attempt_at=row["next_attempt_at"],
         version=row["version"],
     )

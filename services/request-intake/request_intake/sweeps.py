@@ -6,13 +6,14 @@ from datetime import tzinfo
 from typing import Final
 from uuid import UUID
 
-from habeas.chassis import metrics
+from habeas.chassis import log, metrics
 from habeas.chassis.database import Database
 from habeas.chassis.gauges import show_stuck
 from habeas.chassis.metrics import Gauge, Label
 from habeas.chassis.redaction import named
 from habeas.chassis.sweep import Swept
-from habeas.contracts.vocabulary import Right
+from habeas.chassis.together import Limits, collect_together
+from habeas.contracts.vocabulary import Right, StuckReason
 from habeas.datamap.postgres import ContactDetails
 from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, seal_json, try_open_text
 from request_intake import lifecycle, store
@@ -20,6 +21,7 @@ from request_intake.gateways import AddressBook
 from request_intake.lifecycle import Request, State
 
 _BATCH_ROWS_MAX: Final = 500
+_CONTACTS: Final = Limits(2.0, 0.005, round_s=6.0)  # a transaction of the own database is open meanwhile
 _DUE_SOON_DAYS: Final = 5
 _LATE: Final[Mapping[Gauge, str]] = {
     metrics.REQUEST_DUE_SOON_REQUESTS: "due_soon",
@@ -31,46 +33,47 @@ _LATE: Final[Mapping[Gauge, str]] = {
 async def open_received(db: Database, address_book: AddressBook, keys: KeyStore) -> Swept:
     """Open requests that nobody was told about yet: find where to answer, acknowledge, let work begin.
 
-    Idempotent: each request is opened in the transaction that locks it. While a store is away requests stay received, and their
-    deadlines run. So does one whose keys are missing or do not open what was sealed under them, with this as its reason.
+    Idempotent: each request is opened in the transaction that locks it. One that cannot be opened stays received with the reason, its
+    deadline runs, and it is tried again with backoff: while a store is away or objects to the account, while its keys are missing or
+    do not open what was sealed under them. It holds nobody else up.
     """
-    return await _open(db, address_book, keys, stuck=False)
-
-
-async def open_stuck(db: Database, address_book: AddressBook, keys: KeyStore) -> Swept:
-    """Try again what did not open: somebody may have brought its keys back. Idempotent, as above."""
-    return await _open(db, address_book, keys, stuck=True)
-
-
-async def _open(db: Database, address_book: AddressBook, keys: KeyStore, *, stuck: bool) -> Swept:
     async with db.transaction("open-received") as tx:
-        received = await store.lock_received(tx, _BATCH_ROWS_MAX, stuck=stuck)
+        received = await store.lock_received(tx, _BATCH_ROWS_MAX)
         if not received:
             return Swept(0)
         tx.caused_by(*(request.traceparent for request in received))
         subjects = {request.subject_id for request in received}
         case_keys = await keys.read(tx, subjects, KeyKind.CASE)
         accounts, closed = _accounts(received, await keys.read(tx, subjects, KeyKind.DATA), case_keys)
-        contacts = await address_book.contacts(sorted(set(accounts.values())))
+        asked = sorted(set(accounts.values()))
+        contacts, failures = await collect_together(asked, address_book.contacts, _CONTACTS)
         prints = await store.find_fingerprints(tx, subjects)
-        decisions = []
+        opened, put_off = [], []
         for request in received:
+            account = accounts.get(request.request_id, "")
+            reason = failures[account].reason if account in failures else None
             if request.request_id in closed:
-                decisions.append(lifecycle.leave_closed(request))
-                continue
-            # Without the data key the person was erased since: there is nobody to write to, and nothing that could be read.
-            contact = contacts.get(accounts.get(request.request_id, ""))
-            sealed = _sealed(contact, request, case_keys[request.subject_id])
-            fingerprint = prints[request.subject_id].hex()
-            decisions.append(
-                lifecycle.open_request(request, sealed, fingerprint, tx.now, has_account=contact is not None)
-            )
-        for decision in decisions:
+                reason = StuckReason.KEY_MISSING
+            elif reason is None:
+                # Without the data key the person was erased since: there is nobody to write to, and nothing that could be read.
+                try:
+                    contact = contacts.get(account)
+                    sealed = _sealed(contact, request, case_keys[request.subject_id])
+                    fingerprint = prints[request.subject_id].hex()
+                    opened.append(
+                        lifecycle.open_request(request, sealed, fingerprint, tx.now, has_account=contact is not None)
+                    )
+                except Exception as error:  # noqa: BLE001 -- whatever is wrong with one request must not hold the others up
+                    log.event("request.not_opened", error=error, request_id=request.request_id)
+                    reason = StuckReason.UNEXPECTED
+            if reason is not None:
+                put_off.append(lifecycle.put_off(request, reason, tx.now))
+        for decision in (*opened, *put_off):
             tx.emit(*decision.events, trace=decision.request.traceparent)
             tx.record(*decision.facts, trace=decision.request.traceparent)
-        changed = [decision.request for decision in decisions if decision.facts]
-        await store.save_requests(tx, changed)
-    return Swept(len(changed), more=len(changed) == _BATCH_ROWS_MAX)
+        await store.save_requests(tx, [decision.request for decision in opened])
+        await store.put_off(tx, [decision.request for decision in put_off])
+    return Swept(len(received), more=len(received) == _BATCH_ROWS_MAX)
 
 
 async def rekey_digests(db: Database, keys: KeyStore) -> Swept:

@@ -22,8 +22,13 @@ class Stores(Protocol):
         """Give the rules of a store as it is now, children before parents. Raises ``StoreError``."""
         ...
 
-    async def purge(self, store: str, rule: Rule, cutoff: datetime, rows_max: int) -> Purged:
-        """Let go what is older than ``cutoff``, at most so many rows; may be repeated. Raises ``StoreError``."""
+    async def purge(
+        self, store: str, rule: Rule, cutoff: datetime, rows_max: int, buckets: Sequence[int] | None = None
+    ) -> Purged:
+        """Let go what is older than ``cutoff``, at most so many rows; may be repeated. Raises ``StoreError``.
+
+        With ``buckets`` only rows whose key falls into one of them, out of ``BUCKETS``.
+        """
         ...
 
 
@@ -44,12 +49,14 @@ class MappedStores:
         await found.check()
         return tuple(Rule(rule.table, rule.retention) for rule in await found.purge_rules())
 
-    async def purge(self, store: str, rule: Rule, cutoff: datetime, rows_max: int) -> Purged:
+    async def purge(
+        self, store: str, rule: Rule, cutoff: datetime, rows_max: int, buckets: Sequence[int] | None = None
+    ) -> Purged:
         """Let whole partitions and at most ``rows_max`` rows go; a rule that the plan lacks is a mismatch, never done."""
         found = self._store(store)
         for live in await found.purge_rules():
             if (live.table, live.retention) == (rule.table, rule.retention):
-                result = await found.purge(live, cutoff, rows_max)
+                result = await found.purge(live, cutoff, rows_max, buckets=buckets)
                 is_overdue = result.oldest_left is not None and self._is_before(live.kind, result.oldest_left, cutoff)
                 return Purged(result.rows, result.partitions_dropped, result.oldest_left, result.more, is_overdue)
         raise SchemaMismatch(store, (), rule.table)

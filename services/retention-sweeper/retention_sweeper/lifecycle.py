@@ -9,7 +9,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from habeas.chassis.errors import Invariant
-from habeas.chassis.lifecycle import row, table
+from habeas.chassis.lifecycle import CLAIMS_MAX, row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.model import Event
 from habeas.contracts.platform import RetentionTicked
@@ -58,7 +58,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What one tick asks of one store."""
+    """What one tick asks of one store. ``claims`` counts the attempts since one last ended with a word."""
 
     tick_id: UUID
     store: str
@@ -69,6 +69,7 @@ class Tick:
     traceparent: str | None
     stuck_reason: StuckReason | None = None
     attempts: int = 0
+    claims: int = 0
     version: int = 1
 
     def becomes(self, state: State, **changes: object) -> "Tick":
@@ -79,7 +80,10 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One rule of one store, for one tick. ``rows`` and ``partitions_dropped`` are sums over all attempts."""
+    """One rule of one store, for one tick. ``rows`` and ``partitions_dropped`` are sums over all attempts.
+
+    ``claims`` counts the attempts since one last ended with a word.
+    """
 
     tick_id: UUID
     store: str
@@ -95,6 +99,7 @@ class Sweep:
     oldest_left_at: datetime | None = None
     stuck_reason: StuckReason | None = None
     attempts: int = 0
+    claims: int = 0
     completed_at: datetime | None = None
     version: int = 1
 
@@ -113,6 +118,19 @@ class Purged:
     oldest_left_at: datetime | None
     more: bool
     is_overdue: bool
+
+
+def together(pieces: Sequence[Purged]) -> Purged:
+    """Sum up what several calls let go; the oldest row that is left is the one that the last call saw."""
+    if not pieces:
+        return Purged(0, 0, None, more=False, is_overdue=False)
+    return Purged(
+        sum(each.rows for each in pieces),
+        sum(each.partitions_dropped for each in pieces),
+        pieces[-1].oldest_left_at,
+        more=any(each.more for each in pieces),
+        is_overdue=pieces[-1].is_overdue,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +165,15 @@ def take_tick(ticked: RetentionTicked, store: str, traceparent: str | None, now:
     return Tick(ticked.tick_id, store, ticked.as_of, ticked.scope, State.READY, now, traceparent)
 
 
-def begin_plan(tick: Tick, now: datetime) -> Tick:
-    """Begin to read what rules the store has."""
-    return tick.becomes(State.SWEEPING, next_attempt_at=now + LEASE)
+def begin_plan(tick: Tick, table_: str, now: datetime) -> Planned:
+    """Begin to read what rules the store has; or, when attempts end without a word again and again, say so and pause.
+
+    ``table_`` stands for the whole store, as in ``fail_plan``.
+    """
+    begun = tick.becomes(State.SWEEPING, claims=tick.claims + 1, next_attempt_at=now + LEASE)
+    if tick.claims >= CLAIMS_MAX:
+        return fail_plan(begun, StuckReason.INTERRUPTED, table_, now)
+    return Planned(begun)
 
 
 def plan(tick: Tick, rules: Sequence[Rule], now: datetime) -> Planned:
@@ -159,13 +183,17 @@ def plan(tick: Tick, rules: Sequence[Rule], now: datetime) -> Planned:
         for position, rule in enumerate(rules)
         if tick.scope in {ALL, rule.retention}
     )
-    return Planned(tick.becomes(State.COMPLETED, stuck_reason=None), sweeps)
+    return Planned(tick.becomes(State.COMPLETED, stuck_reason=None, claims=0), sweeps)
 
 
 def fail_plan(tick: Tick, reason: StuckReason, table_: str, now: datetime) -> Planned:
     """Keep the tick for another attempt; told, for a table that stands for the whole store, when the reason is another one."""
     stuck = tick.becomes(
-        State.STUCK, stuck_reason=reason, attempts=tick.attempts + 1, next_attempt_at=now + _backoff(tick.attempts)
+        State.STUCK,
+        stuck_reason=reason,
+        attempts=tick.attempts + 1,
+        claims=0,
+        next_attempt_at=now + _backoff(tick.attempts),
     )
     if tick.stuck_reason is reason:
         return Planned(stuck)
@@ -180,10 +208,12 @@ def begin_sweep(
 
     Swept is for the tick's moment, and never for one that lies ahead: nobody purges early by lying about time. The cutoff is made
     anew with each attempt, so that a period that was made longer meanwhile counts. Without the class (``period`` is None: the
-    policy has it no more) the sweep is stuck.
+    policy has it no more) the sweep is stuck, and so is one whose attempts end without a word again and again.
     """
     as_of = min(sweep.as_of, now)
-    begun = sweep.becomes(State.SWEEPING, as_of=as_of, next_attempt_at=now + LEASE)
+    begun = sweep.becomes(State.SWEEPING, as_of=as_of, claims=sweep.claims + 1, next_attempt_at=now + LEASE)
+    if sweep.claims >= CLAIMS_MAX:
+        return fail(begun, StuckReason.INTERRUPTED, now)
     if period is None:
         return fail(begun, StuckReason.SCHEMA_MISMATCH, now)
     begun = replace(begun, cutoff_at=cutoff(period, as_of, zone))
@@ -192,19 +222,20 @@ def begin_sweep(
     return Decision(begun)
 
 
+def rows_at_once(sweep: Sweep, rows_max: int) -> int:
+    """Return how many rows the next statement may delete: half as many with each attempt that got no answer in time."""
+    if sweep.stuck_reason is not StuckReason.STORE_UNAVAILABLE:
+        return rows_max
+    return max(1, rows_max >> min(sweep.attempts, 30))
+
+
 def advance(sweep: Sweep, purged: Purged, now: datetime, *, is_behind: bool) -> Decision:
     """Count what went. Completed once nothing that may go is left; rows that others refer to, or that are held, may stay.
 
     ``is_behind`` says that an earlier rule of the same tick and store is open. Then a row that is left may be one that only
     waits for its children to go: stuck, until they went.
     """
-    counted = replace(
-        sweep,
-        rows=sweep.rows + purged.rows,
-        partitions_dropped=sweep.partitions_dropped + purged.partitions_dropped,
-        oldest_left_at=purged.oldest_left_at,
-        attempts=0 if purged.rows or purged.partitions_dropped else sweep.attempts,
-    )
+    counted = _counted(sweep, purged)
     # Where rows of one table refer to each other, each call lets the last of every chain go.
     if purged.more or (purged.is_overdue and purged.rows):
         return Decision(counted.becomes(State.SWEEPING, next_attempt_at=now))
@@ -213,10 +244,22 @@ def advance(sweep: Sweep, purged: Purged, now: datetime, *, is_behind: bool) -> 
     return _complete(counted, purged.oldest_left_at, _word(purged), now)
 
 
+def advance_past(sweep: Sweep, purged: Purged, reason: StuckReason, now: datetime) -> Decision:
+    """Count what went although some rows do not go: stuck with the reason, and not before all others went."""
+    decision = fail(_counted(sweep, purged), reason, now)
+    if not (purged.more and purged.rows):
+        return decision
+    return replace(decision, sweep=replace(decision.sweep, state=State.SWEEPING, attempts=0, next_attempt_at=now))
+
+
 def fail(sweep: Sweep, reason: StuckReason, now: datetime) -> Decision:
     """Keep the sweep open with the reason; it is tried again with backoff, and told only when the reason is another one."""
     stuck = sweep.becomes(
-        State.STUCK, stuck_reason=reason, attempts=sweep.attempts + 1, next_attempt_at=now + _backoff(sweep.attempts)
+        State.STUCK,
+        stuck_reason=reason,
+        attempts=sweep.attempts + 1,
+        claims=0,
+        next_attempt_at=now + _backoff(sweep.attempts),
     )
     if sweep.stuck_reason is reason:
         return Decision(stuck)
@@ -224,11 +267,22 @@ def fail(sweep: Sweep, reason: StuckReason, now: datetime) -> Decision:
     return Decision(stuck, (event,), (_stuck(reason, sweep.rows),))
 
 
+def _counted(sweep: Sweep, purged: Purged) -> Sweep:
+    return replace(
+        sweep,
+        rows=sweep.rows + purged.rows,
+        partitions_dropped=sweep.partitions_dropped + purged.partitions_dropped,
+        oldest_left_at=purged.oldest_left_at,
+        attempts=0 if purged.rows or purged.partitions_dropped else sweep.attempts,
+        claims=0,
+    )
+
+
 def _complete(sweep: Sweep, oldest_left_at: datetime | None, outcome: AuditOutcome, now: datetime) -> Decision:
     if sweep.cutoff_at is None:
         message = "a sweep completes after an attempt only"
         raise Invariant(message)
-    done = sweep.becomes(State.COMPLETED, oldest_left_at=oldest_left_at, stuck_reason=None, completed_at=now)
+    done = sweep.becomes(State.COMPLETED, oldest_left_at=oldest_left_at, stuck_reason=None, claims=0, completed_at=now)
     event = SweepCompleted(
         tick_id=done.tick_id,
         store=done.store,

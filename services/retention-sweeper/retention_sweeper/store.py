@@ -27,7 +27,7 @@ _ADD_TICKS: Final = """
 """
 
 _TICK_COLUMNS: Final = """
-    SELECT tick_id, store, as_of, scope, state, stuck_reason, attempts, next_attempt_at, traceparent, version
+    SELECT tick_id, store, as_of, scope, state, stuck_reason, attempts, claims, next_attempt_at, traceparent, version
       FROM retention_sweeper.ticks
 """
 
@@ -44,7 +44,8 @@ _LOCK_DUE_TICKS: Final = (
 FIND_NEXT_TICK: Final = "SELECT min(next_attempt_at) FROM retention_sweeper.ticks WHERE state <> 'completed'"
 
 _LOCK_TICKS: Final = """
-    SELECT t.tick_id, t.store, t.as_of, t.scope, t.state, t.stuck_reason, t.attempts, t.next_attempt_at, t.traceparent, t.version
+    SELECT t.tick_id, t.store, t.as_of, t.scope, t.state, t.stuck_reason, t.attempts, t.claims, t.next_attempt_at, t.traceparent,
+           t.version
       FROM retention_sweeper.ticks AS t
       JOIN unnest($1::uuid[], $2::text[]) AS n (tick_id, store) ON n.tick_id = t.tick_id AND n.store = t.store
      ORDER BY t.tick_id, t.store
@@ -53,10 +54,10 @@ _LOCK_TICKS: Final = """
 
 _SAVE_TICKS: Final = """
     UPDATE retention_sweeper.ticks AS t
-       SET state = n.state, stuck_reason = n.stuck_reason, attempts = n.attempts, next_attempt_at = n.next_attempt_at,
-           version = t.version + 1
-      FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
-           AS n (tick_id, store, version, state, stuck_reason, attempts, next_attempt_at)
+       SET state = n.state, stuck_reason = n.stuck_reason, attempts = n.attempts, claims = n.claims,
+           next_attempt_at = n.next_attempt_at, version = t.version + 1
+      FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::integer[], $7::integer[], $8::timestamptz[])
+           AS n (tick_id, store, version, state, stuck_reason, attempts, claims, next_attempt_at)
      WHERE t.tick_id = n.tick_id AND t.store = n.store AND t.version = n.version
 """
 
@@ -70,7 +71,7 @@ _ADD_SWEEPS: Final = """
 
 _SWEEP_COLUMNS: Final = """
     SELECT s.tick_id, s.store, s.table_name, s.retention, s.position, s.as_of, s.state, s.cutoff_at, s.rows, s.partitions_dropped,
-           s.oldest_left_at, s.stuck_reason, s.attempts, s.next_attempt_at, s.completed_at, s.traceparent, s.version
+           s.oldest_left_at, s.stuck_reason, s.attempts, s.claims, s.next_attempt_at, s.completed_at, s.traceparent, s.version
       FROM retention_sweeper.sweeps AS s
 """
 
@@ -103,7 +104,7 @@ _LOCK_SWEEP: Final = (
 _SAVE_SWEEP: Final = """
     UPDATE retention_sweeper.sweeps
        SET as_of = $6, state = $7, cutoff_at = $8, rows = $9, partitions_dropped = $10, oldest_left_at = $11, stuck_reason = $12,
-           attempts = $13, next_attempt_at = $14, completed_at = $15, version = version + 1
+           attempts = $13, claims = $14, next_attempt_at = $15, completed_at = $16, version = version + 1
      WHERE tick_id = $1 AND store = $2 AND table_name = $3 AND retention = $4 AND version = $5
 """
 
@@ -128,12 +129,17 @@ _NOTE_REACHED: Final = """
            WHERE rules.reached_at <= EXCLUDED.reached_at
 """
 
+# Whoever begins one of these gives it a reason before it was begun so often without an end; should one have none, that is told.
 COUNT_STUCK: Final = """
-    SELECT 'tick' AS work, stuck_reason AS reason, count(*) AS rows, min(as_of) AS oldest_at
-      FROM retention_sweeper.ticks WHERE state <> 'completed' AND stuck_reason IS NOT NULL GROUP BY stuck_reason
+    SELECT 'tick' AS work, coalesce(stuck_reason, 'unexplained') AS reason, count(*) AS rows, min(as_of) AS oldest_at
+      FROM retention_sweeper.ticks
+     WHERE state <> 'completed' AND (stuck_reason IS NOT NULL OR claims > 3)
+     GROUP BY coalesce(stuck_reason, 'unexplained')
     UNION ALL
-    SELECT 'sweep', stuck_reason, count(*), min(as_of)
-      FROM retention_sweeper.sweeps WHERE state <> 'completed' AND stuck_reason IS NOT NULL GROUP BY stuck_reason
+    SELECT 'sweep', coalesce(stuck_reason, 'unexplained'), count(*), min(as_of)
+      FROM retention_sweeper.sweeps
+     WHERE state <> 'completed' AND (stuck_reason IS NOT NULL OR claims > 3)
+     GROUP BY coalesce(stuck_reason, 'unexplained')
 """
 
 FIND_RULES: Final = "SELECT store, table_name, retention, reached_at FROM retention_sweeper.rules"
@@ -176,6 +182,7 @@ async def save_ticks(tx: Transaction, ticks: Sequence[Tick]) -> None:
             each.state,
             each.stuck_reason,
             each.attempts,
+            each.claims,
             each.next_attempt_at,
         )
         for each in ticks
@@ -234,6 +241,7 @@ async def save_sweep(tx: Transaction, sweep: Sweep) -> None:
         sweep.oldest_left_at,
         sweep.stuck_reason,
         sweep.attempts,
+        sweep.claims,
         sweep.next_attempt_at,
         sweep.completed_at,
     )
@@ -272,6 +280,7 @@ def _tick(row: asyncpg.Record) -> Tick:
         traceparent=row["traceparent"],
         stuck_reason=None if row["stuck_reason"] is None else StuckReason(row["stuck_reason"]),
         attempts=row["attempts"],
+        claims=row["claims"],
         version=row["version"],
     )
 
@@ -292,6 +301,7 @@ def _sweep(row: asyncpg.Record) -> Sweep:
         oldest_left_at=row["oldest_left_at"],
         stuck_reason=None if row["stuck_reason"] is None else StuckReason(row["stuck_reason"]),
         attempts=row["attempts"],
+        claims=row["claims"],
         completed_at=row["completed_at"],
         version=row["version"],
     )

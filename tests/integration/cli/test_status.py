@@ -157,3 +157,43 @@ async def test_how_people_were_answered_is_counted(owner: Owner, run: Run) -> No
     counted = {each["state"]: [each[way] for way in ways] for each in parsed(await run("status", "--json"))["requests"]}
     assert counted == {"completed": [2, 1, 1], "answering": [0, 0, 0]}
     assert "2 by mail, 1 by platform, 1 not reachable" in " ".join((await run("status")).stdout.split())
+
+
+async def test_work_that_is_begun_again_and_again_without_a_reason_is_a_risk(run: Run, owner: Owner) -> None:
+    """In progress for ever is seen: erasures, exports, ticks and sweeps after more than three beginnings, mails after the second."""
+    await healthy(owner)
+    for claims in (3, 4):
+        await owner.execute(
+            "INSERT INTO erasure_executor.erasures (request_id, subject_id, state, due_on, next_attempt_at, attempts)"
+            " VALUES ($1, $1, 'erasing', '2026-12-24', $2, $3)",
+            new_id(), RECEIVED, claims,
+        )  # fmt: skip
+        await owner.execute(
+            "INSERT INTO export_builder.exports (export_id, request_id, subject_id, dsr_right, state, due_on, next_attempt_at, attempts)"
+            " VALUES ($1, $1, $1, 'access', 'building', '2026-12-24', $2, $3)",
+            new_id(), RECEIVED, claims,
+        )  # fmt: skip
+        tick = new_id()
+        await owner.execute(
+            "INSERT INTO retention_sweeper.ticks (tick_id, store, as_of, scope, state, next_attempt_at, claims)"
+            " VALUES ($1, 'shop', $2, 'all', 'sweeping', $2, $3)",
+            tick, RECEIVED, claims,
+        )  # fmt: skip
+        await owner.execute(
+            "INSERT INTO retention_sweeper.sweeps (tick_id, store, table_name, retention, position, as_of, state, next_attempt_at, claims)"
+            " VALUES ($1, 'shop', 'tasks', 'execution', 0, $2, 'sweeping', $2, $3)",
+            tick, RECEIVED, claims,
+        )  # fmt: skip
+        await owner.execute(
+            "INSERT INTO notification_mailer.messages (mail_id, kind, state, request_id, attempt, next_attempt_at, queued_at)"
+            " VALUES ($1, 'acknowledgement', 'queued', $1, $2, $3, $3)",
+            new_id(), claims - 2, RECEIVED,
+        )  # fmt: skip
+    found = parsed(await run("status", "--json"))["risks"]
+    assert [(each["service"], each["count"], each["said"]) for each in found] == [
+        ("erasure-executor", 1, "erasure is erasing (unexplained)"),
+        ("export-builder", 1, "export is building (unexplained)"),
+        ("notification-mailer", 1, "mail is queued (mail_postponed)"),
+        ("retention-sweeper", 1, "sweep is sweeping (unexplained)"),
+        ("retention-sweeper", 1, "tick is sweeping (unexplained)"),
+    ]

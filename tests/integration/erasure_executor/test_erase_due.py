@@ -1,8 +1,10 @@
 """Attempts at erasure over a real database: whatever step dies, the erasure is finished and reported as it was."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +21,7 @@ from habeas.chassis.clock import FakeClock
 from habeas.chassis.database import Database
 from habeas.chassis.ids import uuid7
 from habeas.chassis.message import Message
+from habeas.chassis.together import Limits
 from habeas.contracts import topics
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.request_intake import RequestVerified
@@ -28,7 +31,7 @@ from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, seal_text
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_embedded.provision import Access
 from tests.support.databases import opened
-from tests.support.waiting import until
+from tests.support.waiting import HANGS_S, until
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 RING = KeyRing(new_key_ring())
@@ -46,6 +49,8 @@ class Shelf:
     dies: str | None = None
     fails: StoreError | None = None
     refuses: frozenset[str] = frozenset()
+    breaks: frozenset[str] = frozenset()  # whose rows make the connector fail in a way that nobody foresaw
+    waits: dict[str, float] = field(default_factory=dict)  # seconds that an erasure takes
     erased: list[tuple[str, ...]] = field(default_factory=list)
     meanwhile: Callable[[], Awaitable[None]] | None = None  # what happens elsewhere before the store commits
 
@@ -66,6 +71,10 @@ class Shelf:
             raise Killed
         if self.refuses & set(account_ids):
             raise StoreRefused("platform", "tasks", "42501")
+        if self.breaks & set(account_ids):
+            raise KeyError
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), sum(self.waits.get(each, 0) for each in account_ids))
         if self.meanwhile is not None:
             await self.meanwhile()
         await guard()
@@ -91,18 +100,47 @@ class Bench:
 
     async def begin(self, account_id: str, subject_id: UUID | None = None) -> UUID:
         """Take up an erasure of a person whose keys exist."""
-        request_id, subject = uuid7(self.clock), subject_id or uuid7(self.clock)
+        return (await self.begin_all([account_id], subject_id))[account_id]
+
+    async def begin_all(self, account_ids: Sequence[str], subject_id: UUID | None = None) -> dict[str, UUID]:
+        """Take up erasures of people whose keys exist; gives the request of each account."""
+        requests = {account_id: uuid7(self.clock) for account_id in account_ids}
+        subjects = {account_id: subject_id or uuid7(self.clock) for account_id in account_ids}
         async with self.db.transaction("test-begin") as tx:
-            keys = (await self.keys.create(tx, [subject], tx.now))[subject]
-            account = seal_text(keys.data, Place("request", request_id, "account"), account_id)
-            await store.add_erasures(
-                tx, [Erasure(request_id, subject, State.READY, account, date(2026, 12, 24), NOW, None)]
-            )
-        return request_id
+            keys = await self.keys.create(tx, list(subjects.values()), tx.now)
+            erasures = []
+            for account_id, request_id in requests.items():
+                subject = subjects[account_id]
+                account = seal_text(keys[subject].data, Place("request", request_id, "account"), account_id)
+                erasures.append(Erasure(request_id, subject, State.READY, account, date(2026, 12, 24), NOW, None))
+            await store.add_erasures(tx, erasures)
+        return requests
+
+    async def states(self) -> dict[UUID, State]:
+        """Give the state of every erasure."""
+        rows = await self.db.read("test-states", "SELECT request_id, state FROM erasure_executor.erasures")
+        return {row["request_id"]: State(row["state"]) for row in rows}
+
+    async def change(self, sql: str) -> None:
+        """Change rows as nobody does who keeps the rules."""
+        async with self.db.transaction("test-change") as tx:
+            await tx.execute(sql)
+
+    async def stuck(self) -> dict[str, int]:
+        """Count what is shown as stuck, by reason."""
+        return {row["reason"]: row["rows"] for row in await self.db.read("test-stuck", store.COUNT_STUCK)}
 
     async def sweep(self, shelf: Shelf) -> None:
         """Sweep once."""
         await sweeps.erase_due(self.db, shelf, self.keys, self.fingerprinter)
+
+    async def sweep_large(self, shelf: Shelf) -> None:
+        """Sweep those once that are tried apart."""
+        await sweeps.erase_large(self.db, shelf, self.keys, self.fingerprinter)
+
+    def wait_out(self) -> None:
+        """Let the pause of what is stuck pass."""
+        self.clock.advance(timedelta(minutes=6))
 
     async def look(self, request_id: UUID) -> Erasure:
         """Read an erasure."""
@@ -162,6 +200,7 @@ async def test_whatever_dies_is_finished_later(bench: Bench, moment: str) -> Non
 async def test_an_attempt_may_take_longer_than_its_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the process works on it, the lease goes on, and no other replica takes the erasure up."""
     monkeypatch.setattr(lifecycle, "LEASE", timedelta(seconds=0.6))
+    monkeypatch.setattr(sweeps, "SMALL", replace(sweeps.SMALL, limits=Limits(HANGS_S)))
     request_id = await bench.begin("acc_1")
     other = Shelf({"acc_1": 3})
 
@@ -353,3 +392,116 @@ async def test_who_asks_again_is_told_again(bench: Bench) -> None:
     first, second = await told(bench, "erasure.completed")
     assert first == second
     assert (await bench.look(request_id)).attempts == 1
+
+
+MANY = [f"acc_{number}" for number in range(250)]
+BAD = MANY[137]
+
+
+@pytest.mark.parametrize(
+    ("shelf", "reason"),
+    [
+        (Shelf({}, refuses=frozenset({BAD})), StuckReason.STORE_REFUSED),
+        (Shelf({}, breaks=frozenset({BAD})), StuckReason.UNEXPECTED),
+    ],
+    ids=["refused", "unforeseen"],
+)
+async def test_one_bad_among_many_waits_alone(bench: Bench, shelf: Shelf, reason: StuckReason) -> None:
+    """The other 249 are erased in the first round; the one is stuck with its reason, and done by itself once it is mended."""
+    requests = await bench.begin_all(MANY)
+    await bench.sweep(shelf)
+    states = await bench.states()
+    assert [account for account in MANY if states[requests[account]] is not State.COMPLETED] == [BAD]
+    stuck = await bench.look(requests[BAD])
+    assert (stuck.state, stuck.stuck_reason, await bench.stuck()) == (State.STUCK, reason, {reason: 1})
+    bench.wait_out()
+    await bench.sweep(Shelf({}))
+    assert set((await bench.states()).values()) == {State.COMPLETED}
+
+
+async def test_one_that_takes_long_is_left_apart_and_gets_more_time_each_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others are erased in the first round; the slow one is stuck while its limit is too short, which grows until it is enough."""
+    monkeypatch.setattr(sweeps, "SMALL", replace(sweeps.SMALL, limits=Limits(0.5)))
+    monkeypatch.setattr(sweeps, "LARGE", replace(sweeps.LARGE, limits=Limits(0.1)))
+    requests = await bench.begin_all(MANY)
+    slow = Shelf(dict.fromkeys(MANY, 3), waits={BAD: 12.0})
+    await bench.sweep(slow)
+    assert (await bench.look(requests[BAD])).is_large
+    await bench.sweep(slow)
+    await bench.sweep_large(slow)
+    stuck = await bench.look(requests[BAD])
+    assert (stuck.state, stuck.stuck_reason) == (State.STUCK, StuckReason.STORE_UNAVAILABLE)
+    slow.waits[BAD] = 1.0
+    for _ in range(8):
+        bench.wait_out()
+        await bench.sweep_large(slow)
+    done = await bench.look(requests[BAD])
+    assert (done.state, done.outcomes[0].rows) == (State.COMPLETED, 3)
+    assert done.attempts > 3
+    while await bench.count("SELECT count(*) FROM erasure_executor.erasures WHERE state <> 'completed'"):
+        bench.wait_out()  # on a slow machine others may have been taken for slow as well
+        await bench.sweep_large(Shelf({}))
+
+
+async def test_small_ones_do_not_wait_for_a_large_one(bench: Bench) -> None:
+    """Who has very many rows is erased apart: whoever comes before, with or after it is done while that still runs."""
+    requests = await bench.begin_all(["acc_small", "acc_large"])
+    rows = {"acc_small": 3, "acc_large": lifecycle.LARGE_ROWS + 1, "acc_later": 3}
+    at_work, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        at_work.set()
+        await go_on.wait()
+
+    shelf, large = Shelf(rows), Shelf(rows, meanwhile=wait)
+    await bench.sweep(shelf)
+    assert (await bench.look(requests["acc_small"])).state is State.COMPLETED
+    async with asyncio.timeout(HANGS_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(bench.sweep_large(large))
+        await at_work.wait()
+        later = await bench.begin("acc_later")
+        await bench.sweep(shelf)
+        assert (await bench.look(later)).state is State.COMPLETED
+        assert (await bench.look(requests["acc_large"])).state is State.ERASING
+        go_on.set()
+    done = await bench.look(requests["acc_large"])
+    assert (done.state, done.outcomes[0].rows) == (State.COMPLETED, lifecycle.LARGE_ROWS + 1)
+    assert [set(each) for each in (*shelf.erased, *large.erased)] == [{"acc_small"}, {"acc_later"}, {"acc_large"}]
+
+
+async def test_work_that_ends_its_process_gets_a_reason_and_is_tried_apart(bench: Bench) -> None:
+    """After three attempts without an end all of the batch have a reason, and only the one that does it is left of them."""
+    requests = await bench.begin_all(["acc_1", "acc_2", "acc_3"])
+    for _ in range(3):
+        with pytest.raises(Killed):
+            await bench.sweep(Shelf({}, dies="before the store"))
+        assert await bench.stuck() == {}
+        bench.clock.advance(lifecycle.LEASE)
+    await bench.sweep(Shelf({}))
+    assert await bench.stuck() == {StuckReason.INTERRUPTED: 3}
+    assert await bench.count("SELECT count(*) FROM erasure_executor.outbox WHERE type = 'erasure.stuck'") == 3
+    bench.wait_out()
+    with pytest.raises(Killed):
+        await bench.sweep_large(Shelf({}, dies="before the store"))
+    for _ in range(2):
+        await bench.sweep_large(Shelf({}))
+    assert sorted((await bench.states()).values()) == ["completed", "completed", "erasing"]
+    bench.clock.advance(lifecycle.LEASE)
+    await bench.sweep_large(Shelf({}))
+    assert await bench.stuck() == {StuckReason.INTERRUPTED: 1}
+    bench.wait_out()
+    await bench.sweep_large(Shelf({}))
+    assert {(await bench.look(each)).state for each in requests.values()} == {State.COMPLETED}
+
+
+async def test_work_without_an_end_and_without_a_reason_is_seen(bench: Bench) -> None:
+    """Should anything be begun again and again and never say why, that is a reason to look."""
+    request_id = await bench.begin("acc_1")
+    await bench.change("UPDATE erasure_executor.erasures SET state = 'erasing', attempts = 3")
+    assert await bench.stuck() == {}
+    await bench.change("UPDATE erasure_executor.erasures SET attempts = 4")
+    assert await bench.stuck() == {"unexplained": 1}
+    await bench.change("UPDATE erasure_executor.erasures SET state = 'completed'")
+    assert (await bench.stuck(), (await bench.look(request_id)).state) == ({}, State.COMPLETED)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ import pytest_asyncio
 from typing_extensions import override
 
 from export_builder import handlers, lifecycle, store, sweeps
+from export_builder.errors import ArtefactUnwritable, TooLarge
 from export_builder.gateways.builder import Builder, Built, Order, Vault
 from export_builder.lifecycle import Export, State
 from habeas.chassis.batch import Batch
@@ -21,11 +22,14 @@ from habeas.chassis.clock import FakeClock
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.ids import uuid7
 from habeas.chassis.message import Message
+from habeas.chassis.sweep import Swept
+from habeas.chassis.together import Limits
 from habeas.contracts import topics
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.outcomes import ExportedTable
 from habeas.contracts.request_intake import RequestVerified
 from habeas.contracts.vocabulary import Right, StuckReason
+from habeas.datamap.errors import StoreRefused
 from habeas.sealing import KeyKind, KeyStore, Place, SubjectKey, seal_text
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_embedded.provision import Access
@@ -39,15 +43,35 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('tra
 TABLE = ExportedTable(store="platform", table="tasks", category="usage", rows=3)
 
 
-class Press(Builder):
-    """Writes a file for each export without looking into any store; something may happen elsewhere before it is done."""
+class Killed(BaseException):
+    """What ends a process without a word; no handler of errors may catch it."""
 
-    def __init__(self, vault: Vault, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+
+class Press(Builder):
+    """Writes a file for each export without looking into any store; something may happen elsewhere before it is done.
+
+    ``bad`` are those whose account makes it fail, with how.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+        bad: Mapping[str, Exception | None] | None = None,
+    ) -> None:
         self._vault = vault
         self._meanwhile = meanwhile
+        self._bad = bad or {}
 
     @override
     async def build(self, orders: Sequence[Order], *, portable_only: bool) -> dict[UUID, Built]:
+        for order in orders:
+            if order.account_id in self._bad:
+                error = self._bad[order.account_id]
+                if error is None:
+                    await asyncio.Event().wait()
+                else:
+                    raise error
         for order in orders:
             self._vault.path(order).write_bytes(b"artefact")
         if self._meanwhile is not None:
@@ -67,21 +91,49 @@ class Bench:
 
     async def begin(self) -> Export:
         """Take up an export of a person whose keys exist."""
-        clock = self.db.clock
-        request_id, export_id, subject_id = uuid7(clock), uuid7(clock), uuid7(clock)
-        async with self.executor.transaction("test-keys") as tx:
-            data = (await self.keys.create(tx, [subject_id], tx.now))[subject_id].data
-        account = seal_text(data, Place("request", request_id, "account"), "acc_1")
-        export = Export(
-            export_id, request_id, subject_id, Right.ACCESS, State.READY, account, date(2026, 12, 24), NOW, None
-        )
-        async with self.db.transaction("test-begin") as tx:
-            await store.add_exports(tx, [export])
-        return export
+        return (await self.begin_all(["acc_1"]))["acc_1"]
 
-    async def sweep(self, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def begin_all(self, account_ids: Sequence[str]) -> dict[str, Export]:
+        """Take up exports of people whose keys exist, by account."""
+        clock = self.db.clock
+        exports: dict[str, Export] = {}
+        async with self.executor.transaction("test-keys") as tx:
+            subjects = {account_id: uuid7(clock) for account_id in account_ids}
+            keys = await self.keys.create(tx, list(subjects.values()), tx.now)
+        for account_id, subject_id in subjects.items():
+            request_id, export_id = uuid7(clock), uuid7(clock)
+            account = seal_text(keys[subject_id].data, Place("request", request_id, "account"), account_id)
+            exports[account_id] = Export(
+                export_id, request_id, subject_id, Right.ACCESS, State.READY, account, date(2026, 12, 24), NOW, None
+            )
+        async with self.db.transaction("test-begin") as tx:
+            await store.add_exports(tx, list(exports.values()))
+        return exports
+
+    async def sweep(
+        self,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+        bad: Mapping[str, Exception | None] | None = None,
+    ) -> Swept:
         """Sweep once."""
-        await sweeps.build_due(self.db, Press(self.vault, meanwhile), self.vault, self.keys, KEPT)
+        return await sweeps.build_due(self.db, Press(self.vault, meanwhile, bad), self.vault, self.keys, KEPT)
+
+    async def sweep_large(self, bad: Mapping[str, Exception | None] | None = None) -> Swept:
+        """Sweep those once that are built apart."""
+        return await sweeps.build_large(self.db, Press(self.vault, None, bad), self.vault, self.keys, KEPT)
+
+    async def unfinished(self) -> set[UUID]:
+        """Give the exports that are not completed."""
+        sql = "SELECT export_id FROM export_builder.exports WHERE state <> 'completed'"
+        return {row["export_id"] for row in await self.db.read("test-unfinished", sql)}
+
+    async def stuck(self) -> dict[str, int]:
+        """Count what is shown as stuck, by reason."""
+        return {row["reason"]: row["rows"] for row in await self.db.read("test-stuck", store.COUNT_STUCK)}
+
+    def wait_out(self) -> None:
+        """Let the pause of what is stuck pass."""
+        cast("FakeClock", self.db.clock).advance(timedelta(minutes=6))
 
     async def destroy_key(self, subject_id: UUID) -> None:
         """Do what ends an erasure; nobody has told export-builder of it yet."""
@@ -211,3 +263,99 @@ async def test_a_request_that_is_taken_anew_is_built_anew_under_its_id(bench: Be
     assert bench.files() == [f"{export_id}.2.zip.tink"]
     await verify(bench, request_id, subject_id)
     assert await told(bench) == [news, news], "whoever asks again is told again"
+
+
+MANY = [f"acc_{number}" for number in range(250)]
+BAD = MANY[137]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (StoreRefused("platform", "tasks", "22P02"), StuckReason.STORE_REFUSED),
+        (RecursionError(), StuckReason.UNEXPECTED),
+        (ArtefactUnwritable(UUID(int=0)), StuckReason.ARTEFACT_UNWRITABLE),
+    ],
+    ids=["refused", "unforeseen", "unwritable"],
+)
+async def test_one_bad_among_many_waits_alone(bench: Bench, error: Exception, reason: StuckReason) -> None:
+    """The other 249 are built the first time; the one is stuck with its reason, and done by itself once it is mended."""
+    exports = await bench.begin_all(MANY)
+    while (await bench.sweep(bad={BAD: error})).handled:
+        pass
+    assert await bench.unfinished() == {exports[BAD].export_id}
+    stuck = await bench.look(exports[BAD])
+    assert (stuck.state, stuck.stuck_reason, stuck.attempts) == (State.STUCK, reason, 1)
+    assert await bench.stuck() == {reason: 1}
+    assert len(bench.files()) == len(MANY) - 1
+    bench.wait_out()
+    await bench.sweep()
+    assert await bench.unfinished() == set()
+
+
+@pytest.mark.parametrize("error", [TooLarge(), None], ids=["many rows", "slow"])
+async def test_one_that_takes_long_is_left_apart(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """Who has very many rows, or takes long alone, is built apart: nobody waits for it, and it is no failure."""
+    monkeypatch.setattr(sweeps, "SMALL", replace(sweeps.SMALL, limits=Limits(0.5)))
+    exports = await bench.begin_all([*MANY[:20], BAD])
+    while (await bench.sweep(bad={BAD: error})).handled:
+        pass
+    assert await bench.unfinished() == {exports[BAD].export_id}
+    apart = await bench.look(exports[BAD])
+    assert (apart.state, apart.is_large, await bench.stuck()) == (State.READY, True, {})
+    await bench.sweep_large()
+    assert await bench.unfinished() == set()
+
+
+async def test_one_that_is_slow_apart_gets_more_time_each_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stuck with its reason after the first attempt that took too long."""
+    monkeypatch.setattr(sweeps, "SMALL", replace(sweeps.SMALL, limits=Limits(0.2)))
+    monkeypatch.setattr(sweeps, "LARGE", replace(sweeps.LARGE, limits=Limits(0.2)))
+    export = await bench.begin()
+    await bench.sweep(bad={"acc_1": None})
+    await bench.sweep_large({"acc_1": None})
+    stuck = await bench.look(export)
+    assert (stuck.state, stuck.stuck_reason) == (State.STUCK, StuckReason.STORE_UNAVAILABLE)
+    bench.wait_out()
+    await bench.sweep_large()
+    assert await bench.unfinished() == set()
+
+
+async def test_work_that_ends_its_process_gets_a_reason_and_is_tried_apart(bench: Bench) -> None:
+    """After three attempts without an end the export says so, waits, and is built apart from others."""
+    export = await bench.begin()
+
+    async def die() -> None:
+        raise Killed
+
+    for _ in range(3):
+        with pytest.raises(Killed):
+            await bench.sweep(die)
+        assert await bench.stuck() == {}
+        bench.wait_out()
+    await bench.sweep()
+    assert await bench.stuck() == {StuckReason.INTERRUPTED: 1}
+    bench.wait_out()
+    await bench.sweep_large()
+    assert (await bench.look(export)).state is State.COMPLETED
+
+
+async def test_one_file_that_stays_keeps_no_other(bench: Bench) -> None:
+    """What cannot be deleted says so and is tried again; the others go at once."""
+    exports = await bench.begin_all(MANY[:5])
+    await bench.sweep()
+    kept = exports[MANY[2]]
+    path = bench.directory / f"{kept.export_id}.1.zip.tink"
+    path.unlink()
+    path.mkdir()
+    for export in exports.values():
+        await bench.hear(export)
+    await sweeps.delete_withdrawn(bench.db, bench.vault)
+    assert [name for name in bench.files() if name != path.name] == []
+    assert await bench.stuck() == {StuckReason.ARTEFACT_UNWRITABLE: 1}
+    path.rmdir()
+    bench.wait_out()
+    await sweeps.delete_withdrawn(bench.db, bench.vault)
+    assert ((await bench.look(kept)).state, await bench.stuck()) == (State.DELETED, {})

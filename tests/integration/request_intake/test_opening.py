@@ -1,15 +1,20 @@
 """Opening requests: one that does not open holds nobody else up, and is opened once what was missing is there again."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias, cast
+from datetime import timedelta
+from typing import Any, TypeAlias, cast
 from uuid import UUID
 
 import pytest
+from typing_extensions import override
 
+from habeas.chassis.clock import FakeClock
 from habeas.contracts.vocabulary import StuckReason
+from habeas.datamap.errors import StoreRefused, StoreUnavailable, Unavailability
 from habeas.datamap.postgres import ContactDetails, PostgresStore
-from request_intake import sweeps
+from request_intake import lifecycle, sweeps
 from request_intake.gateways import StoreAddressBook
+from request_intake.lifecycle import Decision, Request
 from tests.integration.request_intake.conftest import Counter
 
 Mend: TypeAlias = Callable[[], Awaitable[None]]
@@ -74,6 +79,38 @@ async def lose_case_key(counter: Counter, subject: UUID) -> Mend:
     return mend
 
 
+class Picky(NoAddresses):
+    """An address book that does not answer when somebody is asked for."""
+
+    def __init__(self, bad: str, error: Exception) -> None:
+        self._bad = bad
+        self._error = error
+
+    @override
+    async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, ContactDetails]:
+        """Fail for one of the accounts, and so for all that are asked for with it."""
+        if self._bad in account_ids:
+            raise self._error
+        return {each: ContactDetails(f"{each}@example.org", None, None) for each in account_ids}
+
+
+class Away(NoAddresses):
+    """An address book whose store is away."""
+
+    asked = 0
+
+    @override
+    async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, ContactDetails]:
+        """Nobody answers."""
+        self.asked += 1
+        raise StoreUnavailable("platform", Unavailability.NO_CONNECTION)
+
+
+def wait_out(counter: Counter) -> None:
+    """Let the pause of what could not be opened pass."""
+    cast("FakeClock", counter.db.clock).advance(timedelta(minutes=1))
+
+
 @pytest.mark.parametrize("what", ["account", "case key"])
 async def test_one_that_does_not_open_holds_nobody_up(counter: Counter, what: str) -> None:
     """Whoever came before and after it is opened; it stays received with the reason, told once, until it opens after all."""
@@ -85,7 +122,8 @@ async def test_one_that_does_not_open_holds_nobody_up(counter: Counter, what: st
     assert (swept.handled, swept.more) == (3, False)
     for _ in range(2):
         assert (await sweeps.open_received(counter.db, nobody, keys)).handled == 0
-        assert (await sweeps.open_stuck(counter.db, nobody, keys)).handled == 0
+        wait_out(counter)
+        assert (await sweeps.open_received(counter.db, nobody, keys)).handled == 1
     found = await states(counter)
     assert found[str(broken)] == ("received", StuckReason.KEY_MISSING)
     assert {found[str(subject)] for subject in (first, last)} == {("awaiting_identity", None)}
@@ -93,7 +131,8 @@ async def test_one_that_does_not_open_holds_nobody_up(counter: Counter, what: st
 
     await mend()
     assert (await sweeps.open_received(counter.db, nobody, keys)).handled == 0
-    assert (await sweeps.open_stuck(counter.db, nobody, keys)).handled == 1
+    wait_out(counter)
+    assert (await sweeps.open_received(counter.db, nobody, keys)).handled == 1
     assert (await states(counter))[str(broken)] == ("awaiting_identity", None)
 
 
@@ -114,4 +153,61 @@ async def test_how_each_can_be_answered_is_found_out_when_the_request_is_opened(
         ("platform", False),
         ("platform", False),
         ("not_reachable", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (StoreRefused("platform", "accounts", "22P02"), StuckReason.STORE_REFUSED),
+        (StoreUnavailable("platform", Unavailability.NO_CONNECTION), StuckReason.STORE_UNAVAILABLE),
+        (KeyError(), StuckReason.UNEXPECTED),
+    ],
+    ids=["refused", "brings the server down", "unforeseen"],
+)
+async def test_one_account_that_a_store_objects_to_holds_nobody_up(
+    counter: Counter, error: Exception, reason: StuckReason
+) -> None:
+    """All others are opened in the first round; the one says why, and is opened by itself later."""
+    subjects = {account: await counter.submit(account) for account in (f"acc_{number}" for number in range(30))}
+    keys, bad = counter.desk.keys, "acc_17"
+    await sweeps.open_received(counter.db, Picky(bad, error), keys)
+    found = await states(counter)
+    assert {account for account in subjects if found[str(subjects[account])][0] == "received"} == {bad}
+    assert found[str(subjects[bad])] == ("received", reason)
+    wait_out(counter)
+    await sweeps.open_received(counter.db, NoAddresses(), keys)
+    assert {state for state, _ in (await states(counter)).values()} == {"awaiting_identity"}
+
+
+async def test_requests_say_that_a_store_is_away(counter: Counter) -> None:
+    """All wait with the reason; the store is not asked for each of them, and they are opened once it answers."""
+    for number in range(10):
+        await counter.submit(f"acc_{number}")
+    away = Away()
+    await sweeps.open_received(counter.db, away, counter.desk.keys)
+    assert away.asked == 3
+    assert set((await states(counter)).values()) == {("received", StuckReason.STORE_UNAVAILABLE)}
+    wait_out(counter)
+    await sweeps.open_received(counter.db, NoAddresses(), counter.desk.keys)
+    assert {state for state, _ in (await states(counter)).values()} == {"awaiting_identity"}
+
+
+async def test_one_request_that_cannot_be_decided_holds_nobody_up(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody foresaw is that request's own."""
+    subjects = [await counter.submit(f"acc_{number}") for number in range(5)]
+    decide = lifecycle.open_request
+
+    def spoiled(request: Request, *args: Any, **more: Any) -> Decision:
+        if request.subject_id == subjects[2]:
+            raise AttributeError
+        return decide(request, *args, **more)
+
+    monkeypatch.setattr(lifecycle, "open_request", spoiled)
+    await sweeps.open_received(counter.db, NoAddresses(), counter.desk.keys)
+    found = await states(counter)
+    assert [found[str(subject)] for subject in subjects] == [
+        ("received", StuckReason.UNEXPECTED) if number == 2 else ("awaiting_identity", None) for number in range(5)
     ]

@@ -1,7 +1,7 @@
 """retention-sweeper without Kafka: ticks are put into its inbox, its clock is moved by hand, its sweeps run until nothing is due."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -95,14 +95,16 @@ class MortalStores:
         self.fate.pass_by()
         return rules
 
-    async def purge(self, store: str, rule: Rule, cutoff: datetime, rows_max: int) -> Purged:
+    async def purge(
+        self, store: str, rule: Rule, cutoff: datetime, rows_max: int, buckets: Sequence[int] | None = None
+    ) -> Purged:
         """Note the call and pass on, between two points."""
         self.fate.pass_by()
         self.purged.append((store, rule.table, rule.retention))
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             await meanwhile()
-        purged = await self.stores.purge(store, rule, cutoff, rows_max)
+        purged = await self.stores.purge(store, rule, cutoff, rows_max, buckets)
         self.fate.pass_by()
         return purged
 

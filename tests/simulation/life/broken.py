@@ -21,6 +21,7 @@ import request_intake.store
 from erasure_executor.gateways import Guard, MappedStores, Outcomes, Stores
 from export_builder.gateways import Builder, Built, Order
 from habeas.chassis.database import Database, Transaction
+from habeas.chassis.together import Lane
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore
 from habeas.sealing import store as key_store
@@ -90,11 +91,13 @@ def _destroys_first() -> AbstractContextManager[object]:
     """Destroy the key when an attempt begins; a process that dies then can never open the account again."""
     begin = erasure_executor.sweeps._begin
 
-    async def destroys(db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fingerprinter) -> object:
-        begun, failure = await begin(db, stores, keys, fingerprinter)
+    async def destroys(
+        db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fingerprinter, lane: Lane
+    ) -> object:
+        begun, settled = await begin(db, stores, keys, fingerprinter, lane)
         async with db.transaction("erasures-destroy") as tx:
-            await keys.destroy(tx, {erasure.subject_id for erasure, _ in begun}, KeyKind.DATA)
-        return begun, failure
+            await keys.destroy(tx, {each.erasure.subject_id for each in begun}, KeyKind.DATA)
+        return begun, settled
 
     return patch.object(erasure_executor.sweeps, "_begin", destroys)
 

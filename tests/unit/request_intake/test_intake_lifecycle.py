@@ -1,7 +1,7 @@
 """The life of a request: what may follow what, what is told, and what never hides behind a nice word."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -85,11 +85,18 @@ def test_opening_an_erasure_flags_first_and_lets_work_begin() -> None:
 
 
 def test_what_does_not_open_stays_received_and_says_so_once() -> None:
-    """The reason is told the first time, and is gone once the request opens after all."""
-    stuck = lifecycle.leave_closed(a_request())
+    """The reason is told the first time, and is gone once the request opens after all; the pause grows to a minute."""
+    stuck = lifecycle.put_off(a_request(), StuckReason.KEY_MISSING, NOW)
     assert (stuck.request.state, stuck.request.stuck_reason) == (State.RECEIVED, StuckReason.KEY_MISSING)
     assert [(fact.action, fact.outcome) for fact in stuck.facts] == [(Action.REQUEST_STUCK, "key_missing")]
-    assert lifecycle.leave_closed(stuck.request) == lifecycle.Decision(stuck.request)
+    again = lifecycle.put_off(stuck.request, StuckReason.KEY_MISSING, NOW)
+    assert (again.events, again.facts, again.request.attempts) == ((), (), 2)
+    assert lifecycle.put_off(again.request, StuckReason.STORE_REFUSED, NOW).facts != ()
+    pauses = [
+        lifecycle.put_off(a_request(attempts=attempts), StuckReason.KEY_MISSING, NOW).request.next_attempt_at
+        for attempts in (0, 1, 4, 5, 1_000)
+    ]
+    assert pauses == [NOW + timedelta(seconds=seconds) for seconds in (2, 4, 32, 60, 60)]
     for verified in (True, False):
         request = replace(stuck.request, is_verified=verified)
         assert lifecycle.open_request(request, CONTACT, PRINT, NOW, has_account=True).request.stuck_reason is None

@@ -65,7 +65,7 @@ def test_table_allows_what_the_diagram_shows() -> None:
 def test_plan_asks_a_sweep_per_rule_in_order() -> None:
     """Children before parents, as the store's plan has them; the position is the rule's place in the whole plan."""
     rules = (Rule("steps", "execution"), Rule("steps", "account"), Rule("tasks", "execution"))
-    planned = lifecycle.plan(lifecycle.begin_plan(a_tick(), NOW), rules, NOW)
+    planned = lifecycle.plan(lifecycle.begin_plan(a_tick(), "accounts", NOW).tick, rules, NOW)
     assert planned.tick.state is State.COMPLETED
     assert [(sweep.rule, sweep.position, sweep.state) for sweep in planned.sweeps] == [
         (rules[0], 0, State.READY),
@@ -78,20 +78,26 @@ def test_plan_asks_a_sweep_per_rule_in_order() -> None:
 def test_scope_narrows_the_plan() -> None:
     """A tick for one class asks only for the rules of that class, in their places."""
     rules = (Rule("steps", "execution"), Rule("steps", "account"), Rule("tasks", "execution"))
-    planned = lifecycle.plan(lifecycle.begin_plan(a_tick("execution"), NOW), rules, NOW)
+    planned = lifecycle.plan(lifecycle.begin_plan(a_tick("execution"), "accounts", NOW).tick, rules, NOW)
     assert [(sweep.rule.table, sweep.position) for sweep in planned.sweeps] == [("steps", 0), ("tasks", 2)]
 
 
 def test_store_without_a_plan_is_told_once_per_reason() -> None:
     """A store that does not answer leaves the tick stuck; the same reason again is not told again, another one is."""
-    first = lifecycle.fail_plan(lifecycle.begin_plan(a_tick(), NOW), StuckReason.STORE_UNAVAILABLE, "accounts", NOW)
+    first = lifecycle.fail_plan(
+        lifecycle.begin_plan(a_tick(), "accounts", NOW).tick, StuckReason.STORE_UNAVAILABLE, "accounts", NOW
+    )
     assert first.events == (
         SweepStuck(tick_id=TICK, store="shop", table="accounts", reason=StuckReason.STORE_UNAVAILABLE, stuck_at=NOW),
     )
     assert first.facts == (AuditFact(Action.SWEEP_STUCK, outcome=AuditOutcome.STORE_UNAVAILABLE, count=0),)
-    again = lifecycle.fail_plan(lifecycle.begin_plan(first.tick, NOW), StuckReason.STORE_UNAVAILABLE, "accounts", NOW)
+    again = lifecycle.fail_plan(
+        lifecycle.begin_plan(first.tick, "accounts", NOW).tick, StuckReason.STORE_UNAVAILABLE, "accounts", NOW
+    )
     assert (again.events, again.facts, again.tick.attempts) == ((), (), 2)
-    other = lifecycle.fail_plan(lifecycle.begin_plan(again.tick, NOW), StuckReason.SCHEMA_MISMATCH, "tasks", NOW)
+    other = lifecycle.fail_plan(
+        lifecycle.begin_plan(again.tick, "accounts", NOW).tick, StuckReason.SCHEMA_MISMATCH, "tasks", NOW
+    )
     assert len(other.events) == 1
 
 

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from habeas.chassis.errors import Invariant
 
 S = TypeVar("S", bound=StrEnum)
+
+CLAIMS_MAX: Final = 3
+"""How often work may be claimed and end without a word before that itself is its reason (``interrupted``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,24 +49,31 @@ _COUNT_REQUESTS: Final = """
      ORDER BY dsr_right, state
 """
 
+# Work that was begun again and again and has no reason is told as such: whoever begins it gives it one before.
 _COUNT_WORK: Final = """
-    SELECT 'erasure-executor' AS service, 'erasure' AS work, state, coalesce(stuck_reason, '') AS reason, count(*) AS rows
-      FROM erasure_executor.erasures WHERE state <> 'completed' GROUP BY state, stuck_reason
-    UNION ALL
-    SELECT 'export-builder', 'export', state, coalesce(stuck_reason, ''), count(*)
-      FROM export_builder.exports WHERE state NOT IN ('completed', 'deleted') GROUP BY state, stuck_reason
-    UNION ALL
-    SELECT 'retention-sweeper', 'tick', state, coalesce(stuck_reason, ''), count(*)
-      FROM retention_sweeper.ticks WHERE state <> 'completed' GROUP BY state, stuck_reason
-    UNION ALL
-    SELECT 'retention-sweeper', 'sweep', state, coalesce(stuck_reason, ''), count(*)
-      FROM retention_sweeper.sweeps WHERE state <> 'completed' GROUP BY state, stuck_reason
-    UNION ALL
-    SELECT 'notification-mailer', 'mail', state, coalesce(refusal, ''), count(*)
-      FROM notification_mailer.messages WHERE state NOT IN ('sent', 'suppressed') GROUP BY state, refusal
-    UNION ALL
-    SELECT 'audit-ledger', 'producer', state, coalesce(halted_reason, ''), count(*)
-      FROM audit_ledger.producers WHERE state <> 'following' GROUP BY state, halted_reason
+    SELECT service, work, state, reason, count(*) AS rows
+      FROM (SELECT 'erasure-executor' AS service, 'erasure' AS work, state,
+                   coalesce(stuck_reason, CASE WHEN attempts > 3 THEN 'unexplained' ELSE '' END) AS reason
+              FROM erasure_executor.erasures WHERE state <> 'completed'
+            UNION ALL
+            SELECT 'export-builder', 'export', state,
+                   coalesce(stuck_reason, CASE WHEN attempts > 3 AND state <> 'withdrawing' THEN 'unexplained' ELSE '' END)
+              FROM export_builder.exports WHERE state NOT IN ('completed', 'deleted')
+            UNION ALL
+            SELECT 'retention-sweeper', 'tick', state, coalesce(stuck_reason, CASE WHEN claims > 3 THEN 'unexplained' ELSE '' END)
+              FROM retention_sweeper.ticks WHERE state <> 'completed'
+            UNION ALL
+            SELECT 'retention-sweeper', 'sweep', state, coalesce(stuck_reason, CASE WHEN claims > 3 THEN 'unexplained' ELSE '' END)
+              FROM retention_sweeper.sweeps WHERE state <> 'completed'
+            UNION ALL
+            SELECT 'notification-mailer', 'mail', state,
+                   CASE WHEN ended_at IS NOT NULL THEN coalesce(refusal, '')
+                        ELSE coalesce(stuck_reason, CASE WHEN attempt > 1 THEN 'mail_postponed' ELSE '' END) END
+              FROM notification_mailer.messages WHERE state NOT IN ('sent', 'suppressed')
+            UNION ALL
+            SELECT 'audit-ledger', 'producer', state, coalesce(halted_reason, '')
+              FROM audit_ledger.producers WHERE state <> 'following') AS unfinished
+     GROUP BY service, work, state, reason
      ORDER BY service, work, state, reason
 """
 

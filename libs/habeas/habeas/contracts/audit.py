@@ -103,6 +103,8 @@ class AuditOutcome(StrEnum):
     MAIL_REFUSED = "mail_refused"
     MAIL_UNCERTAIN = "mail_uncertain"
     NEEDS_A_PERSON = "needs_a_person"
+    UNEXPECTED = "unexpected"
+    INTERRUPTED = "interrupted"
     ACKNOWLEDGEMENT = "acknowledgement"
     OUTCOME = "outcome"
     POLICY_CHANGE = "policy_change"

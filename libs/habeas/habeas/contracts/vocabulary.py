@@ -66,6 +66,8 @@ class StuckReason(StrEnum):
     MAIL_REFUSED = "mail_refused"
     MAIL_UNCERTAIN = "mail_uncertain"
     NEEDS_A_PERSON = "needs_a_person"
+    UNEXPECTED = "unexpected"  # an error that nobody foresaw: the service's log has it
+    INTERRUPTED = "interrupted"  # the last attempt ended without a word, with its process
 
 
 class MailKind(StrEnum):

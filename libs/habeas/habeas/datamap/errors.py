@@ -50,6 +50,8 @@ class StoreError(Exception):
     """A store did not do what was asked; the transaction, where there was one, is rolled back unless said otherwise."""
 
     because: StuckReason
+    is_shared: bool = False
+    """Whether the error speaks of the store, and perhaps of nobody in it: to try people one by one would help only if it was theirs."""
 
     def __init__(self, store: str, message: str, table: str | None = None) -> None:
         self.store = store
@@ -64,6 +66,7 @@ class StoreUnavailable(StoreError):
 
     def __init__(self, store: str, reason: Unavailability, table: str | None = None, why: str | None = None) -> None:
         self.reason = reason
+        self.is_shared = reason not in {Unavailability.TOO_SLOW, Unavailability.BUSY}
         super().__init__(store, f"store {store} is unavailable: {why or reason}", table)
 
 
@@ -87,6 +90,7 @@ class SchemaMismatch(StoreError):
     """The live schema and the data map differ, so nothing is erased or exported before somebody has looked."""
 
     because = StuckReason.SCHEMA_MISMATCH
+    is_shared = True
 
     def __init__(self, store: str, problems: Sequence[Problem], table: str | None = None) -> None:
         self.problems = tuple(problems)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from contextvars import copy_context
@@ -16,7 +17,7 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from export_builder.errors import ArtefactUnwritable, Stopped
+from export_builder.errors import ArtefactUnwritable, Stopped, TooLarge
 from export_builder.gateways.archive import Archive, Form, json_of
 from habeas.chassis import crash
 from habeas.chassis.crash import Point
@@ -93,16 +94,21 @@ class Vault:
 class Builder:
     """Reads people's rows out of every store and writes one encrypted ZIP for each export."""
 
-    def __init__(self, stores: Sequence[PostgresStore], vault: Vault, policy: Policy) -> None:
+    def __init__(
+        self, stores: Sequence[PostgresStore], vault: Vault, policy: Policy, rows_max: int | None = None
+    ) -> None:
+        """``rows_max`` is how many rows each person may have in all stores together; None for any number."""
         self._stores = stores
         self._vault = vault
+        self._rows_max = rows_max
         self._sheet = json_of(information_sheet(policy))
 
     async def build(self, orders: Sequence[Order], *, portable_only: bool) -> dict[UUID, Built]:
         """Build all artefacts of a batch: one statement per table for all of them.
 
-        Raises ``StoreError``, and ``ArtefactUnwritable`` with the export that could not be written; nothing of the batch stays then, nor
-        after a cancellation. Memory is bounded whatever the number of rows, and packing begins when every store's snapshot is over.
+        Raises ``StoreError``, ``TooLarge``, and ``ArtefactUnwritable`` with the export that could not be written; nothing of the batch
+        stays then, nor after a cancellation. Memory is bounded whatever the number of rows, and packing begins when every store's
+        snapshot is over.
         """
         stop = Event()
         secrets = {order.export_id: ArtefactCipher.new_key() for order in orders}
@@ -116,8 +122,9 @@ class Builder:
             by_account: dict[str, list[UUID]] = {}
             for order in orders:
                 by_account.setdefault(order.account_id, []).append(order.export_id)
+            rows: Counter[str] = Counter()
             for store in self._stores:
-                await self._read(store, by_account, archives, portable_only=portable_only)
+                await self._read(store, by_account, archives, rows, portable_only=portable_only)
             crash.at(Point.ARTEFACTS_BEGUN)
             built = await _to_its_end(partial(self._finish, orders, archives, secrets, stop), stop)
             on_error.pop_all()
@@ -128,6 +135,7 @@ class Builder:
         store: PostgresStore,
         by_account: Mapping[str, Sequence[UUID]],
         archives: Mapping[UUID, Archive],
+        rows: Counter[str],
         *,
         portable_only: bool,
     ) -> None:
@@ -138,6 +146,9 @@ class Builder:
                 archive.expect(form)
         async with aclosing(store.export(list(by_account), portable_only=portable_only)) as pieces:
             async for piece in pieces:
+                rows[piece.account_id] += len(piece.rows)
+                if self._rows_max is not None and rows[piece.account_id] > self._rows_max:
+                    raise TooLarge
                 for export_id in by_account[piece.account_id]:
                     archive = archives[export_id]
                     archive.add(forms[piece.source.table], piece.rows)

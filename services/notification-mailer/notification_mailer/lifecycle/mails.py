@@ -19,7 +19,7 @@ from habeas.contracts.model import Event, Instant, Model
 from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain, mail_id_of
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.request_intake import RequestAccepted, RequestFulfilled
-from habeas.contracts.vocabulary import MailKind, MailRefusal, Outcome, Right
+from habeas.contracts.vocabulary import MailKind, MailRefusal, Outcome, Right, StuckReason
 
 _MAILS: Final = UUID("6f7d1d0e-0f0c-5b53-8a8e-5d0c9a0b7a41")
 
@@ -40,6 +40,7 @@ TRANSITIONS: Final = table(
     State.QUEUED,
     row(State.QUEUED, "claimed before connecting", State.SENDING),
     row(State.QUEUED, "nobody to write to", State.REFUSED, State.SUPPRESSED),
+    row(State.QUEUED, "could not be written", State.QUEUED),
     row(State.SENDING, "marked before the dot", State.DOT),
     row(State.SENDING, "failed before the dot", State.QUEUED),
     row(State.SENDING, "5yz", State.REFUSED),
@@ -139,6 +140,7 @@ class Mail(NamedTuple):
     traceparent: str | None = None
     doubts: int = 0
     refusal: str | None = None
+    stuck_reason: str | None = None
 
     def becomes(self, state: State, **changes: object) -> "Mail":
         """Give the mail in its next state. Raises ``Invariant`` for a step that the table does not have."""
@@ -268,6 +270,13 @@ def tell_again(mail: Mail) -> tuple[Event, ...]:
             return (MailUncertain(request_id=request_id, mail_id=mail_id, kind=kind, times=times, lost_at=at),)
         case _:
             return ()
+
+
+def put_off(mail: Mail, reason: StuckReason, patience: Patience, now: datetime) -> Decision:
+    """No letter could be written, for the reason: tried again with backoff, for as long as a mail is tried."""
+    attempt = mail.attempt + 1
+    tried = mail.becomes(State.QUEUED, attempt=attempt, stuck_reason=reason.value)
+    return _again(tried, None, patience.pause(attempt), patience, now)
 
 
 def facts(decisions: Iterable[Decision]) -> list[AuditFact]:

@@ -50,7 +50,7 @@ _ADD_CAMPAIGN_MAILS: Final = """
 # In the order of the fields of Mail.
 _MAIL_COLUMNS: Final = """
     SELECT mail_id, kind, state, queued_at, next_attempt_at, request_id, subject_id, campaign_id, account, account_fingerprint,
-           content::text, attempt, smtp_code, ended_at, traceparent, doubts, refusal
+           content::text, attempt, smtp_code, ended_at, traceparent, doubts, refusal, stuck_reason
       FROM notification_mailer.messages
 """
 
@@ -117,7 +117,7 @@ FIND_NEXT_ABANDONED: Final = """
 # The guards: a mail moves on from the state and in the attempt that its sender knows, or not at all.
 _CLAIM_MAILS: Final = """
     UPDATE notification_mailer.messages AS m
-       SET state = $3, attempt = $4, holder = $5, lease_until = $6
+       SET state = $3, attempt = $4, holder = $5, lease_until = $6, stuck_reason = NULL
      WHERE m.mail_id = ANY($7::uuid[]) AND m.state = $1 AND m.attempt = $2
     RETURNING m.mail_id
 """
@@ -131,6 +131,13 @@ _ADVANCE_MAILS: Final = """
            content = CASE WHEN $12 THEN NULL ELSE content END
      WHERE mail_id = ANY($7::uuid[]) AND state = $1 AND attempt = $2
     RETURNING mail_id
+"""
+
+_PUT_OFF: Final = """
+    UPDATE notification_mailer.messages AS m
+       SET attempt = n.attempt, next_attempt_at = n.next_attempt_at, stuck_reason = n.stuck_reason
+      FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::text[]) AS n (mail_id, attempt, next_attempt_at, stuck_reason)
+     WHERE m.mail_id = n.mail_id AND m.state = 'queued'
 """
 
 _COUNT_MAILS: Final = """
@@ -252,6 +259,13 @@ async def advance_mails(tx: Transaction, steps: Sequence[Step], hold: Hold) -> s
     return moved
 
 
+async def put_off(tx: Transaction, mails: Sequence[Mail]) -> None:
+    """Write down why no letter could be written for mails that this transaction has locked, and when that is tried again."""
+    rows = [(each.mail_id, each.attempt, each.next_attempt_at, each.stuck_reason) for each in mails]
+    if rows:
+        await tx.execute_exactly(len(rows), _PUT_OFF, *_columns(rows))
+
+
 async def count_mails(tx: Transaction, campaign_id: UUID) -> dict[State, int]:
     """Count a campaign's mails by state."""
     return {State(row["state"]): row["mails"] for row in await tx.fetch(_COUNT_MAILS, campaign_id)}
@@ -277,4 +291,16 @@ COUNT_WAITING: Final = """
             UNION ALL
             SELECT kind, queued_at FROM notification_mailer.messages WHERE holder IS NOT NULL) AS m
      GROUP BY kind
+"""
+
+# A mail that was tried more than once waits for a server to take it, unless no letter could be written. Read as above.
+COUNT_STUCK: Final = """
+    SELECT 'mail' AS work, coalesce(stuck_reason, 'mail_postponed') AS reason, count(*) AS rows, min(queued_at) AS oldest_at
+      FROM (SELECT stuck_reason, attempt, queued_at FROM notification_mailer.messages
+             WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NULL
+            UNION ALL
+            SELECT stuck_reason, attempt, queued_at FROM notification_mailer.messages
+             WHERE holder IS NULL AND ended_at IS NULL AND campaign_id IS NOT NULL) AS m
+     WHERE stuck_reason IS NOT NULL OR attempt > 1
+     GROUP BY coalesce(stuck_reason, 'mail_postponed')
 """

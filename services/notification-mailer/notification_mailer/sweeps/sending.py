@@ -16,7 +16,7 @@ from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import Name
 from habeas.chassis.sweep import Swept
 from habeas.contracts.audit import Action
-from habeas.contracts.vocabulary import MailKind
+from habeas.contracts.vocabulary import MailKind, StuckReason
 from habeas.sealing import KeyStore
 from notification_mailer.gateways import Audience, CampaignKeys, Letter, Letters, Post
 from notification_mailer.lifecycle import mails
@@ -99,30 +99,39 @@ async def _claim(db: Database, room: Mailroom, *, of_campaigns: bool) -> tuple[l
             written = await write_campaign_letters(tx, due, room.letters, room.campaign_keys, room.audience)
         else:
             written = await write_request_letters(tx, due, room.letters, room.keys)
-        claimed, given_up = _sorted_out(written, room, tx)
+        claimed, given_up, put_off = _sorted_out(written, room, tx)
         steps = [Step(before, after) for before, after, _ in claimed]
         await _require_all(tx, [*steps, *(Step(before, decision.mail) for before, decision in given_up)], room)
         decisions += [decision for _, decision in given_up]
+        await messages.put_off(tx, put_off)
         _tell(tx, [decision for _, decision in given_up])
     _count(decisions)
-    return [(after, letter) for _, after, letter in claimed], len(decisions)
+    return [(after, letter) for _, after, letter in claimed], len(decisions) + len(put_off)
 
 
 def _sorted_out(
     written: Sequence[Written], room: Mailroom, tx: Transaction
-) -> tuple[list[tuple[Mail, Mail, Letter]], list[tuple[Mail, Decision]]]:
+) -> tuple[list[tuple[Mail, Mail, Letter]], list[tuple[Mail, Decision]], list[Mail]]:
+    """Give the mails to be sent, those that will never be, and those that could not be written now."""
     claimed: list[tuple[Mail, Mail, Letter]] = []
     given_up: list[tuple[Mail, Decision]] = []
+    put_off: list[Mail] = []
     for mail, letter in written:
         match letter:
             case Letter():
                 claimed.append((mail, mails.claim(mail), letter))
             case None:
                 given_up.append((mail, mails.give_up(mail, tx.now)))
+            case StuckReason():
+                decision = mails.put_off(mail, letter, room.patience, tx.now)
+                if decision.mail.state is State.QUEUED:
+                    put_off.append(decision.mail)
+                else:
+                    given_up.append((mail, decision))
             case _:
                 report = Report(Result.REFUSED, refusal=letter.reason)
                 given_up.append((mail, mails.settle(mail, report, room.patience, tx.now)))
-    return claimed, given_up
+    return claimed, given_up, put_off
 
 
 async def _take_back(tx: Transaction, left: Sequence[Mail], room: Mailroom) -> list[Decision]:
@@ -173,7 +182,13 @@ async def _carry(
             journal.settle(mail, Report(Result.UNREACHABLE))
             continue
         attempt = _Attempt(mail, journal)
-        report = await room.post.deliver(letter, attempt.before_dot)
+        try:
+            report = await room.post.deliver(letter, attempt.before_dot)
+        except (Invariant, *TRANSIENT):
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with one letter must not hold the others up
+            log.event("mail.not_delivered", error=error, mail_id=mail.mail_id)
+            report = Report(Result.LOST if attempt.mail.state is State.DOT else Result.NOT_SENT)
         if report.result is Result.UNREACHABLE:
             unreachable.set()  # the others would only wait for the same
         if report.result is not Result.FENCED:

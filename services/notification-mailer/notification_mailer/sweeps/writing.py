@@ -7,8 +7,9 @@ from uuid import UUID
 
 from habeas.chassis import log
 from habeas.chassis.database import Transaction
-from habeas.contracts.vocabulary import MailKind
-from habeas.sealing import KeyKind, KeyStore, Place, SealingError, SubjectKey, open_json, open_text
+from habeas.chassis.together import Limits, collect_together
+from habeas.contracts.vocabulary import MailKind, StuckReason
+from habeas.sealing import KeyKind, KeyStore, Place, SealingError, SubjectKey, open_json, try_open_text
 from notification_mailer.errors import Unaddressable
 from notification_mailer.gateways import Audience, CampaignKeys, Letter, Letters, Recipient
 from notification_mailer.lifecycle.mails import Mail
@@ -16,8 +17,11 @@ from notification_mailer.store import campaigns, messages
 
 _LETTERS_IN_A_ROW: Final = 100
 
-Written: TypeAlias = tuple[Mail, Letter | Unaddressable | None]
-"""A mail with its letter; with an error when no letter can go to its address; with None when nobody is left to write to."""
+_CONTACTS: Final = Limits(2.0, 0.005, round_s=6.0)  # a transaction of the own database is open meanwhile
+
+Written: TypeAlias = tuple[Mail, Letter | Unaddressable | StuckReason | None]
+"""A mail with its letter; with an error when no letter can go to its address; with None when nobody is left to write to; with the
+reason for which no letter could be written now."""
 
 
 async def write_request_letters(
@@ -45,6 +49,8 @@ async def write_request_letters(
         except SealingError as error:
             log.event("mail.contact_unreadable", error=error, mail_id=mail.mail_id)
             written.append((mail, Unaddressable()))
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with one letter must not hold the others up
+            written.append((mail, _unexpected(mail, error)))
     return written
 
 
@@ -53,7 +59,7 @@ async def write_campaign_letters(
 ) -> list[Written]:
     """Write notices to the addresses that the stores hold now: who was erased since is not written to.
 
-    Raises ``StoreError`` when a store does not answer; nothing is claimed then.
+    Raises ``StoreError`` when a store does not answer for anybody; nothing is claimed then.
     """
     found = await campaigns.find_campaigns(tx, {mail.campaign_id for mail in due if mail.campaign_id is not None})
     opened = {
@@ -61,16 +67,29 @@ async def write_campaign_letters(
         for campaign_id, campaign in found.items()
         if campaign.key is not None
     }
-    accounts = {
-        mail.mail_id: open_text(opened[mail.campaign_id], Place("mail", mail.mail_id, "account"), mail.account)
-        for mail in due
-        if mail.campaign_id in opened and mail.account is not None
-    }
-    contacts = await audience.contacts(sorted(set(accounts.values())))
+    accounts: dict[UUID, str] = {}
+    broken: set[UUID] = set()
+    for mail in due:
+        if mail.campaign_id in opened and mail.account is not None:
+            account = try_open_text(opened[mail.campaign_id], Place("mail", mail.mail_id, "account"), mail.account)
+            if account is None:
+                broken.add(mail.mail_id)
+            else:
+                accounts[mail.mail_id] = account
+    contacts, failures = await collect_together(sorted(set(accounts.values())), audience.contacts, _CONTACTS)
+    if failures and not contacts and all(failure.is_shared for failure in failures.values()):
+        raise next(iter(failures.values())).error
     written: list[Written] = []
     for mail in due:
         await _breathe(written)
-        contact = contacts.get(accounts.get(mail.mail_id, ""))
+        account = accounts.get(mail.mail_id, "")
+        contact = contacts.get(account)
+        if mail.mail_id in broken:
+            written.append((mail, StuckReason.KEY_MISSING))
+            continue
+        if account in failures:
+            written.append((mail, failures[account].reason))
+            continue
         if mail.campaign_id is None or contact is None or not contact.address:
             written.append((mail, None))
             continue
@@ -79,7 +98,14 @@ async def write_campaign_letters(
             written.append((mail, letters.policy_change(mail, found[mail.campaign_id], recipient, tx.now)))
         except Unaddressable as error:
             written.append((mail, error))
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with one letter must not hold the others up
+            written.append((mail, _unexpected(mail, error)))
     return written
+
+
+def _unexpected(mail: Mail, error: Exception) -> StuckReason:
+    log.event("mail.not_written", error=error, mail_id=mail.mail_id)
+    return StuckReason.UNEXPECTED
 
 
 async def _breathe(written: Sequence[Written]) -> None:

@@ -11,8 +11,10 @@ from habeas.datamap.planner.plan import (
     StorePlan,
     TablePlan,
 )
+from habeas.datamap.planner.purge import BUCKETS
 
 __all__ = [
+    "BUCKETS",
     "AgeKind",
     "ExportPlan",
     "PartitionPlan",

@@ -112,7 +112,8 @@ class PurgeRule:
     """Rows of one table that go once they are older than a retention class allows.
 
     `delete` removes at most `$2` rows with an age before `$1`, except those of accounts in `$3`, and those that other
-    rows still refer to; it gives their number. `oldest` is the least age of all rows left.
+    rows still refer to; it gives their number. `delete_some` does the same with those whose key falls into a bucket in `$4`.
+    `oldest` is the least age of all rows left.
     """
 
     store: str
@@ -122,6 +123,7 @@ class PurgeRule:
     age: str
     kind: AgeKind
     delete: str
+    delete_some: str
     oldest: str
     partitions: PartitionPlan | None
 

@@ -1,6 +1,7 @@
 """Statements of the retention sweep: rows that go because of their age, never early, never leaving orphans."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from habeas.datamap.datamap import Age, StoreMap, Table
 from habeas.datamap.dataset import Action
@@ -9,6 +10,9 @@ from habeas.datamap.paths import Join
 from habeas.datamap.planner.plan import AgeKind, PartitionPlan, PurgeRule
 from habeas.datamap.planner.sql import Reach, alias, conditions, ids, quoted, words
 from habeas.datamap.source import Problem
+
+BUCKETS: Final = 65_536
+"""Into so many the rows of a table are divided, by a hash of their keys, to find one that does not go."""
 
 
 def purge_rules(
@@ -61,6 +65,7 @@ def _rule(
         age=age.column if age.table == table.name else f"{age.table}.{age.column}",
         kind=AgeKind(kind),
         delete=aged.delete(),
+        delete_some=aged.delete(some=True),
         oldest=aged.oldest(),
         partitions=aged.partitions(),
     )
@@ -81,17 +86,19 @@ class _Aged:
         self.column = age.column
         self.key = live.tables[table.name].key if table.name in live.tables else ()
 
-    def delete(self) -> str:
+    def delete(self, *, some: bool = False) -> str:
         """Delete by primary key, which every role that may sweep can read; by ctid only where a table has none.
 
-        The age is compared again by the DELETE itself: a row that was touched in between is judged by what it is then.
+        The age is compared again by the DELETE itself: a row that was touched in between is judged by what it is then. With ``some``
+        only rows go whose key falls into one of the buckets in `$4`.
         """
         reach = Reach(self.store.schema, self.table.name, self.joins, self.column, "")
         key = [quoted(name) for name in self.key] or ["ctid"]
         picked = ", ".join(f"t0.{name}" for name in key)
+        bucket = f"(pg_catalog.hashtext(ROW({picked})::text) & {BUCKETS - 1}) = ANY($4::integer[])" if some else ""
         old = words(
             "SELECT", picked, "FROM", reach.tables,
-            conditions(reach.on, f"{self.age} < {self.cutoff}", self._not_held(), self._unreferenced()), "LIMIT $2::bigint",
+            conditions(reach.on, f"{self.age} < {self.cutoff}", self._not_held(), self._unreferenced(), bucket), "LIMIT $2::bigint",
         )  # fmt: skip
         again = f"d.{quoted(self.column)} < {self.cutoff}" if self.own else ""
         same = [f"d.{name} = old.{name}" for name in key]

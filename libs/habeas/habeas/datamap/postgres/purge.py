@@ -1,6 +1,7 @@
 """The sweep of one rule: whole partitions first, then rows, up to a cutoff and never past it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Final
@@ -40,6 +41,8 @@ async def purge(
     held: AskedIds,
     zone: ZoneInfo,
     options: StoreOptions,
+    *,
+    buckets: Sequence[int] | None = None,
 ) -> PurgeResult:
     """Let go what is older than `cutoff`; see PostgresStore.purge."""
     if cutoff.tzinfo is None:
@@ -47,8 +50,12 @@ async def purge(
     if limit < 1:
         raise ValueError("the limit must be at least one row")
     edge = edge_of(rule.kind, cutoff, zone)
-    dropped = await _drop_partitions(conn, rule, edge, held, options) if rule.partitions is not None else 0
-    rows = await conn.fetchval(rule.delete, edge, limit, held.parameter)
+    if buckets is None:
+        dropped = await _drop_partitions(conn, rule, edge, held, options) if rule.partitions is not None else 0
+        rows = await conn.fetchval(rule.delete, edge, limit, held.parameter)
+    else:
+        dropped = 0
+        rows = await conn.fetchval(rule.delete_some, edge, limit, held.parameter, list(buckets))
     crash.at(Point.ROWS_PURGED)
     more = rows == limit
     oldest = None if more else await conn.fetchval(rule.oldest)

@@ -380,8 +380,17 @@ class PostgresStore:
         """What the retention sweep has to do here, children first."""
         return (await self.plan()).purges
 
-    async def purge(self, rule: PurgeRule, cutoff: datetime, limit: int, held: Iterable[str] = ()) -> PurgeResult:
+    async def purge(
+        self,
+        rule: PurgeRule,
+        cutoff: datetime,
+        limit: int,
+        held: Iterable[str] = (),
+        buckets: Sequence[int] | None = None,
+    ) -> PurgeResult:
         """Let go what is older than `cutoff`: whole partitions, then at most `limit` rows.
+
+        With `buckets` (0 up to BUCKETS) only rows whose key falls into one of them, and no partitions: to get by a row that does not go.
 
         Never a row at or after the cutoff, never a row of an account in `held`, never a row that others still refer to.
         Call again while `more`. Raises ValueError for a cutoff without a zone. The rule is looked up again in the plan
@@ -394,7 +403,8 @@ class PostgresStore:
             if live is None:
                 raise SchemaMismatch(self.name, (), rule.table)
             with self._link.told(rule.table):
-                return await purge(conn, live, cutoff, limit, asked, self.policy.zone, self._link.options)
+                options = self._link.options
+                return await purge(conn, live, cutoff, limit, asked, self.policy.zone, options, buckets=buckets)
 
 
 def _sources(plan: StorePlan, *, portable_only: bool) -> tuple[ExportPlan, ...]:
