@@ -27,7 +27,7 @@ def verdicts(made: Made) -> list[str | None]:
     """Give for each record, in order, the reason for which it would be parked; None for a message that would be handled."""
     PartitionRecords._altered.clear()
     place = TopicPartition(made.topic, 0)
-    part = PartitionRecords(place, Batches(made.data), [], 0, None, None, True, READ_COMMITTED)  # noqa: FBT003
+    part = PartitionRecords(place, Batches(made.data), [], 0, None, None, True, READ_COMMITTED)  # noqa: FBT003 -- as the client passes it
     now = CLOCK.now()
     found: list[str | None] = []
     for record in part:

@@ -30,13 +30,6 @@ async def test_tick_ahead_within_tolerance_purges_nothing_early(sweeper: Sweeper
     assert await _tasks(shop) == 6
 
 
-async def test_tick_from_before_all_law_is_parked(sweeper: Sweeper) -> None:
-    """A moment so early that no cutoff can be computed is parked, and blocks nothing."""
-    await sweeper.tick(AS_OF.replace(year=1))
-    await sweeper.run()
-    assert await sweeper.parked() == [("wrong_value", "as_of")]
-
-
 async def test_tick_for_one_class(sweeper: Sweeper, shop: Shop) -> None:
     """A scope names one retention class; only its rules are swept."""
     await sweeper.tick(AS_OF + timedelta(hours=11), "execution")

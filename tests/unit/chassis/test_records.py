@@ -27,7 +27,7 @@ def read(
     isolation: int = READ_COMMITTED,
 ) -> tuple[list["ConsumerRecord[bytes, bytes]"], int]:
     """Give the records of a fetch response, and from where the next fetch asks."""
-    part = PartitionRecords(PLACE, Batches(b"".join(batches)), list(aborted), at, None, None, True, isolation)  # noqa: FBT003
+    part = PartitionRecords(PLACE, Batches(b"".join(batches)), list(aborted), at, None, None, True, isolation)  # noqa: FBT003 -- as the client passes it
     return list(part), part.next_fetch_offset
 
 

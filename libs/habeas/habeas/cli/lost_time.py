@@ -47,7 +47,7 @@ class Told(NamedTuple):
 
 
 class Tombstone(NamedTuple):
-    """Who was erased, as the flags of people say it; its fields are the columns of ``store.ADD_TOMBSTONES``."""
+    """Who was erased, as the flags of people say it; its fields are the columns of ``recovery.ADD_TOMBSTONES``."""
 
     account_fingerprint: bytes
     subject_id: UUID
@@ -83,7 +83,7 @@ class Lost:
 
 async def look_at_lost(settings: "ChassisSettings") -> Lost:
     """Read what the fleet has told of, and keep what is about requests that request-intake does not know."""
-    from habeas.cli import store
+    from habeas.cli.store import recovery
     from habeas.contracts.topics import DELIVERIES, ERASURES, EXPORTS, REQUESTS
 
     lost = Lost()
@@ -100,7 +100,7 @@ async def look_at_lost(settings: "ChassisSettings") -> Lost:
                     some = []
             lost.told += await _unknown(intake, some)
         erased = {each.erased for each in lost.told if each.erased is not None}
-        rows = await intake.read("recover-keyed", store.FIND_KEYED_SUBJECTS, list(erased))
+        rows = await intake.read("recover-keyed", recovery.FIND_KEYED_SUBJECTS, list(erased))
         lost.keyed = frozenset(row["subject_id"] for row in rows)
     lost.tombstones = await _tombstones(settings)
     return lost
@@ -137,9 +137,9 @@ def told_of(lost: Lost, topic: "Topic", kind: str, record: "ConsumerRecord[bytes
 
 
 async def _unknown(intake: "Database", told: Sequence[Told]) -> list[Told]:
-    from habeas.cli import store
+    from habeas.cli.store import recovery
 
-    rows = await intake.read("recover-requests", store.FIND_UNKNOWN_REQUESTS, [each.request_id for each in told])
+    rows = await intake.read("recover-requests", recovery.FIND_UNKNOWN_REQUESTS, [each.request_id for each in told])
     unknown = {row["request_id"] for row in rows}
     return [each for each in told if each.request_id in unknown]
 

@@ -180,10 +180,10 @@ async def _positions(database: "Database") -> "dict[TopicPartition, int]":
     """Give how far partitions were stored; the audit topic's position says something else, and its entries come back."""
     from aiokafka import TopicPartition
 
-    from habeas.cli import store
+    from habeas.cli.store import recovery
     from habeas.contracts.topics import AUDIT_ENTRIES
 
-    rows = await database.read("recover-positions", store.FIND_ALL_POSITIONS)
+    rows = await database.read("recover-positions", recovery.FIND_ALL_POSITIONS)
     found = {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
     return {place: offset for place, offset in found.items() if place.topic != AUDIT_ENTRIES.name}
 
@@ -208,7 +208,7 @@ async def _recover(settings: "ChassisSettings", found: Sequence[Found], lost: Lo
 
     Return how many mails were settled how, and the ids of policy changes of which perhaps not everybody was told.
     """
-    from habeas.cli import store
+    from habeas.cli.store import recovery
 
     mails: dict[str, int] = {}
     broken_off: list[str] = []
@@ -219,7 +219,7 @@ async def _recover(settings: "ChassisSettings", found: Sequence[Found], lost: Lo
                 await _adopt(tx, each)
                 await _pass_over(tx, lost.passed_over(each.topics))
                 if each.service == _EXECUTOR:
-                    await tx.execute(store.ADD_TOMBSTONES, *_columns(lost.tombstones, 4))
+                    await tx.execute(recovery.ADD_TOMBSTONES, *_columns(lost.tombstones, 4))
                 if each.service == _MAILER:
                     mails = await _settle_mails(tx, told, lost)
                     broken_off = await _settle_announcements(tx, lost)
@@ -228,9 +228,9 @@ async def _recover(settings: "ChassisSettings", found: Sequence[Found], lost: Lo
 
 async def _pass_over(tx: "Transaction", told: Sequence[Told]) -> None:
     """Let a service know messages, which it then passes over."""
-    from habeas.cli import store
+    from habeas.cli.store import recovery
 
-    await tx.execute(store.ADD_SEEN, tx.now, [each.event_id for each in told], [each.digest for each in told])
+    await tx.execute(recovery.ADD_SEEN, tx.now, [each.event_id for each in told], [each.digest for each in told])
 
 
 def _columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:
@@ -240,7 +240,7 @@ def _columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]
 async def _adopt(tx: "Transaction", found: Found) -> None:
     """Take a service's entries back into its outbox and move its head; then the next entry says that this was done."""
     from habeas.chassis.store import SET_POSITION
-    from habeas.cli import store
+    from habeas.cli.store import recovery
     from habeas.contracts.audit import Action, AuditFact, entry_hash
     from habeas.contracts.envelope import decode_headers
 
@@ -251,9 +251,9 @@ async def _adopt(tx: "Transaction", found: Found) -> None:
         for entry in found.entries:
             envelope = decode_headers(entry.record.headers)
             rows.append((envelope.event_id, envelope.at, entry.seq, entry.record.value))
-        await tx.execute_exactly(len(rows), store.ADOPT_ENTRIES, *map(list, zip(*rows, strict=True)))
+        await tx.execute_exactly(len(rows), recovery.ADOPT_ENTRIES, *map(list, zip(*rows, strict=True)))
         last = found.entries[-1]
-        await tx.execute_exactly(1, store.ADOPT_HEAD, last.epoch, last.seq, entry_hash(last.record.value))
+        await tx.execute_exactly(1, recovery.ADOPT_HEAD, last.epoch, last.seq, entry_hash(last.record.value))
     if found.entries or found.gone:
         tx.record(AuditFact(Action.DATABASE_RESTORED, count=len(found.entries)))
 
@@ -265,22 +265,22 @@ async def _settle_mails(
 
     So is the mail of an answer that was decided in the lost time, whether or not the database has it: it is told when the answer is.
     """
-    from habeas.cli import store
+    from habeas.cli.store import recovery
     from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 
     rows = [(each.mail_id, each.kind.value, _TOLD[type(each)], each.request_id) for each in told.values()]
     if rows:
-        await tx.execute(store.TELL_MAILS, tx.now, *map(list, zip(*rows, strict=True)))
+        await tx.execute(recovery.TELL_MAILS, tx.now, *map(list, zip(*rows, strict=True)))
     answered = {each.request_id for each in told.values() if each.kind is MailKind.OUTCOME}
     untold = [
         (mail_id_of(request_id, MailKind.OUTCOME), request_id, event_id, request_id not in lost.unaddressed)
         for request_id, event_id in lost.answers.items()
         if request_id not in answered
     ]
-    doubted = await tx.fetch(store.DOUBT_ANSWERS, tx.now, *_columns(untold, 4))
+    doubted = await tx.fetch(recovery.DOUBT_ANSWERS, tx.now, *_columns(untold, 4))
     doubts = [row["request_id"] for row in doubted if row["state"] == "uncertain"]
     tx.record(*(AuditFact(Action.MAIL_UNCERTAIN, each, outcome=AuditOutcome.OUTCOME) for each in doubts))
-    unsure = await tx.fetch(store.DOUBT_MAILS, tx.now)
+    unsure = await tx.fetch(recovery.DOUBT_MAILS, tx.now)
     for row in unsure:
         if row["request_id"] is not None:
             tx.emit(
@@ -297,7 +297,7 @@ async def _settle_mails(
 
 async def _settle_announcements(tx: "Transaction", lost: Lost) -> list[str]:
     """Write down what was announced in the lost time, so that nobody is mailed again; return what was not told to everybody."""
-    from habeas.cli import store
+    from habeas.cli.store import recovery
 
     rows = []
     for change_id, scheduled in lost.announced.items():
@@ -308,5 +308,5 @@ async def _settle_announcements(tx: "Transaction", lost: Lost) -> list[str]:
             counts = (done.sent, done.refused, done.uncertain, done.suppressed, done.last_sent_at)
             earliest = done.earliest_effective_on
         rows.append((campaign_id_of(change_id), change_id, scheduled.effective_on, earliest, *counts))
-    added = await tx.fetch(store.ADD_ANNOUNCED, tx.now, *_columns(rows, 9))
+    added = await tx.fetch(recovery.ADD_ANNOUNCED, tx.now, *_columns(rows, 9))
     return sorted({row["change_id"] for row in added} - lost.notified.keys())

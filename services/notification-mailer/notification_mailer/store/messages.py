@@ -243,7 +243,7 @@ async def advance_mails(tx: Transaction, steps: Sequence[Step], hold: Hold) -> s
         is_held = after.state in _HELD
         holder = (hold.holder, tx.now + hold.lease) if is_held else (None, None)
         move: tuple[object, ...] = (before.state, before.attempt, after.state, after.attempt, *holder)
-        if after.attempt == before.attempt:
+        if after.state is not State.SENDING:
             again_at = None if after.next_attempt_at == before.next_attempt_at else after.next_attempt_at
             move += (again_at, after.smtp_code, after.ended_at, after.account is None, after.content is None)
             move += (after.doubts, after.refusal)
