@@ -13,6 +13,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import asyncpg
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from click.testing import Result
@@ -99,13 +100,18 @@ class Intake:
 
 
 @pytest_asyncio.fixture
-async def intake(run: Run, database: Access, guarded_kafka: GuardedKafka, tmp_path: Path) -> Intake:
+async def intake(
+    run: Run, database: Access, empty_database: str, guarded_kafka: GuardedKafka, tmp_path: Path
+) -> Intake:
     """The service, with every right that it needs but Write and Delete on the topic that it trims."""
     for topic in CATALOGUE:
         await guarded_kafka.allow("intake", "topic", topic.name, "Read", "DescribeConfigs")
         if topic.owner == SERVICE or topic is AUDIT_ENTRIES:
             await guarded_kafka.allow("intake", "topic", topic.name, "Write")
     await guarded_kafka.allow("intake", "group", SERVICE, "Read")
+    platform = await asyncpg.connect(empty_database)
+    await platform.execute((ROOT / "deploy" / "demo" / "schema.sql").read_text())
+    await platform.close()
     kek, port, output = tmp_path / "kek", free_port(), tmp_path / "output"
     open_kek(KekSettings(file=kek, create=True, production=False))
     env = {
@@ -117,7 +123,7 @@ async def intake(run: Run, database: Access, guarded_kafka: GuardedKafka, tmp_pa
         "HABEAS_POLICY_FILE": str(ROOT / "deploy" / "demo" / "policy.yaml"),
         "HABEAS_DATAMAP_DIR": str(ROOT / "deploy" / "demo" / "datamap"),
         "HABEAS_ADMIN_DATABASE_DSN": database.owner_dsn,
-        "PLATFORM_DSN": "postgresql://nobody:x@127.0.0.1:1/platform",
+        "PLATFORM_DSN": empty_database,
     }
     return Intake(run, guarded_kafka, env, port, output)
 
