@@ -272,6 +272,37 @@ async def test_after_a_rest_a_round_takes_what_came_meanwhile_too(
     assert await delivery.consumer()._fetch(kafka, asyncio.Event(), rested=rested) == found
 
 
+class Committing(RefusingOnce):
+    """A client with nothing more to give that takes commits, and ends the loop that runs it with the first."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        super().__init__()
+        self._refusals = 0
+        self._stopping = stopping
+
+    @override
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        await super().commit(offsets)
+        self._stopping.set()
+
+
+async def test_what_was_stored_before_the_database_went_away_is_committed(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that was read for the first time has a committed offset all the same: nobody doubts it afterwards."""
+    record, stopping = record_of(extended(new_id(), 1)), asyncio.Event()
+    consumer, client = delivery.consumer(), Committing(stopping)
+    assert await consumer._take([record], stopping)
+    monkeypatch.setattr(consumer, "subscriber", SimpleNamespace(consumer=client))
+
+    async def away(_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(consumer, "_settle", away)
+    await consumer.run(stopping)
+    assert client.committed == {TopicPartition(record.topic, record.partition): record.offset + 1}
+
+
 class Faulty:
     """A client that has lost its way: it raises what it should not, at every fetch."""
 

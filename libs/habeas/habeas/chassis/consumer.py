@@ -164,7 +164,7 @@ class Consumer:
                 await self._look_for_gaps(found)
             except (KafkaError, *TRANSIENT) as error:
                 self.polled_at = self._database.clock.monotonic()
-                await outage.wait(error, stopping)
+                await self._wait_out(outage, error, stopping)
                 continue
             except Invariant:
                 raise
@@ -223,6 +223,16 @@ class Consumer:
             else:
                 return self.subscriber.consumer or consumer
         return consumer
+
+    async def _wait_out(self, outage: Outage, error: BaseException, stopping: asyncio.Event) -> None:
+        """Wait before the next try. When the database went away, what was stored before is committed first.
+
+        Otherwise Kafka would know of no offset for a partition that was read for the first time, and would be doubted afterwards.
+        """
+        consumer = self.subscriber.consumer
+        if outage.is_new and consumer is not None and not isinstance(error, KafkaError):
+            await self._commit(consumer)
+        await outage.wait(error, stopping)
 
     def _has_many_left(self, consumer: "AIOKafkaConsumer") -> bool:
         """Answer whether Kafka, as the last fetches told, holds enough for a full batch: a rest would not make the next one larger."""
@@ -332,7 +342,7 @@ class Consumer:
                 parked = await self._database.run("inbox-store", lambda tx: self._store(tx, taken, records))
             except TRANSIENT as error:
                 self.polled_at = self._database.clock.monotonic()
-                await outage.wait(error, stopping)
+                await self._wait_out(outage, error, stopping)
                 if stopping.is_set():
                     return None
             else:

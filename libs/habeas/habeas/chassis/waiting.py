@@ -112,6 +112,11 @@ class Outage:
         pause_s, self._next_s = min(self._next_s, longest_s), min(self._next_s * 2, longest_s)
         await wait_any(stopping, stopping, pause_s)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was waited for yet since it was over."""
+        return self._next_s == _TROUBLE_FIRST_S
+
     def over(self) -> None:
         """Note that the server answers."""
         self._next_s = _TROUBLE_FIRST_S
