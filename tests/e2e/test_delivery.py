@@ -51,6 +51,8 @@ async def test_everything_arrives_once_in_order_whoever_is_killed(toys: Toys) ->
     await toys.want(3)
     await toys.hears(2000)
     assert await toys.effects() == {key: list(range(1, 41)) for key in keys}
+    lying = await toys.connection.fetch("SELECT type, state, reason, field, attempts FROM erasure_executor.inbox")
+    assert [tuple(row) for row in lying] == []
     left = await toys.connection.fetchrow(
         "SELECT (SELECT count(*) FROM request_intake.outbox WHERE published_at IS NULL) AS unpublished,"
         " (SELECT count(*) FROM erasure_executor.inbox) AS unhandled,"
