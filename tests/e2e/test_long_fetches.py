@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from habeas.chassis import kafka
 from habeas.chassis.consumer import Membership
 from habeas.chassis.producer import Producer, Record
-from habeas.contracts.topics import REQUESTS
+from habeas.contracts.topics import DELIVERIES
 from habeas_embedded.servers import Servers
 from habeas_embedded.topics import create_topics
 from habeas_embedded.waiting import until
@@ -21,7 +21,7 @@ from tests.support.delivery import settings
 HELD_MS: Final = 600_000
 LIMIT_S: Final = 120.0
 SHORT_S: Final = 3.0  # nothing that waits behind a held fetch comes before this is over
-ONE, OTHER = (kafka.TopicPartition(REQUESTS.name, number) for number in (0, 1))
+ONE, OTHER = (kafka.TopicPartition(DELIVERIES.name, number) for number in (0, 1))
 
 Publish = Callable[[kafka.TopicPartition], Awaitable[None]]
 
@@ -127,7 +127,7 @@ async def member(servers: Servers, number: int, *, drops: bool) -> AsyncIterator
         **kafka.client_options(chosen),
     )
     given = partial(kafka.drop_held_fetches, consumer) if drops else lambda: None
-    consumer.subscribe([REQUESTS.name], listener=Membership(lambda: None, given))
+    consumer.subscribe([DELIVERIES.name], listener=Membership(lambda: None, given))
     await consumer.start()
     try:
         kafka.fetch_whole(consumer)
@@ -140,11 +140,11 @@ async def given_out_anew(servers: Servers, publish: Publish, *, drops: bool) -> 
     """Let one of two members end while the other waits for records; give what that one gets of a record in what it was given then."""
     async with member(servers, 1, drops=drops) as first:
         async with member(servers, 2, drops=drops):
-            assert await until(lambda: 0 < len(first.assignment()) < REQUESTS.partitions, LIMIT_S)
+            assert await until(lambda: 0 < len(first.assignment()) < DELIVERIES.partitions, LIMIT_S)
             own = set(first.assignment())
             while await take(first, 1.0):
                 pass
-        assert await until(lambda: len(first.assignment()) == REQUESTS.partitions, LIMIT_S)
+        assert await until(lambda: len(first.assignment()) == DELIVERIES.partitions, LIMIT_S)
         (new, *_) = sorted(first.assignment() - own)
         if drops:
             await first.position(new)
