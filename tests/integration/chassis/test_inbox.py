@@ -429,6 +429,30 @@ async def test_what_is_given_out_anew_is_looked_at_anew_at_once(delivery: Delive
     assert consumer._settled == {place}
 
 
+class Uncommitted(GrowingMeanwhile):
+    """A partition of which Kafka has no committed offset."""
+
+    def assignment(self) -> set[TopicPartition]:
+        """The one partition."""
+        return {A}
+
+    @override
+    async def committed(self, _: TopicPartition) -> int | None:
+        return None
+
+
+async def test_a_database_that_is_another_one_casts_no_doubt_on_kafka(delivery: Delivery) -> None:
+    """What was stored and never committed is read again at once then; without that Kafka is asked again before it is believed."""
+    await delivery.receive(record_of(extended(new_id(), 1)))
+    consumer, client = delivery.consumer(), Uncommitted(_nothing)
+    consumer.reach = client.reach
+    with pytest.raises(positions.OffsetsUnknown):
+        await consumer._settle(cast("Any", client))
+    consumer.look_anew()
+    await consumer._settle(cast("Any", client))
+    assert consumer._settled == {A}
+
+
 class TrimmedMeanwhile(GrowingMeanwhile):
     """A partition of which another replica stores and trims a record right before its beginning is asked for."""
 

@@ -7,6 +7,7 @@ committed some times a second and not with every batch: what was taken is known 
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -249,6 +250,11 @@ class Consumer:
         for place in self._settled & self._reached.keys() & consumer.assignment():
             if (position := await consumer.position(place)) > self._reached[place]:
                 self._reached[place] = self._offsets[place] = self._expected[place] = position
+
+    def look_anew(self) -> None:
+        """Unsettle because the database is another one: what Kafka says of offsets is not in doubt for that."""
+        self.unsettle()
+        self._doubts_since = -math.inf
 
     def unsettle(self) -> None:
         """Look anew from where partitions are to be read: they were given out again, or the database is another one."""

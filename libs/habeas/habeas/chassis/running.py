@@ -150,7 +150,7 @@ class Running:
     def unsettle(self) -> None:
         """Look anew from where partitions are to be read: the database's server is another one."""
         if self.consumer is not None:
-            self.consumer.unsettle()
+            self.consumer.look_anew()
 
     # -- what wakes what
 
