@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from functools import partial
-from typing import Final
 
 from habeas.chassis.service import Service
 from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
@@ -16,8 +15,6 @@ from habeas.datamap.postgres import open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
 from request_intake import gateways, handlers, store, sweeps
 from request_intake.settings import Settings
-
-_REKEY_INTERVAL_S: Final = 3600.0
 
 
 def build(settings: Settings) -> Service:
@@ -46,7 +43,7 @@ def build(settings: Settings) -> Service:
     address_book = gateways.StoreAddressBook(stores)
     opening = service.every(settings.open_interval_s, sweeps.open_received, address_book, keys)
     opening.after(RequestSubmitted).due(store.FIND_NEXT_DUE)
-    service.every(_REKEY_INTERVAL_S, sweeps.rekey_digests, keys)
+    service.every(settings.open_interval_s, sweeps.rekey_digests, keys)
 
     service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))
 
