@@ -24,6 +24,7 @@ from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT, Database
 from habeas.chassis.errors import Invariant
 from habeas.chassis.settings import LogLevel
+from habeas.sealing.private_file import open_private
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -221,7 +222,7 @@ def _create_key(path: Path, origin: str) -> None:
     text = encode_private_key(origin, secrets.token_bytes(KEY_BYTES))
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with open(draft, "x", encoding="ascii", opener=_open_private) as file:
+    with open(draft, "x", encoding="ascii", opener=open_private) as file:
         file.write(f"{text}\n")
         file.flush()
         os.fsync(file.fileno())
@@ -231,10 +232,6 @@ def _create_key(path: Path, origin: str) -> None:
         pass
     finally:
         draft.unlink()
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)
 
 
 def _refuse(_value: bytes, _aad: bytes) -> NoReturn:

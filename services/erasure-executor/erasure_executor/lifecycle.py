@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from habeas.chassis.lifecycle import CLAIMS_MAX, row, table
+from habeas.chassis.lifecycle import CLAIMS_MAX, backoff, row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
 from habeas.contracts.model import Event
@@ -21,7 +21,6 @@ LEASE: Final = timedelta(seconds=20)
 LARGE_ROWS: Final = 10_000
 """Who has more rows than this is erased apart from others, who would wait for them."""
 
-_BACKOFF_FIRST: Final = timedelta(seconds=2)
 _BACKOFF_MAX: Final = timedelta(minutes=5)
 
 
@@ -171,9 +170,12 @@ def tell_again(erasure: Erasure) -> tuple[ErasureCompleted, ...]:
 
 def fail(erasure: Erasure, reason: StuckReason, store: str | None, table_: str | None, now: datetime) -> Decision:
     """Keep the erasure open with the reason; it is tried again with backoff, and told only when the reason is another one."""
-    wait = min(_BACKOFF_MAX, _BACKOFF_FIRST * 2 ** min(erasure.attempts, 10))
     stuck = erasure.becomes(
-        State.STUCK, stuck_reason=reason, stuck_store=store, stuck_table=table_, next_attempt_at=now + wait
+        State.STUCK,
+        stuck_reason=reason,
+        stuck_store=store,
+        stuck_table=table_,
+        next_attempt_at=now + backoff(erasure.attempts, _BACKOFF_MAX),
     )
     if (erasure.stuck_reason, erasure.stuck_store, erasure.stuck_table) == (reason, store, table_):
         return Decision(stuck)

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from habeas.chassis.ids import name_based
-from habeas.chassis.lifecycle import CLAIMS_MAX, row, table
+from habeas.chassis.lifecycle import CLAIMS_MAX, backoff, row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.export_builder import ExportCompleted, ExportStuck
 from habeas.contracts.model import Event
@@ -23,7 +23,6 @@ LEASE: Final = timedelta(seconds=20)
 EMPTY_SHA256: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 """The digest of no bytes (FIPS 180-4): an export without an artefact, of a person who was erased before it was built."""
 
-_BACKOFF_FIRST: Final = timedelta(seconds=2)
 _BACKOFF_MAX: Final = timedelta(minutes=5)
 
 
@@ -188,9 +187,12 @@ def complete_without(export: Export, now: datetime) -> Decision:
 
 def fail(export: Export, reason: StuckReason, store: str | None, table_: str | None, now: datetime) -> Decision:
     """Keep the export open with the reason; it is tried again with backoff, and told only when the reason is another one."""
-    wait = min(_BACKOFF_MAX, _BACKOFF_FIRST * 2 ** min(export.attempts, 10))
     stuck = export.becomes(
-        State.STUCK, stuck_reason=reason, stuck_store=store, stuck_table=table_, next_attempt_at=now + wait
+        State.STUCK,
+        stuck_reason=reason,
+        stuck_store=store,
+        stuck_table=table_,
+        next_attempt_at=now + backoff(export.attempts, _BACKOFF_MAX),
     )
     return _stuck(export, stuck, now)
 

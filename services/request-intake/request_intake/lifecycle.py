@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from habeas.chassis.lifecycle import row, table
+from habeas.chassis.lifecycle import backoff, row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.export_builder import ExportCompleted
@@ -28,7 +28,6 @@ from habeas.contracts.request_intake import (
 from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason, TableResult
 from habeas.sealing import SubjectKey
 
-_BACKOFF_FIRST: Final = timedelta(seconds=2)
 _BACKOFF_MAX: Final = timedelta(minutes=1)
 
 
@@ -222,9 +221,11 @@ def put_off(request: Request, reason: StuckReason, now: datetime) -> Decision:
 
     It is tried again with backoff, and told only when the reason is another one.
     """
-    wait = min(_BACKOFF_MAX, _BACKOFF_FIRST * (1 << min(request.attempts, 10)))
     stuck = request.becomes(
-        State.RECEIVED, stuck_reason=reason, attempts=request.attempts + 1, next_attempt_at=now + wait
+        State.RECEIVED,
+        stuck_reason=reason,
+        attempts=request.attempts + 1,
+        next_attempt_at=now + backoff(request.attempts, _BACKOFF_MAX),
     )
     if request.stuck_reason is reason:
         return Decision(stuck)

@@ -9,7 +9,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from habeas.chassis.errors import Invariant
-from habeas.chassis.lifecycle import CLAIMS_MAX, row, table
+from habeas.chassis.lifecycle import CLAIMS_MAX, backoff, row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.model import Event
 from habeas.contracts.platform import RetentionTicked
@@ -25,7 +25,6 @@ EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 ALL: Final = "all"
 
-_BACKOFF_FIRST: Final = timedelta(seconds=2)
 _BACKOFF_MAX: Final = timedelta(minutes=5)
 
 
@@ -193,7 +192,7 @@ def fail_plan(tick: Tick, reason: StuckReason, table_: str, now: datetime) -> Pl
         stuck_reason=reason,
         attempts=tick.attempts + 1,
         claims=0,
-        next_attempt_at=now + _backoff(tick.attempts),
+        next_attempt_at=now + backoff(tick.attempts, _BACKOFF_MAX),
     )
     if tick.stuck_reason is reason:
         return Planned(stuck)
@@ -259,7 +258,7 @@ def fail(sweep: Sweep, reason: StuckReason, now: datetime) -> Decision:
         stuck_reason=reason,
         attempts=sweep.attempts + 1,
         claims=0,
-        next_attempt_at=now + _backoff(sweep.attempts),
+        next_attempt_at=now + backoff(sweep.attempts, _BACKOFF_MAX),
     )
     if sweep.stuck_reason is reason:
         return Decision(stuck)
@@ -303,7 +302,3 @@ def _word(purged: Purged) -> AuditOutcome:
 
 def _stuck(reason: StuckReason, rows: int) -> AuditFact:
     return AuditFact(Action.SWEEP_STUCK, outcome=AuditOutcome(reason), count=rows)
-
-
-def _backoff(attempts: int) -> timedelta:
-    return min(_BACKOFF_MAX, _BACKOFF_FIRST * (1 << min(attempts, 10)))

@@ -169,7 +169,7 @@ async def test_a_service_that_may_not_see_its_topics_says_so(guarded_kafka: Guar
     """A hidden topic is no missing one; settings that may not be read keep nobody from starting, and are shown."""
     env = {name.removeprefix("HABEAS_").lower(): value for name, value in guarded_kafka.environment("intake").items()}
     watch = TopicWatch("request-intake", settings(**env), {DSR_REQUESTS.name: DSR_REQUESTS})
-    with pytest.raises(drift.TopicsHidden, match=f"{AUDIT_ENTRIES.name}, {DSR_REQUESTS.name}"):
+    with pytest.raises(kafka.TopicsForbidden, match=f"{AUDIT_ENTRIES.name}, {DSR_REQUESTS.name}"):
         await watch.require()
     for topic in (AUDIT_ENTRIES, DSR_REQUESTS):
         await guarded_kafka.allow("intake", "topic", topic.name, "Read")

@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from habeas.chassis.ids import uuid7
 from tests.integration.retention_sweeper.conftest import AS_OF, CREATED, NOW, TOLERANCE, Shop, Sweeper
@@ -28,6 +28,16 @@ async def test_tick_ahead_within_tolerance_purges_nothing_early(sweeper: Sweeper
     assert await sweeper.parked() == []
     assert set((await sweeper.states()).values()) == {"completed"}
     assert await _tasks(shop) == 6
+
+
+async def test_tick_for_a_day_before_all_others_is_parked(sweeper: Sweeper) -> None:
+    """The last second of 1999 is parked, and blocks nothing; the first of 2000 is not parked."""
+    await sweeper.tick(datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    await sweeper.run()
+    assert await sweeper.parked() == [("wrong_value", "as_of")]
+    await sweeper.tick(datetime(2000, 1, 1, tzinfo=UTC))
+    await sweeper.run()
+    assert await sweeper.parked() == [("wrong_value", "as_of")]
 
 
 async def test_tick_for_one_class(sweeper: Sweeper, shop: Shop) -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from habeas.chassis import kafka, waiting
+from habeas.chassis import drift, kafka, waiting
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.follow import Follower
 from habeas.contracts.topics import AUDIT_ENTRIES
@@ -93,13 +93,13 @@ async def test_a_topic_that_is_not_there_is_waited_for(monkeypatch: pytest.Monke
     monkeypatch.setattr(waiting, "_TROUBLE_FIRST_S", 0.0)
     stopping, asked = asyncio.Event(), []
 
-    async def missing(_: object, topics: Sequence[str]) -> set[str]:
+    async def require_there(_: object, topics: Sequence[str]) -> None:
         asked.append(topics)
         if len(asked) == 20:
             stopping.set()
-        return set(topics)
+        raise kafka.TopicsMissing(topics)
 
-    monkeypatch.setattr(kafka, "missing_topics", missing)
+    monkeypatch.setattr(drift, "require_there", require_there)
     monkeypatch.setattr(kafka, "stop_consumer", _nothing)
     monkeypatch.setattr(kafka, "assigned_consumer", lambda *_: Connected())
     follower = Kept(0, None).follower()

@@ -75,7 +75,7 @@ class Session(Protocol):
         """Run a query and return its first row."""
         ...
 
-    async def fetchval(self, query: str, *args: Any) -> Any:  # noqa: ANN401 -- as asyncpg has it
+    async def fetchval(self, query: str, *args: Any) -> object:
         """Run a query and return the first column of its first row."""
         ...
 

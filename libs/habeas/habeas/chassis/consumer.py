@@ -75,12 +75,10 @@ class Consumer:
         self._is_anew = asyncio.Event()  # they were unsettled since it was last looked
         self._settled: set[TopicPartition] = set()  # partitions that are read from where the database says
         self.seen: Callable[[Records], None] = lambda _: None
-        self.stored: Callable[[Collection[int]], None] = lambda _: (
-            None
-        )  # called with the lanes of what lies in the inbox now
-        self.given: Callable[[], None] = lambda: (
-            None
-        )  # called when partitions were given out, or are read from another place
+        # Called with the lanes of what lies in the inbox now.
+        self.stored: Callable[[Collection[int]], None] = lambda _: None
+        # Called when partitions were given out, or are read from another place.
+        self.given: Callable[[], None] = lambda: None
         self._topics = topics
         self._wanted = wanted
         self._database = database
@@ -169,7 +167,7 @@ class Consumer:
                 continue
             except Invariant:
                 raise
-            except Exception as error:  # noqa: BLE001 -- the client's own fault: it may have lost its way for ever
+            except Exception as error:  # noqa: BLE001 -- a fault of the client's own can be anything; it is told, and another client takes its place
                 await outage.wait(error, stopping)
                 consumer = await self._renew(consumer, outage, stopping)
                 continue
@@ -201,9 +199,8 @@ class Consumer:
         if not (rested and found and left > 0):
             return found
         since: Mapping[TopicPartition, Records] = {}
-        with suppress(
-            KafkaError
-        ):  # what was found counts as read: it must not be lost for trouble that the next fetch meets too
+        # What was found counts as read: it must not be lost for trouble that the next fetch meets too.
+        with suppress(KafkaError):
             since = await kafka.getmany(consumer, stopping, _SINCE_S, left)
         return {place: [*found.get(place, ()), *since.get(place, ())] for place in found.keys() | since.keys()}
 
@@ -315,9 +312,7 @@ class Consumer:
             return False
         reached = {TopicPartition(*place): offset for *place, offset in zip(*positions.columns(records), strict=True)}
         self._reached.update(reached)
-        self._told_at_ms = records[
-            len(records) // 2
-        ].timestamp  # from the middle, as platforms write what times they like
+        self._told_at_ms = records[len(records) // 2].timestamp  # from the middle: platforms write what times they like
         if settled is self._settled:  # else these offsets are of an assignment, perhaps of a Kafka, that is no more
             self._offsets.update(reached)
             self._expected.update(reached)

@@ -3,7 +3,7 @@
 A topic that Kafka does not let us describe is neither there nor missing: it is *hidden*, and nothing follows from it but a missing right.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
-from habeas.chassis.refusals import TopicsForbidden
+from habeas.chassis.refusals import TopicsForbidden, TopicsMissing
 from habeas.contracts.topics import Topic
 
 PARTITIONS: Final = "partitions"
@@ -84,10 +84,6 @@ class TopicsUnfit(Exception):
         super().__init__("; ".join(each.said for each in differences))
 
 
-class TopicsHidden(TopicsForbidden):
-    """Kafka does not let this user describe topics."""
-
-
 async def look(options: Mapping[str, Any], topics: Iterable[Topic], replicas_min: int) -> Seen:
     """Look at topics over a connection made from an aiokafka client's options, and make none. Raises what Kafka raises."""
     wanted = {topic.name: topic for topic in topics}
@@ -104,6 +100,20 @@ async def look(options: Mapping[str, Any], topics: Iterable[Topic], replicas_min
         for difference in compare(wanted[name], partitions, replicas, configs.get(name), replicas_min)
     ]
     return Seen(frozenset(shapes), missing, hidden, unread, tuple(differences))
+
+
+async def require_there(options: Mapping[str, Any], names: Collection[str]) -> None:
+    """Make sure that topics are there, and make none. Raises ``TopicsForbidden``, ``TopicsMissing``, and what Kafka raises."""
+    admin = AIOKafkaAdminClient(request_timeout_ms=_ASK_MS, **options)
+    try:
+        await admin.start()
+        _, missing, hidden = await _shapes(admin, list(names))
+    finally:
+        await admin.close()
+    if hidden:
+        raise TopicsForbidden(hidden)
+    if missing:
+        raise TopicsMissing(missing)
 
 
 async def _shapes(

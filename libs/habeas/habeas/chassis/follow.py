@@ -13,7 +13,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from habeas.chassis import crash, kafka, log, metrics
+from habeas.chassis import crash, drift, kafka, log, metrics
 from habeas.chassis.clock import Clock
 from habeas.chassis.crash import Point
 from habeas.chassis.database import TRANSIENT
@@ -76,10 +76,8 @@ class Follower:
         while not stopping.is_set():
             self._consumer = consumer = kafka.assigned_consumer(settings, client_id)
             try:
-                if await kafka.missing_topics(settings, (self.topic.name,)):
-                    raise kafka.TopicsMissing(
-                        (self.topic.name,)
-                    )  # the client looks for an assigned topic without a pause
+                # The client looks for an assigned topic that is not there without a pause.
+                await drift.require_there(kafka.client_options(settings), (self.topic.name,))
                 async with asyncio.timeout(_START_TIMEOUT_S):
                     await consumer.start()
                 partition = kafka.TopicPartition(self.topic.name, 0)

@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from habeas.chassis import records
-from habeas.chassis.refusals import TopicsForbidden, TopicsMissing, forbidden_topics, security_options, why
+from habeas.chassis.refusals import TopicsForbidden, TopicsMissing, security_options, why
 from habeas.chassis.settings import ChassisSettings
 from habeas.chassis.waiting import is_cancelled
 from habeas.contracts.topics import Topic
@@ -60,23 +60,6 @@ def broker_options(settings: ChassisSettings) -> dict[str, Any]:
     return {"bootstrap_servers": settings.kafka_bootstrap, "security": security}
 
 
-async def missing_topics(settings: ChassisSettings, wanted: Iterable[str]) -> set[str]:
-    """Give which of the wanted topics Kafka does not have.
-
-    Raises ``TopicsForbidden`` when this user may not see some, and ``KafkaError`` or ``OSError`` when no broker answers.
-    """
-    admin = AIOKafkaAdminClient(request_timeout_ms=5_000, **client_options(settings))
-    try:
-        await admin.start()
-        missing = set(wanted) - set(await admin.list_topics())
-    finally:
-        await admin.close()
-    forbidden = await forbidden_topics(settings, missing) if missing else set()
-    if forbidden:
-        raise TopicsForbidden(forbidden)
-    return missing
-
-
 async def make_topics(options: dict[str, Any], topics: Iterable[Topic], replicas: int) -> int:
     """Make topics as the catalogue declares them; gives how many were made. One that somebody else has made meanwhile is left as it is."""
     admin = AIOKafkaAdminClient(request_timeout_ms=30_000, **options)
@@ -113,7 +96,7 @@ def drop_held_fetches(consumer: AIOKafkaConsumer) -> None:
     The client cannot take a fetch back, and a broker answers the requests of a connection one after the other: the first fetch of the new
     partitions would wait behind the last one of the old.
     """
-    for (_, group), connection in list(consumer._client._conns.items()):  # noqa: SLF001 -- there is no other way to them
+    for (_, group), connection in list(consumer._client._conns.items()):  # noqa: SLF001 -- the client itself closes connections for errors only
         if group == ConnectionGroup.DEFAULT:
             connection.close()
 
@@ -132,9 +115,8 @@ async def getmany(
     finally:
         ended.cancel()
         fetching.cancel()
-        with suppress(
-            asyncio.CancelledError
-        ):  # nobody asks for its records any more; they come again after the next start
+        # Nobody asks for its records any more; they come again after the next start.
+        with suppress(asyncio.CancelledError):
             await asyncio.wait({fetching})
 
 
@@ -149,7 +131,7 @@ async def reach(
     try:
         await consumer.start()
         # All topics at once: the client makes a pause before it asks for each that it comes upon.
-        await consumer._client.set_topics({each.topic for each in partitions})  # noqa: SLF001 -- nothing is subscribed to
+        await consumer._client.set_topics({each.topic for each in partitions})  # noqa: SLF001 -- `assign` seeks lost topics without pause
         return await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     finally:
         with suppress(KafkaError, OSError, TimeoutError):
@@ -228,7 +210,6 @@ __all__ = [
     "getmany",
     "is_reading",
     "make_topics",
-    "missing_topics",
     "reach",
     "stop_consumer",
     "trim",

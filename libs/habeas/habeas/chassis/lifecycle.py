@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final, Generic, TypeVar
 
@@ -11,6 +12,8 @@ S = TypeVar("S", bound=StrEnum)
 
 CLAIMS_MAX: Final = 3
 """How often work may be claimed and end without a word before that itself is its reason (``interrupted``)."""
+
+_BACKOFF_FIRST: Final = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +66,8 @@ class Table(Generic[S]):
 def table(first: S, *rows: Row[S]) -> Table[S]:
     """Write a table; ``first`` is the state in which everything begins."""
     return Table(first, rows)
+
+
+def backoff(attempts: int, longest: timedelta) -> timedelta:
+    """Return the pause after an attempt that failed, ``attempts`` counting from zero: two seconds, doubling up to ``longest``."""
+    return min(longest, _BACKOFF_FIRST * (1 << min(attempts, 30)))

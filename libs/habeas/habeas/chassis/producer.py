@@ -77,8 +77,7 @@ class Producer:
                 queues = _batches(producer, records, self._going_alone())
                 while standing := [batch for queue in queues if (batch := _next_of(queue)) is not None]:
                     await _send(producer, standing)
-        except (KafkaError, TimeoutError, OSError, AssertionError) as error:
-            # The client asserts that it knows of a partition, and may know too few until its next look at the topic.
+        except (KafkaError, TimeoutError, OSError) as error:
             await self._give_up(error)
             if (reason := refusal(error)) is not None:  # of the whole user, who may write nowhere
                 raise Refused(frozenset(), {each.topic: Refusal(reason, 0) for each in records}) from error
@@ -180,7 +179,7 @@ async def _send(producer: AIOKafkaProducer, batches: Sequence[_Batch]) -> None:
         topic, partition = each.place
         try:
             sent.append((each, await producer.send_batch(each.builder, topic, partition=partition)))
-        except AssertionError:  # the topic has fewer partitions than the catalogue
+        except AssertionError:  # the topic has fewer partitions than the catalogue, as far as the client knows
             each.error = UnknownTopicOrPartitionError(topic)
         except KafkaError as error:
             each.error = error

@@ -20,7 +20,7 @@ from habeas.chassis.settings import ChassisSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["TopicsForbidden", "TopicsMissing", "forbidden_topics", "security_options", "why"]
+__all__ = ["TopicsForbidden", "TopicsMissing", "security_options", "why"]
 
 _ASK_MS: Final = 5_000
 _TOPICS_SHOWN: Final = 3
@@ -51,24 +51,6 @@ def security_options(settings: ChassisSettings) -> dict[str, Any]:
         options["sasl_plain_username"] = settings.kafka_sasl_username
         options["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
     return options
-
-
-async def forbidden_topics(settings: ChassisSettings, names: Collection[str]) -> set[str]:
-    """Return which of the topics the brokers do not let us see; to a client these look as if they were not there.
-
-    Makes no topic, whatever the brokers make by themselves. Raises ``KafkaError`` or ``OSError`` when no broker answers.
-    """
-    trouble: BaseException = errors.KafkaConnectionError("no brokers are named")
-    for host, port, _ in collect_hosts(settings.kafka_bootstrap, randomize=False):
-        try:
-            async with _connected(settings, host, port) as connection:
-                told = await connection.send(MetadataRequest(sorted(names), allow_auto_topic_creation=False))
-        except _TROUBLE as error:
-            trouble = error
-        else:
-            code = errors.TopicAuthorizationFailedError.errno
-            return {topic["topic"] for topic in told.to_object()["topics"] if topic["error_code"] == code}
-    raise trouble
 
 
 async def why(settings: ChassisSettings, error: BaseException) -> str:

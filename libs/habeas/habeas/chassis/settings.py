@@ -24,7 +24,6 @@ __all__ = [
     "LogLevel",
     "ServiceSettings",
     "SettingsError",
-    "is_private",
     "load_chassis_settings",
 ]
 

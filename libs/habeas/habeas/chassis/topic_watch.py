@@ -12,7 +12,7 @@ from habeas.chassis.waiting import on_beat, wait_any
 from habeas.contracts import topics as catalogue
 from habeas.contracts.topics import Topic
 
-UNFIT: Final = (kafka.TopicsMissing, drift.TopicsHidden, drift.TopicsUnfit)
+UNFIT: Final = (kafka.TopicsMissing, drift.TopicsUnfit)
 """What ``TopicWatch.require`` raises until somebody has mended the topics or given the right."""
 
 _LOOK_S: Final = 300.0
@@ -34,11 +34,9 @@ class TopicWatch:
         seen = await self.look()
         if missing := seen.missing & self._consumed.keys():
             raise kafka.TopicsMissing(missing)
-        if hidden := seen.hidden & {
-            *self._consumed,
-            catalogue.AUDIT_ENTRIES.name,
-        }:  # everybody reads the log at the start
-            raise drift.TopicsHidden(hidden)
+        read = {*self._consumed, catalogue.AUDIT_ENTRIES.name}  # everybody reads the log at the start
+        if hidden := seen.hidden & read:
+            raise kafka.TopicsForbidden(hidden)
         if seen.unfit:
             raise drift.TopicsUnfit(seen.unfit)
 

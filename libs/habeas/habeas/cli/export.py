@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import secrets
 import zipfile
 from collections.abc import Mapping
@@ -124,12 +123,13 @@ def _decrypt(file: Path, secret: bytes, export_id: UUID, target: Path) -> Mappin
     """
     from habeas.sealing import SealingError
     from habeas.sealing.artefact import ArtefactCipher
+    from habeas.sealing.private_file import open_private
 
     draft = target.with_name(f".{target.name}.{secrets.token_hex(16)}.part")
     try:
         with (
             ArtefactCipher.decrypting_reader(file, secret, export_id.bytes) as reader,
-            open(draft, "xb", opener=_private) as plain,
+            open(draft, "xb", opener=open_private) as plain,
         ):
             while chunk := reader.read(_CHUNK_BYTES):
                 plain.write(chunk)
@@ -143,7 +143,3 @@ def _decrypt(file: Path, secret: bytes, export_id: UUID, target: Path) -> Mappin
     finally:
         draft.unlink(missing_ok=True)
     return manifest
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)

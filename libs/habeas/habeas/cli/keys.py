@@ -122,8 +122,10 @@ def issuer(name: str, key_id: str | None, file: Path | None, days: int, *, as_js
 
 def _write_new(file: Path, text: str) -> None:
     """Write a file of mode 0600 that is not there yet; what is there is never replaced, since something may be sealed by it."""
+    from habeas.sealing.private_file import open_private
+
     try:
-        with open(file, "x", encoding="ascii", opener=_private) as target:
+        with open(file, "x", encoding="ascii", opener=open_private) as target:
             target.write(text)
             target.flush()
             os.fsync(target.fileno())
@@ -131,7 +133,3 @@ def _write_new(file: Path, text: str) -> None:
         raise click.UsageError(f"{file} is there already: a key is never written over") from None
     except OSError as error:
         raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)

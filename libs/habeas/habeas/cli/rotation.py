@@ -188,11 +188,13 @@ def _write(file: Path, ring: "RingTokens") -> None:
 
 def _keep(file: Path, ring: "RingTokens") -> None:
     """Put the keys that leave the ring into a file beside it, each once."""
+    from habeas.sealing.private_file import open_private
+
     target = _retired(file)
     kept = target.read_text(encoding="ascii").split() if target.exists() else []
     leaving = [f"wrap={key}" for key in ring.wrap[1:] if f"wrap={key}" not in kept]
     try:
-        with open(target, "a", encoding="ascii", opener=_private) as out:
+        with open(target, "a", encoding="ascii", opener=open_private) as out:
             out.writelines(f"{line}\n" for line in leaving)
             out.flush()
             os.fsync(out.fileno())
@@ -202,7 +204,3 @@ def _keep(file: Path, ring: "RingTokens") -> None:
 
 def _retired(file: Path) -> Path:
     return file.with_name(f"{file.name}.retired")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)

@@ -9,14 +9,15 @@ from habeas.contracts import topics
 from habeas.contracts.model import Event, Instant, Slug, date
 from habeas.contracts.vocabulary import MailKind, MailRefusal
 
-_MAILS: Final = UUID("6f7d1d0e-0f0c-5b53-8a8e-5d0c9a0b7a41")
+MAILS: Final = UUID("6f7d1d0e-0f0c-5b53-8a8e-5d0c9a0b7a41")
+"""The namespace of the ids of mails."""
 
 _CAMPAIGNS: Final = UUID("0c4a5a0c-9b53-5f0f-9a0e-6f1f0b1d2c77")
 
 
 def mail_id_of(request_id: UUID, kind: MailKind) -> UUID:
     """Return the id, and so the Message-ID, of the one mail of a kind about a request (UUIDv5, RFC 9562 section 5.5)."""
-    return uuid5(_MAILS, f"{request_id}\0{kind.value}")
+    return uuid5(MAILS, f"{request_id}\0{kind.value}")
 
 
 def campaign_id_of(change_id: str) -> UUID:

@@ -125,9 +125,8 @@ class Follower:
         held = self._consumer.assignment()
         mine = {place: offset for place, offset in offsets.items() if place in held}
         if mine:
-            with suppress(
-                CommitFailedError
-            ):  # partitions move to another member of the group: it reads these events again
+            # Partitions move to another member of the group: it reads these events again.
+            with suppress(CommitFailedError):
                 await self._consumer.commit(mine)
 
     def _read(self, record: "ConsumerRecord[bytes, bytes]") -> Told | None:

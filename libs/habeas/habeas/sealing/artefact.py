@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from habeas.sealing.errors import SealBroken
 from habeas.sealing.keys import KEY_BYTES
+from habeas.sealing.private_file import open_private
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -71,7 +72,7 @@ class ArtefactWriter:
         if isinstance(target, Path):
             self._path = target
             self._draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-            file = open(self._draft, "xb", opener=_open_private)  # noqa: SIM115 - closed by close or abort
+            file = open(self._draft, "xb", opener=open_private)  # noqa: SIM115 - closed by close or abort
         else:
             file = target
         self._sink = _Sink(file)
@@ -199,10 +200,6 @@ class _Source(io.RawIOBase):
     @override
     def read(self, size: int = -1, /) -> bytes:
         return self._file.read(size)
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)
 
 
 def _primitive(key: bytes) -> streaming_aead.StreamingAead:

@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from habeas.sealing.errors import KekMismatch, KekMissing, SealBroken
 from habeas.sealing.keys import KEY_BYTES
+from habeas.sealing.private_file import open_private
 from habeas.sealing.seal import NONCE_BYTES, TAG_BYTES, decode_base64url
 
 KEK_ID_BYTES: Final = 8
@@ -254,9 +255,8 @@ def replace_ring(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(
-            directory
-        )  # the rename has to outlive a power failure before anything is wrapped by a key of the new text
+        # The rename has to outlive a power failure before anything is wrapped by a key of the new text.
+        os.fsync(directory)
     finally:
         os.close(directory)
 
@@ -264,7 +264,7 @@ def replace_ring(path: Path, text: str) -> None:
 def _draft(path: Path, text: str) -> Path:
     """Write the text beside the path, mode 0600, on the disk."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with open(draft, "x", encoding="ascii", opener=_open_private) as file:
+    with open(draft, "x", encoding="ascii", opener=open_private) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -298,10 +298,6 @@ def _keys_of(text: str) -> _Keys:
 def kek_id_of(key: str) -> str:
     """Return the name of a wrapping key; it is computed from the key, so a swapped key never passes under the old name."""
     return HKDF(hashes.SHA256(), KEK_ID_BYTES, salt=None, info=b"habeas kek id").derive(_secret_of(key)).hex()
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)
 
 
 def _secret_of(value: str) -> bytes:

@@ -16,12 +16,10 @@ from habeas.chassis.ids import name_based
 from habeas.chassis.lifecycle import row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.model import Event, Instant, Model
-from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain, mail_id_of
+from habeas.contracts.notification_mailer import MAILS, MailRefused, MailSent, MailUncertain, mail_id_of
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.request_intake import RequestAccepted, RequestFulfilled
 from habeas.contracts.vocabulary import MailKind, MailRefusal, Outcome, Right, StuckReason
-
-_MAILS: Final = UUID("6f7d1d0e-0f0c-5b53-8a8e-5d0c9a0b7a41")
 
 
 class State(StrEnum):
@@ -199,7 +197,7 @@ def notify(
 
 def mail_id_in(campaign_id: UUID, account_fingerprint: bytes) -> UUID:
     """Give the id, and so the Message-ID, of the one mail that an account gets in a campaign."""
-    return name_based(_MAILS, campaign_id, account_fingerprint.hex())
+    return name_based(MAILS, campaign_id, account_fingerprint.hex())
 
 
 def claim(mail: Mail) -> Mail:
