@@ -19,6 +19,7 @@ import notification_mailer.lifecycle.mails
 import request_intake.lifecycle
 from habeas.chassis.ids import name_based
 from habeas.chassis.lifecycle import Table
+from habeas.contracts.notification_mailer import MAILS
 from habeas.contracts.topics import DELIVERIES, DSR_REQUESTS, REQUESTS
 from habeas.contracts.vocabulary import MailKind, Right
 from habeas.sealing import KeyKind, KeyStore, Place, open_sealed
@@ -322,12 +323,11 @@ async def _mails(world: World, lives: Lives, requests: Mapping[UUID, Any]) -> li
     taken = Counter(mail_id for mail_id, _ in lives.mail.taken)
     address = dict(lives.mail.taken)
     told = {_type(record) + (record.key or b"") for record in world.broker.of(REQUESTS.name)}
-    mails = notification_mailer.lifecycle.mails._MAILS
     rows = await world.ground.admin.fetch("SELECT request_id, kind, state FROM notification_mailer.messages")
     states = {(row["request_id"], row["kind"]): row["state"] for row in rows}
     for request_id, wish in lives.wishes.items():
         for kind in (MailKind.ACKNOWLEDGEMENT, MailKind.OUTCOME):
-            mail_id, state = str(name_based(mails, request_id, kind.value)), states.get((request_id, kind.value))
+            mail_id, state = str(name_based(MAILS, request_id, kind.value)), states.get((request_id, kind.value))
             count = taken.pop(mail_id, 0)
             again = uncertain[mail_id] if kind is MailKind.ACKNOWLEDGEMENT else 0
             if count > 1 + again:
