@@ -178,7 +178,9 @@ async def test_a_java_producer_that_dies_within_its_transaction_said_nothing(sta
 
 def end_of_topic(stage: Stage) -> int:
     """Give how many records the topic has got so far, of transactions and marks too."""
-    consumer = Consumer({"bootstrap.servers": stage.servers.kafka_bootstrap, "group.id": "none"})
+    consumer = Consumer(
+        {"bootstrap.servers": stage.servers.kafka_bootstrap, "group.id": "none", "isolation.level": "read_uncommitted"}
+    )
     try:
         places = [TopicPartition(TOPIC, number) for number in range(DSR_REQUESTS.partitions)]
         return sum(consumer.get_watermark_offsets(place, LIMIT_S)[1] for place in places)

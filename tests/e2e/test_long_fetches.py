@@ -48,8 +48,11 @@ async def reading(servers: Servers, *, whole: bool) -> AsyncIterator[tuple[AIOKa
     try:
         if whole:
             kafka.fetch_whole(consumer)
+        ends = await consumer.end_offsets(
+            [ONE, OTHER]
+        )  # before a fetch is held, behind which nothing else would be answered
         consumer.assign([ONE, OTHER])
-        for where, end in (await consumer.end_offsets([ONE, OTHER])).items():
+        for where, end in ends.items():
             consumer.seek(where, end)
         yield consumer, publish
     finally:
