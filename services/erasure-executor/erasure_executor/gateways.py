@@ -6,7 +6,7 @@ from typing import Final, Protocol
 from habeas.chassis import log
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import TableResult
-from habeas.datamap.errors import StoreRefused
+from habeas.datamap.errors import OthersTouched, StoreRefused
 from habeas.datamap.postgres import PostgresStore
 
 _TOLD_MAX: Final = 100
@@ -74,14 +74,14 @@ class MappedStores:
         for store in self._stores:
             try:
                 erased = await store.erase(account_ids, guard)
-            except StoreRefused as error:
+            except (StoreRefused, OthersTouched) as error:
                 self._tell(error)
                 raise
             for account_id, outcomes in erased.items():
                 done[account_id] += outcomes
         return done
 
-    def _tell(self, error: StoreRefused) -> None:
+    def _tell(self, error: StoreRefused | OthersTouched) -> None:
         """Log what refused, table and constraint, once and not for each person and attempt; it names the schema and no row."""
         told = str(error)
         if told not in self._told:

@@ -11,7 +11,7 @@ from habeas.chassis.lease import leased
 from habeas.chassis.redaction import Name
 from habeas.chassis.sweep import Swept
 from habeas.chassis.together import Failure, Limits, collect_together, try_together
-from habeas.datamap.errors import StoreRefused
+from habeas.datamap.errors import OthersTouched, StoreRefused
 from habeas.datamap.planner import BUCKETS
 from habeas.datamap.policy import Policy
 from retention_sweeper import lifecycle, store
@@ -99,7 +99,7 @@ async def _purge(stores: Stores, sweep: Sweep, cutoff: datetime, rows_max: int) 
         some = None if len(buckets) == BUCKETS else buckets
         try:
             return await stores.purge(sweep.store, sweep.rule, cutoff, rows_max, some)
-        except StoreRefused:
+        except (StoreRefused, OthersTouched):
             raise
         except Exception as error:
             away.append(error)  # no row's fault: nothing is tried again before the next attempt

@@ -97,6 +97,7 @@ class AuditOutcome(StrEnum):
     STORE_REFUSED = "store_refused"
     SCHEMA_MISMATCH = "schema_mismatch"
     NOT_ERASED = "not_erased"
+    OTHERS_TOUCHED = "others_touched"
     KEY_MISSING = "key_missing"
     PARTICIPANT_FAILED = "participant_failed"
     ARTEFACT_UNWRITABLE = "artefact_unwritable"

@@ -60,6 +60,7 @@ class StuckReason(StrEnum):
     STORE_REFUSED = "store_refused"
     SCHEMA_MISMATCH = "schema_mismatch"
     NOT_ERASED = "not_erased"
+    OTHERS_TOUCHED = "others_touched"  # rows that the data map does not name would have changed with it
     KEY_MISSING = "key_missing"
     PARTICIPANT_FAILED = "participant_failed"
     ARTEFACT_UNWRITABLE = "artefact_unwritable"

@@ -6,7 +6,8 @@
     ├── StoreUnavailable   no answer, too slow, too busy, locked: later it may work
     ├── StoreRefused       it answered no: a permission, a constraint, a row-level rule
     ├── SchemaMismatch     the live schema and the data map differ: nothing was touched
-    └── NotErased          rows are still there after the erasure
+    ├── NotErased          rows are still there after the erasure
+    └── OthersTouched      rows that the map does not name would have changed: nothing was touched
 
 Each names stores, tables and counts, never a value: the driver's own messages quote rows, so they are dropped.
 """
@@ -107,3 +108,30 @@ class NotErased(StoreError):
         self.rows = rows
         self.committed = committed
         super().__init__(store, f"store {store}: {rows} rows of {table} are still there", table)
+
+
+class OthersTouched(StoreError):
+    """Beside the rows that the map names, others of `table` would have been inserted, updated or deleted: by a cascade, a trigger, a rule.
+
+    `uncounted`: the database counted less than the statements gave back, so it cannot be seen what else they do.
+    """
+
+    because = StuckReason.OTHERS_TOUCHED
+
+    def __init__(
+        self, store: str, table: str, inserted: int = 0, updated: int = 0, deleted: int = 0, *, uncounted: bool = False
+    ) -> None:
+        self.inserted, self.updated, self.deleted = inserted, updated, deleted
+        if uncounted:
+            message = (
+                f"store {store} does not count the changes of the table {table} (track_counts is off, or its rows are in another database),"
+                " so nobody could see what else would change"
+            )
+        else:
+            counts = {"insert": inserted, "update": updated, "delete": deleted}
+            would = ", ".join(f"{verb} {count} rows" for verb, count in counts.items() if count)
+            message = (
+                f"store {store} would also {would} of the table {table}, which the data map does not name: look for foreign keys with"
+                " ON DELETE, triggers and rules of the tables that an erasure or purge changes"
+            )
+        super().__init__(store, message, table)

@@ -7,7 +7,7 @@ from typing import Self
 from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.datamap import Column, Kept, StoreMap, Table
 from habeas.datamap.dataset import Action, Export, Portable
-from habeas.datamap.live import LiveColumn, LiveSchema
+from habeas.datamap.live import ForeignKey, LiveColumn, LiveSchema
 from habeas.datamap.paths import Edge, ReferenceCycleError, SubjectPath, children_first
 from habeas.datamap.planner.plan import AgeKind, ExportPlan, LayerPlan, PlanError, RootPlan, StorePlan, TablePlan
 from habeas.datamap.planner.purge import purge_rules, references_to
@@ -74,8 +74,21 @@ class _Compiler:
             layers=tuple(_layers([layer for layer in planned if layer])),
             tables=tables,
             purges=tuple(purge_rules(self.store, self.live, order, self.problems)),
+            nobodys=frozenset(
+                self._full_name(table.name) for table in self.store.tables.values() if not table.personal
+            ),
+            loosened=frozenset(self._full_name(key.table) for key in self.live.foreign_keys if self._is_loosened(key)),
+            foreign=frozenset(self._full_name(name) for name, table in self.live.tables.items() if table.kind == "f"),
             fingerprint=self.live.fingerprint,
         )
+
+    def _is_loosened(self, key: ForeignKey) -> bool:
+        """Whether the database itself lets go of a row that an erasure or a sweep deletes."""
+        return key.to_table in self.store.tables and key.on_delete in {"set null", "set default"}
+
+    def _full_name(self, table: str) -> str:
+        """Give a table with its schema; those of other schemas are named with theirs already, see ForeignKey."""
+        return table if "." in table else f"{self.store.schema}.{table}"
 
     def root(self) -> RootPlan:
         root = self.store.tables[self.store.root]

@@ -146,6 +146,9 @@ class StorePlan:
 
     `located` gives (`name`, `account_id`, `rows`) of every table at once. The last of `layers` erases nothing, it only counts.
 
+    `nobodys` are the tables that hold nobody's data, `loosened` those whose references the database sets null (or to their default) when a
+    row goes that they lead to, `foreign` those whose rows another server holds; all by schema and name, with a point between.
+
     `read_again` gives (`name`, `rows`) for every table whose rows carry the account id themselves: what should not be there
     after an erasure.
     """
@@ -158,4 +161,7 @@ class StorePlan:
     layers: tuple[LayerPlan, ...]
     tables: tuple[TablePlan, ...]
     purges: tuple[PurgeRule, ...]
+    nobodys: frozenset[str]
+    loosened: frozenset[str]
+    foreign: frozenset[str]
     fingerprint: str

@@ -9,10 +9,11 @@ from zoneinfo import ZoneInfo
 
 from habeas.chassis import crash
 from habeas.chassis.crash import Point
-from habeas.datamap.planner import AgeKind, PartitionPlan, PurgeRule
+from habeas.datamap.planner import AgeKind, PartitionPlan, PurgeRule, StorePlan
 from habeas.datamap.planner.sql import quoted, words
 from habeas.datamap.postgres.connection import Connection, StoreOptions
 from habeas.datamap.postgres.ids import AskedIds
+from habeas.datamap.postgres.tally import Tally
 
 RANGE: Final = re.compile(r"^FOR VALUES FROM \((?:'([^']+)'|MINVALUE)\) TO \('([^']+)'\)$")
 """pg_get_expr of a range partition with one finite upper bound; anything else is never dropped."""
@@ -33,33 +34,54 @@ class PurgeResult:
     more: bool
 
 
+@dataclass(frozen=True)
+class Portion:
+    """What one call may let go: what is older than `cutoff`, at most `limit` rows, of these `buckets` only where there are any."""
+
+    cutoff: datetime
+    limit: int
+    buckets: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no portion."""
+        if self.cutoff.tzinfo is None:
+            raise ValueError("the cutoff needs a time zone")
+        if self.limit < 1:
+            raise ValueError("the limit must be at least one row")
+
+
 async def purge(
     conn: Connection,
+    plan: StorePlan,
     rule: PurgeRule,
-    cutoff: datetime,
-    limit: int,
+    portion: Portion,
     held: AskedIds,
     zone: ZoneInfo,
     options: StoreOptions,
-    *,
-    buckets: Sequence[int] | None = None,
 ) -> PurgeResult:
-    """Let go what is older than `cutoff`; see PostgresStore.purge."""
-    if cutoff.tzinfo is None:
-        raise ValueError("the cutoff needs a time zone")
-    if limit < 1:
-        raise ValueError("the limit must be at least one row")
-    edge = edge_of(rule.kind, cutoff, zone)
-    if buckets is None:
-        dropped = await _drop_partitions(conn, rule, edge, held, options) if rule.partitions is not None else 0
-        rows = await conn.fetchval(rule.delete, edge, limit, held.parameter)
+    """Let go what is older than the cutoff; see PostgresStore.purge."""
+    edge = edge_of(rule.kind, portion.cutoff, zone)
+    dropped = 0
+    if portion.buckets is None:
+        dropped = await _drop_partitions(conn, rule, edge, held, options)
+        rows = await _delete(conn, plan, rule, rule.delete, edge, portion.limit, held.parameter)
     else:
-        dropped = 0
-        rows = await conn.fetchval(rule.delete_some, edge, limit, held.parameter, list(buckets))
-    crash.at(Point.ROWS_PURGED)
-    more = rows == limit
+        some = list(portion.buckets)
+        rows = await _delete(conn, plan, rule, rule.delete_some, edge, portion.limit, held.parameter, some)
+    more = rows == portion.limit
     oldest = None if more else await conn.fetchval(rule.oldest)
     return PurgeResult(rows, dropped, _instant(oldest, zone), more)
+
+
+async def _delete(conn: Connection, plan: StorePlan, rule: PurgeRule, sql: str, *args: object) -> int:
+    """Run one statement that deletes rows of the rule's table and gives their number; nothing else may change with them."""
+    async with conn.transaction():
+        tally = await Tally.begin(conn, plan)
+        rows: int = await conn.fetchval(sql, *args)
+        tally.deleted(rule.table, rows)
+        await tally.require_nothing_else(conn)
+    crash.at(Point.ROWS_PURGED)
+    return rows
 
 
 def edge_of(kind: AgeKind, cutoff: datetime, zone: ZoneInfo) -> datetime | date:

@@ -30,7 +30,8 @@ from habeas.datamap.policy import Policy
 from habeas.datamap.postgres.connection import Connection, Link, StoreOptions, read_catalogue
 from habeas.datamap.postgres.export import ExportedRows, read_out
 from habeas.datamap.postgres.ids import AskedIds
-from habeas.datamap.postgres.purge import PurgeResult, purge
+from habeas.datamap.postgres.purge import Portion, PurgeResult, purge
+from habeas.datamap.postgres.tally import Tally
 from habeas.datamap.retention import expires_on
 
 
@@ -54,7 +55,7 @@ class _Held:
 _Done: TypeAlias = Mapping[str, Mapping[str, _Held]]
 """Per table what was held of each account."""
 
-_Work: TypeAlias = Callable[[Connection, StorePlan, AskedIds], Awaitable[_Done]]
+_Work: TypeAlias = Callable[[Connection, StorePlan, AskedIds, Tally], Awaitable[_Done]]
 
 
 class PostgresStore:
@@ -224,20 +225,22 @@ class PostgresStore:
         async with conn.transaction():
             plan = await self._checked(conn)
             asked = AskedIds(wanted, plan.root.identity_type)
+            tally = await Tally.begin(conn, plan)
             with self._link.told(self.map.root):
                 await conn.fetch(plan.root.lock, asked.parameter)
-            done = await work(conn, plan, asked)
+            done = await work(conn, plan, asked, tally)
+            await tally.require_nothing_else(conn)
             crash.at(Point.STORE_ERASED)
             if guard is not None:
                 await guard()
         crash.at(Point.STORE_COMMITTED)
         return plan, asked, done
 
-    async def _erase_tables(self, conn: Connection, plan: StorePlan, asked: AskedIds) -> _Done:
+    async def _erase_tables(self, conn: Connection, plan: StorePlan, asked: AskedIds, tally: Tally) -> _Done:
         """Table by table."""
-        return {table.table: await self._erase_table(conn, table, asked) for table in plan.tables}
+        return {table.table: await self._erase_table(conn, table, asked, tally) for table in plan.tables}
 
-    async def _erase_layers(self, conn: Connection, plan: StorePlan, asked: AskedIds) -> _Done:
+    async def _erase_layers(self, conn: Connection, plan: StorePlan, asked: AskedIds, tally: Tally) -> _Done:
         """Layer by layer; each statement also counts what the one before has left."""
         done: dict[str, dict[str, _Held]] = {table.table: {} for table in plan.tables}
         for layer in plan.layers:
@@ -247,39 +250,47 @@ class PostgresStore:
                     done[table.table] = await self._held(conn, table, asked)
             with self._link.told():
                 rows = await conn.fetch(layer.sql, asked.parameter) if layer.sql else []
-                for mention in (each for table in layer.tables for each in table.mentions):
-                    await conn.execute(mention, asked.parameter)
+                for table in layer.tables:
+                    await self._clear_mentions(conn, table, asked, tally)
+            changed = {table.table: table for table in layer.tables}
             for name, account_id, count in rows:
-                if account_id is None and count:
-                    raise NotErased(self.name, name, count, committed=False)
-                if account_id is not None and all(table.table != name for table in kept):
+                if account_id is None:
+                    if count:
+                        raise NotErased(self.name, name, count, committed=False)
+                    continue
+                _note(tally, changed[name], count)
+                if changed[name].ground is None:
                     done[name].update(dict.fromkeys(asked.given(account_id), _Held(count)))
         return done
 
-    async def _erase_table(self, conn: Connection, table: TablePlan, asked: AskedIds) -> dict[str, _Held]:
+    async def _erase_table(self, conn: Connection, table: TablePlan, asked: AskedIds, tally: Tally) -> dict[str, _Held]:
         """One table, and then what is left of it, while the rows by which its people are found still exist."""
         with self._link.told(table.table):
             if table.ground is not None:
                 held = await self._held(conn, table, asked)
                 if table.erase is not None:
-                    await conn.fetch(table.erase, asked.parameter)
+                    _note(tally, table, sum((await self._counts(conn, table, table.erase, asked)).values()))
             elif table.erase is not None:
-                counts = asked.by_asked(await self._erase_counting(conn, table, asked))
-                held = {account_id: _Held(rows) for account_id, rows in counts.items()}
+                found = await self._erase_counting(conn, table, asked)
+                _note(tally, table, sum(found.values()))
+                held = {account_id: _Held(rows) for account_id, rows in asked.by_asked(found).items()}
             else:
                 held = {}
-            for mention in table.mentions:
-                await conn.execute(mention, asked.parameter)
+            await self._clear_mentions(conn, table, asked, tally)
             for verify in filter(None, (table.verify, *table.unmentioned)):
                 left = await conn.fetchval(verify, asked.parameter)
                 if left:
                     raise NotErased(self.name, table.table, left, committed=False)
         return held
 
+    async def _clear_mentions(self, conn: Connection, table: TablePlan, asked: AskedIds, tally: Tally) -> None:
+        for mention in table.mentions:
+            tally.updated(table.table, _rows(await conn.execute(mention, asked.parameter)))
+
     async def _erase_counting(self, conn: Connection, table: TablePlan, asked: AskedIds) -> dict[str, int]:
         if table.erase_one is not None and len(asked.parameter) == 1:
             status = await conn.execute(table.erase_one, asked.parameter)
-            return {asked.parameter[0]: int(status.split()[-1])}
+            return {asked.parameter[0]: _rows(status)}
         return await self._counts(conn, table, table.erase or "", asked)
 
     async def _read_again(self, conn: Connection, plan: StorePlan, asked: AskedIds) -> None:
@@ -392,7 +403,8 @@ class PostgresStore:
 
         With `buckets` (0 up to BUCKETS) only rows whose key falls into one of them, and no partitions: to get by a row that does not go.
 
-        Never a row at or after the cutoff, never a row of an account in `held`, never a row that others still refer to.
+        Never a row at or after the cutoff, never a row of an account in `held`, never a row that others still refer to. Raises
+        OthersTouched, and the rows stay, when the database counts other changes than these: by a cascade, a trigger, a rule.
         Call again while `more`. Raises ValueError for a cutoff without a zone. The rule is looked up again in the plan
         of the live schema as it is now.
         """
@@ -403,10 +415,19 @@ class PostgresStore:
             if live is None:
                 raise SchemaMismatch(self.name, (), rule.table)
             with self._link.told(rule.table):
-                options = self._link.options
-                return await purge(conn, live, cutoff, limit, asked, self.policy.zone, options, buckets=buckets)
+                portion = Portion(cutoff, limit, buckets)
+                return await purge(conn, plan, live, portion, asked, self.policy.zone, self._link.options)
 
 
 def _sources(plan: StorePlan, *, portable_only: bool) -> tuple[ExportPlan, ...]:
     wanted = (table.portable if portable_only else table.export for table in plan.tables)
     return tuple(source for source in wanted if source is not None)
+
+
+def _note(tally: Tally, table: TablePlan, rows: int) -> None:
+    (tally.deleted if table.result is TableResult.ERASED else tally.updated)(table.table, rows)
+
+
+def _rows(status: str) -> int:
+    """Return the number of rows in a command's tag (PostgreSQL's documentation, 54.7, CommandComplete)."""
+    return int(status.rsplit(maxsplit=1)[-1])
