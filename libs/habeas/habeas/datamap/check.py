@@ -6,7 +6,9 @@ from habeas.datamap.datamap import Column, Kept, StoreMap, Table, names
 from habeas.datamap.dataset import IDENTITY, Action
 from habeas.datamap.explain import one_of
 from habeas.datamap.live import ForeignKey, LiveSchema, LiveTable
+from habeas.datamap.paths import Join
 from habeas.datamap.planner import PlanError, compile_store
+from habeas.datamap.planner.sql import INTEGER_TYPES, TEXT_TYPES
 from habeas.datamap.source import Problem
 
 CASCADES = frozenset({"cascade"})
@@ -25,7 +27,7 @@ def compare(store: StoreMap, live: LiveSchema) -> tuple[Problem, ...]:
             problems += [*_anonymisable(table, found), *_droppable(table, found)]
     for key in live.foreign_keys:
         problems += _survivable(store, key)
-    problems += [*_mentions(store, live), *_claims_nobody(store, live)]
+    problems += [*_mentions(store, live), *_claims_nobody(store, live), *_ambiguous(store, live)]
     if not problems:
         try:
             compile_store(store, live)
@@ -101,9 +103,14 @@ def _anonymisable(table: Table, found: LiveTable) -> Iterator[Problem]:
         if live is not None and live.not_null and column.constant is None:
             what = f"`{table.name}.{column.name}` is NOT NULL and can't be anonymised to null"
             yield column.place.problem(what, "`habeas: {anonymise: CONSTANT}`, or make the column nullable")
-        if column.constant is not None and (column.name,) in found.uniques:
+        if column.constant is not None and _would_clash(found, column.name):
             what = f"`{table.name}.{column.name}` is unique: a constant fits only the first person"
             yield column.place.problem(what, "`habeas: {anonymise: null}`")
+
+
+def _would_clash(found: LiveTable, column: str) -> bool:
+    """Whether the same value in two rows may break a unique index, over expressions and parts of the rows too."""
+    return any(column in unique and not found.is_unique(set(unique) - {column}) for unique in found.uniques)
 
 
 def _droppable(table: Table, found: LiveTable) -> Iterator[Problem]:
@@ -182,3 +189,33 @@ def _claims_nobody(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
             what = f"`{table.name}` is said to hold no person's data, but {names(leading[0].columns)} leads to `{leading[0].to_table}`"
             write = "`references` on that field, and what an erasure does to the rows"
             yield table.place.problem(what, write, "habeas")
+
+
+def _ambiguous(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
+    """Ids and references that several rows answer to, so that rows of others would be taken for this person's, and types that differ."""
+    root = live.tables.get(store.root)
+    if root is not None and store.identity in root.columns and not root.is_unique([store.identity]):
+        what = f"`{store.root}.{store.identity}` is not unique, so one account id could be two people"
+        write = (
+            "a column with a primary key or a unique index on it alone as the identity, or such an index on this one"
+        )
+        yield store.tables[store.root].place.problem(what, write)
+    for table in store.personal:
+        for join in table.path.joins[:1] if table.path is not None else ():
+            yield from _leads_to_one(table, join, live)
+
+
+def _leads_to_one(table: Table, join: Join, live: LiveSchema) -> Iterator[Problem]:
+    """A reference has to lead to one row, and both of its ends have to be of types that PostgreSQL compares."""
+    column = table.column(join.column)
+    place = column.place if column is not None else table.place
+    own, other = live.type_of(table.name, join.column), live.type_of(join.table, join.to_column)
+    if own is None or other is None:
+        return
+    reference = f"`{table.name}.{join.column}` refers to `{join.table}.{join.to_column}`"
+    if not live.tables[join.table].is_unique([join.to_column]):
+        what = f"{reference}, which is not unique: rows of others would be taken for the same person's"
+        yield place.problem(what, "a reference to a column with a primary key or a unique index on it alone")
+    if own != other and not any({own, other} <= alike for alike in (TEXT_TYPES, INTEGER_TYPES)):
+        what = f"{reference}, but `{own}` and `{other}` are not compared with each other"
+        yield place.problem(what, "a reference to a column of the same type")

@@ -1,7 +1,8 @@
 """The live schema of a store, as its catalogue tells it in one query, and its comparison with the data map."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -28,9 +29,9 @@ CATALOGUE: Final = """
                        (SELECT array_agg(ROW(a.attnum, a.attname, format_type(a.atttypid, NULL), a.attnotnull) ORDER BY a.attnum)
                           FROM pg_catalog.pg_attribute AS a
                          WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped),
-                       (SELECT array_agg(ROW(i.indisprimary, i.indkey) ORDER BY i.indexrelid)
+                       (SELECT array_agg(ROW(i.indisprimary, i.indisvalid, i.indkey, i.indexprs, i.indpred) ORDER BY i.indexrelid)
                           FROM pg_catalog.pg_index AS i
-                         WHERE i.indrelid = t.oid AND i.indisunique AND i.indexprs IS NULL),
+                         WHERE i.indrelid = t.oid AND i.indisunique),
                        (SELECT ROW(p.partstrat, p.partattrs) FROM pg_catalog.pg_partitioned_table AS p WHERE p.partrelid = t.oid))
                     ORDER BY t.oid)::text FROM tables AS t),
             (SELECT array_agg(ROW(r.schema, r.child, r.conkey, r.to_schema, r.parent, r.confkey, r.confdeltype,
@@ -69,14 +70,22 @@ CATALOGUE: Final = """
                                   (SELECT json_agg(a.attname ORDER BY x.ord) FROM unnest(r.confkey) WITH ORDINALITY AS x (num, ord)
                                      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.confrelid AND a.attnum = x.num),
                                   r.confdeltype) ORDER BY r.schema, r.child, r.conname) FROM refs AS r),
-            'uniques', (SELECT json_agg(json_build_array(u.relname, u.indisprimary, u.list)
-                                        ORDER BY u.relname, u.indisprimary, u.list::text)
+            'uniques', (SELECT json_agg(json_build_array(u.relname, u.indisprimary, u.whole, u.list)
+                                        ORDER BY u.relname, u.indisprimary, u.whole, u.list::text)
                           FROM (SELECT t.relname, i.indisprimary,
-                                       (SELECT json_agg(a.attname ORDER BY x.ord)
-                                          FROM unnest(i.indkey) WITH ORDINALITY AS x (num, ord)
-                                          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = x.num) AS list
+                                       i.indisvalid AND i.indexprs IS NULL AND i.indpred IS NULL AS whole,
+                                       (SELECT json_agg(a.attname ORDER BY array_position(i.indkey::smallint[], a.attnum), a.attnum)
+                                          FROM pg_catalog.pg_attribute AS a
+                                         WHERE a.attrelid = i.indrelid
+                                           AND (a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])
+                                                OR a.attnum IN (SELECT d.refobjsubid FROM pg_catalog.pg_depend AS d
+                                                                 WHERE d.classid = 'pg_catalog.pg_class'::regclass
+                                                                   AND d.objid = i.indexrelid
+                                                                   AND d.refclassid = 'pg_catalog.pg_class'::regclass
+                                                                   AND d.refobjid = i.indrelid
+                                                                   AND d.refobjsubid <> ALL(i.indkey)))) AS list
                                   FROM tables AS t
-                                  JOIN pg_catalog.pg_index AS i ON i.indrelid = t.oid AND i.indisunique AND i.indexprs IS NULL) AS u),
+                                  JOIN pg_catalog.pg_index AS i ON i.indrelid = t.oid AND i.indisunique) AS u),
             'partitions', (SELECT json_agg(json_build_array(t.relname, p.partstrat,
                                   (SELECT json_agg(a.attname ORDER BY x.ord)
                                      FROM unnest(p.partattrs) WITH ORDINALITY AS x (num, ord)
@@ -87,6 +96,8 @@ CATALOGUE: Final = """
       FROM seen
 """
 """One row: a fingerprint of everything that the check looks at, and the whole only when it differs from `$2`."""
+
+_Columns = defaultdict[str, list[tuple[str, ...]]]
 
 ON_DELETE: Final = {"a": "no action", "r": "restrict", "c": "cascade", "n": "set null", "d": "set default"}
 
@@ -121,7 +132,11 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class LiveTable:
-    """A table, partitioned or foreign table, or materialised view (all of them can hold a person's data)."""
+    """A table, partitioned or foreign table, or materialised view (all of them can hold a person's data).
+
+    `keys` are the columns of each unique index that holds for every row. `uniques` are those of each unique index, whatever it
+    leaves out, with the columns of its expressions and of its predicate.
+    """
 
     name: str
     columns: Mapping[str, LiveColumn]
@@ -129,6 +144,11 @@ class LiveTable:
     key: tuple[str, ...] = ()
     uniques: tuple[tuple[str, ...], ...] = ()
     partitioned_by: tuple[str, ...] = ()
+    keys: tuple[tuple[str, ...], ...] = ()
+
+    def is_unique(self, columns: Collection[str]) -> bool:
+        """Whether two rows cannot have the same values in these columns."""
+        return any(set(key) <= set(columns) for key in (*self.keys, self.key) if key)
 
 
 @dataclass(frozen=True)
@@ -153,7 +173,7 @@ class LiveSchema:
     def parse(cls, schema: str, told: str, fingerprint: str = "") -> Self:
         """Read what CATALOGUE tells about `schema`."""
         document = json.loads(told)
-        keys, uniques = _uniques(document["uniques"] or ())
+        primary, keys, uniques = _uniques(document["uniques"] or ())
         ranges = {
             name: tuple(columns)
             for name, strategy, columns in document["partitions"] or ()
@@ -164,9 +184,10 @@ class LiveSchema:
                 name,
                 {column[0]: LiveColumn(*column) for column in columns or ()},
                 relkind,
-                keys.get(name, ()),
-                tuple(uniques.get(name, ())),
+                primary.get(name, ()),
+                tuple(uniques[name]),
                 ranges.get(name, ()),
+                tuple(keys[name]),
             )
             for name, relkind, columns in document["tables"] or ()
         }
@@ -182,11 +203,14 @@ def _named(schema: str, of: str, table: str) -> str:
     return table if of == schema else f"{of}.{table}"
 
 
-def _uniques(rows: Iterable[Any]) -> tuple[dict[str, tuple[str, ...]], dict[str, list[tuple[str, ...]]]]:
-    keys: dict[str, tuple[str, ...]] = {}
-    uniques: dict[str, list[tuple[str, ...]]] = {}
-    for table, primary, columns in rows:
-        if primary:
-            keys[table] = tuple(columns)
-        uniques.setdefault(table, []).append(tuple(columns))
-    return keys, uniques
+def _uniques(rows: Iterable[Any]) -> tuple[dict[str, tuple[str, ...]], _Columns, _Columns]:
+    """Return by table the primary key, the keys that hold for every row, and the columns of all unique indexes."""
+    primary: dict[str, tuple[str, ...]] = {}
+    keys, uniques = _Columns(list), _Columns(list)
+    for table, is_primary, is_whole, columns in rows:
+        if is_primary:
+            primary[table] = tuple(columns)
+        if is_whole:
+            keys[table].append(tuple(columns))
+        uniques[table].append(tuple(columns or ()))
+    return primary, keys, uniques

@@ -158,12 +158,13 @@ class _StoreReading:
         columns = tuple(
             self._column(collection, index, has_path=path is not None) for index in range(len(collection.fields))
         )
-        erasure, blanked = self._erasure(name, columns)
         own = path.own_column if path else None
         naming_people = {
             *_identities(collection),
             *(e.column for e in edges if (e.to_table, e.to_column) == self.target),
         }
+        mentions = tuple(c for c in columns if c.name in naming_people and c.name != own and c.anonymises)
+        erasure, blanked = self._erasure(name, columns, mentions)
         return Table(
             name=name,
             personal=notes.personal,
@@ -173,7 +174,7 @@ class _StoreReading:
             path=path,
             erasure=erasure,
             blanked=blanked,
-            mentions=tuple(c for c in columns if c.name in naming_people and c.name != own and c.anonymises),
+            mentions=mentions,
             retention=notes.retention,
             age=self._age(name, path),
             partitioned=notes.partitioned is not None,
@@ -265,12 +266,15 @@ class _StoreReading:
             place=at,
         )
 
-    def _erasure(self, name: str, columns: tuple[Column, ...]) -> tuple[Action | Kept, tuple[Column, ...]]:
+    def _erasure(
+        self, name: str, columns: tuple[Column, ...], mentions: tuple[Column, ...]
+    ) -> tuple[Action | Kept, tuple[Column, ...]]:
         notes, at = self.collections[name].habeas, self.places[name].at("habeas", "on_erasure")
         if isinstance(notes.on_erasure, Keep):
             return self._kept(notes, notes.on_erasure, columns, at)
         if notes.on_erasure is Action.ANONYMISE:
-            blanked = tuple(column for column in columns if column.anonymises)
+            # What names another person goes when that one is erased, not with the one whose row it is.
+            blanked = tuple(column for column in columns if column.anonymises and column not in mentions)
             if not blanked:
                 what = f"`{name}` is to be anonymised, but no field says what it becomes"
                 self.problems.append(

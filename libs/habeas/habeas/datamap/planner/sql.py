@@ -21,7 +21,8 @@ CAST_TYPES: Final = frozenset(
 declaration."""
 
 ISO_TYPES: Final = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
-ID_TYPES: Final = TEXT_TYPES | {"uuid", "bigint", "integer", "smallint"}
+INTEGER_TYPES: Final = frozenset({"bigint", "integer", "smallint"})
+ID_TYPES: Final = TEXT_TYPES | INTEGER_TYPES | {"uuid"}
 """Types in which an account id may be held."""
 
 
@@ -124,8 +125,14 @@ class Reach:
 
 
 def ids(parameter: str, kind: str) -> str:
-    """An array of account ids as a parameter; always sent as text, cast to the column's type so that its index serves."""
-    return f"{parameter}::text[]" if kind in TEXT_TYPES else f"{parameter}::text[]::{kind}[]"
+    """An array of account ids as a parameter; always sent as text, cast to the column's type so that its index serves.
+
+    Whole numbers are compared as `bigint`, which indexes of the narrower types serve too: an id that such a column cannot hold is
+    nobody's there, and no error.
+    """
+    if kind in TEXT_TYPES:
+        return f"{parameter}::text[]"
+    return f"{parameter}::text[]::{'bigint' if kind in INTEGER_TYPES else kind}[]"
 
 
 def conditions(*parts: str | Iterable[str]) -> str:

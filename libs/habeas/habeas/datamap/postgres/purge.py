@@ -119,11 +119,15 @@ def _parsed(kind: AgeKind, text: str) -> datetime | date:
 
 
 def _instant(oldest: datetime | date | None, zone: ZoneInfo) -> datetime | None:
+    """Return an age as an instant; `infinity` and `-infinity`, which asyncpg gives as the ends of the calendar, stay there."""
     if oldest is None:
         return None
     if not isinstance(oldest, datetime):
-        return datetime.combine(oldest, time.min, zone).astimezone(UTC)
-    return oldest.replace(tzinfo=UTC) if oldest.tzinfo is None else oldest
+        oldest = datetime.combine(oldest, time.min, UTC if oldest in {date.min, date.max} else zone)
+    try:
+        return oldest.replace(tzinfo=UTC) if oldest.tzinfo is None else oldest.astimezone(UTC)
+    except OverflowError:
+        return oldest.replace(tzinfo=UTC)
 
 
 async def _drop_partitions(
