@@ -100,6 +100,7 @@ async def test_partition_is_never_dropped_early(
     assert await _partitions(shop) == left
     # The last lines of the 180 are dated 22 November, 12:00 UTC.
     remaining = await shop.owner.fetchval("SELECT count(*) FROM logs")
+    assert result.oldest_left == await shop.owner.fetchval("SELECT min(logged_at) FROM logs")
     expected = sum(
         60 for day in (20, 21, 22) if datetime(2026, 11, day, 12, tzinfo=UTC) >= datetime.fromisoformat(cutoff)
     )

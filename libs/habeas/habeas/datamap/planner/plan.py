@@ -97,13 +97,14 @@ class TablePlan:
 class PartitionPlan:
     """How to drop whole partitions of a table.
 
-    `bounds` lists (`name`, `bound`) of its partitions; `held` tells whether rows of the accounts in `$3` lie in
-    `[$1, $2)`; None where rows lead to nobody.
+    `bounds` lists (`schema`, `name`, `bound`) of its partitions. `age` is the column of that age, quoted. `held` tells whether rows of the
+    accounts in `$3` lie in `[$1, $2)`; None where rows lead to nobody.
     """
 
     schema: str
     table: str
     bounds: str
+    age: str
     held: str | None
 
 

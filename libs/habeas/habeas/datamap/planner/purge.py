@@ -100,7 +100,8 @@ class _Aged:
             "SELECT", picked, "FROM", reach.tables,
             conditions(reach.on, f"{self.age} < {self.cutoff}", self._not_held(), self._unreferenced(), bucket), "LIMIT $2::bigint",
         )  # fmt: skip
-        again = f"d.{quoted(self.column)} < {self.cutoff}" if self.own else ""
+        # IS TRUE, so that no index serves it: all old rows would be read again for each batch, beside those that were picked.
+        again = f"(d.{quoted(self.column)} < {self.cutoff}) IS TRUE" if self.own else ""
         same = [f"d.{name} = old.{name}" for name in key]
         return words(
             "WITH old AS MATERIALIZED (", old, "), gone AS (", "DELETE FROM", quoted(self.store.schema, self.table.name), "AS d",
@@ -128,7 +129,7 @@ class _Aged:
             "JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace",
             "WHERE pn.nspname = $1 AND p.relname = $2 AND NOT i.inhdetachpending",
         )
-        return PartitionPlan(self.store.schema, self.table.name, name, self._held())
+        return PartitionPlan(self.store.schema, self.table.name, name, quoted(self.column), self._held())
 
     def _held(self) -> str | None:
         path = self.table.path

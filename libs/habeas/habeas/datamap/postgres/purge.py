@@ -69,7 +69,7 @@ async def purge(
         some = list(portion.buckets)
         rows = await _delete(conn, plan, rule, rule.delete_some, edge, portion.limit, held.parameter, some)
     more = rows == portion.limit
-    oldest = None if more else await conn.fetchval(rule.oldest)
+    oldest = None if more else await _oldest(conn, rule)
     return PurgeResult(rows, dropped, _instant(oldest, zone), more)
 
 
@@ -82,6 +82,34 @@ async def _delete(conn: Connection, plan: StorePlan, rule: PurgeRule, sql: str, 
         await tally.require_nothing_else(conn)
     crash.at(Point.ROWS_PURGED)
     return rows
+
+
+async def _oldest(conn: Connection, rule: PurgeRule) -> datetime | date | None:
+    """Return the least age of all rows left; of partitions only as many are read as it takes, in the order of their bounds."""
+    plan = rule.partitions
+    if plan is None:
+        oldest: datetime | date | None = await conn.fetchval(rule.oldest)
+        return oldest
+    in_order: list[tuple[datetime | date, str]] = []
+    open_ones: list[str] = []  # nobody knows where they stand in the order
+    for schema, name, bound in await conn.fetch(plan.bounds, plan.schema, plan.table):
+        limits = upper_bound(rule.kind, bound or "")
+        if limits is None:
+            open_ones.append(quoted(schema, name))
+        else:
+            in_order.append((limits[1], quoted(schema, name)))
+    found = [age for each in open_ones if (age := await _least(conn, plan, each)) is not None]
+    for _, each in sorted(in_order):
+        age = await _least(conn, plan, each)
+        if age is not None:
+            found.append(age)
+            break
+    return min(found, default=None)
+
+
+async def _least(conn: Connection, plan: PartitionPlan, partition: str) -> datetime | date | None:
+    age: datetime | date | None = await conn.fetchval(words("SELECT", f"min({plan.age})", "FROM", partition))
+    return age
 
 
 def edge_of(kind: AgeKind, cutoff: datetime, zone: ZoneInfo) -> datetime | date:
