@@ -200,3 +200,37 @@ async def test_ages_without_an_end(empty_database: str, tmp_path: Path, kind: st
         assert await column(empty_database, "SELECT id FROM notes ORDER BY id") == [1, 2]
         await store.erase(["1"])
     assert await column(empty_database, "SELECT count(*) FROM notes") == [0]
+
+
+@pytest.mark.parametrize(("kind", "held", "asked"), [("citext", "Acc_1", "aCC_1"), ("character(8)", "Acc_1", "Acc_1 ")])
+async def test_an_id_is_found_however_it_is_spelled(
+    empty_database: str, tmp_path: Path, kind: str, held: str, asked: str
+) -> None:
+    """What the database takes for the same id is the same person: found, exported and erased under each spelling, and nobody else."""
+    ddl = f"""
+        CREATE EXTENSION IF NOT EXISTS citext;
+        CREATE TABLE people (id {kind} PRIMARY KEY, email text);
+        CREATE TABLE docs (id int PRIMARY KEY, person_id {kind});
+        INSERT INTO people VALUES ('{held}', 'a@x.example'), ('acc_2', 'b@x.example');
+        INSERT INTO docs VALUES (1, '{held}'), (2, '{held.swapcase() if kind == "citext" else held}'), (3, 'acc_2');
+    """
+    docs = collection("docs", field("id"), field("person_id", "people.id"))
+    async with await opened(empty_database, tmp_path, ddl, docs) as store:
+        assert await store.existing([asked]) == {asked}
+        assert (await store.contacts([asked]))[asked].address == "a@x.example"
+        assert (await store.locate([asked]))[asked] == {"docs": 2, "people": 1}
+        found = [piece async for piece in store.export([asked])]
+        assert sum(len(piece.rows) for piece in found) == 3
+        for again in (2, 0):
+            outcomes = {outcome.table: outcome.rows for outcome in (await store.erase([asked]))[asked]}
+            assert outcomes["docs"] == again
+    assert await column(empty_database, "SELECT id FROM docs") == [3]
+
+
+async def test_ids_of_two_rules_of_case_are_refused(empty_database: str, tmp_path: Path) -> None:
+    """Rows would be left behind where one table takes two spellings for one id and the other for two."""
+    ddl = "CREATE EXTENSION citext; CREATE TABLE people (id citext PRIMARY KEY, email text); CREATE TABLE docs (person_id text);"
+    docs = collection("docs", field("person_id", "people.id"))
+    async with await opened(empty_database, tmp_path, ddl, docs) as store:
+        with pytest.raises(SchemaMismatch, match="tells ids apart otherwise"):
+            await store.check()

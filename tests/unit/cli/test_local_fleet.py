@@ -149,3 +149,13 @@ def test_what_a_shell_sourced_does_not_start_a_fleet_on_another() -> None:
         assert leave_fleet(env) == "up"
     assert env == {"PATH": "/bin", "HABEAS_KEK_FILE": "/another.kek"}
     assert leave_fleet({"HABEAS_KAFKA_BOOTSTRAP": "kafka:9092"}) is None
+
+
+def test_without_a_fleet_the_way_to_one_is_said() -> None:
+    """Whoever runs a command beside the wrong directory is told what to do, not only which option is missing."""
+    result = CliRunner().invoke(habeas, ["status"])
+    assert result.exit_code == 2
+    assert (
+        "'--dsn' (env var: 'HABEAS_OPERATOR_DATABASE_DSN'). No local fleet was started from this directory"
+        in result.output
+    )

@@ -1,5 +1,6 @@
 """The file format: valid for Fides as it is, resolved against the policy, and refused with file, line and advice."""
 
+import json
 from pathlib import Path
 
 import fideslang.models
@@ -133,3 +134,19 @@ def test_table_that_leads_to_nobody_is_refused(tmp_path: Path) -> None:
     """A personal table must say how its rows lead to a person."""
     problems = _refused(tmp_path, "fides_meta: {identity: account_id}", "fides_meta: {primary_key: false}")
     assert [what for _, what, _ in problems] == ["nothing leads from `logs` to a person"]
+
+
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+    """PostgreSQL quotes whatever stands there, so a map may name it: blanks, letters beyond ASCII, quotes, reserved words."""
+    odd = ["first name", "größe", '2nd "phone"', "select", "a'b;c", "=x"]
+    fields = "".join(f"          - {{name: {json.dumps(name)}, data_categories: [user.name]}}\n" for name in odd)
+    anchor = "          - {name: region, "
+    path, policy = write_map(tmp_path, DATAMAP.replace(anchor, fields + anchor, 1))
+    columns = {column.name for column in load_datamap(path, policy).store("shop").tables["profiles"].columns}
+    assert columns > set(odd)
+
+
+def test_only_what_is_wrong_is_told(tmp_path: Path) -> None:
+    """An error in one table is not told as a fault of the lists around it."""
+    (problem,) = _refused(tmp_path, "name: profiles", "name: my profiles")
+    assert problem[1].endswith("can't be 'my profiles'")

@@ -103,6 +103,7 @@ def test_json_that_everybody_reads_stays_json(spelled: str) -> None:
         "[1e400]",
         "[1e-400]",
         "[1e-99999999999999999999999]",
+        "[-0]",
         "[12345678901234567890]",
         "[0.12345678901234567890]",
         "1" + "0" * 5_000,
@@ -149,6 +150,15 @@ def _double(text: str) -> object:
         parse_float=lambda n: Decimal(repr(float(n))) if math.isfinite(float(n)) else None,
         object_pairs_hook=lambda pairs: ["members", *dict(pairs).items()],
     )
+
+
+@pytest.mark.parametrize(
+    ("base", "spelled"), [("double precision", "-0"), ("real", "-0"), ("double precision[]", "{-0}")]
+)
+def test_a_zero_keeps_its_sign(base: str, spelled: str) -> None:
+    """Readers make the integer 0 of `-0`, which has no sign."""
+    found = in_json(base, spelled)
+    assert repr(found).strip("[]") == "-0.0"
 
 
 @given(JSON_TEXT)

@@ -30,6 +30,17 @@ class FleetOption(click.Option):
             value = super().resolve_envvar_value(ctx)
         return value
 
+    @override
+    def process_value(self, ctx: click.Context, value: object) -> object:
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter:
+            what = (
+                "No local fleet was started from this directory: run the command where `habeas up` runs, `source` the file that it names,"
+                " or set the variable."
+            )
+            raise click.MissingParameter(what, ctx, self) from None
+
 
 def adopt(ctx: click.Context | None) -> bool:
     """Take over the variables of the fleet that runs here, as a shell does that sources its file; False when that is not wanted.

@@ -8,7 +8,7 @@ from habeas.datamap.explain import one_of
 from habeas.datamap.live import ForeignKey, LiveSchema, LiveTable
 from habeas.datamap.paths import Join
 from habeas.datamap.planner import PlanError, compile_store
-from habeas.datamap.planner.sql import INTEGER_TYPES, TEXT_TYPES
+from habeas.datamap.planner.sql import CASELESS, INTEGER_TYPES, TEXT_TYPES
 from habeas.datamap.source import Problem
 
 CASCADES = frozenset({"cascade"})
@@ -201,8 +201,19 @@ def _ambiguous(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         )
         yield store.tables[store.root].place.problem(what, write)
     for table in store.personal:
+        yield from _alike(store, table, live)
         for join in table.path.joins[:1] if table.path is not None else ():
             yield from _leads_to_one(table, join, live)
+
+
+def _alike(store: StoreMap, table: Table, live: LiveSchema) -> Iterator[Problem]:
+    """An id that is one with another in one table must not be two in the next: there, rows would be left behind."""
+    if table.path is None or not table.path.direct:
+        return
+    own, root = (live.type_of(*of) for of in ((table.name, table.path.subject_column), (store.root, store.identity)))
+    if own != root and own is not None and CASELESS in {own, root}:
+        what = f"`{table.name}.{table.path.subject_column}` ({own}) tells ids apart otherwise than `{store.root}.{store.identity}` ({root})"
+        yield table.place.problem(what, "both as `citext`, or none of them")
 
 
 def _leads_to_one(table: Table, join: Join, live: LiveSchema) -> Iterator[Problem]:
@@ -216,6 +227,6 @@ def _leads_to_one(table: Table, join: Join, live: LiveSchema) -> Iterator[Proble
     if not live.tables[join.table].is_unique([join.to_column]):
         what = f"{reference}, which is not unique: rows of others would be taken for the same person's"
         yield place.problem(what, "a reference to a column with a primary key or a unique index on it alone")
-    if own != other and not any({own, other} <= alike for alike in (TEXT_TYPES, INTEGER_TYPES)):
+    if own != other and not any({own, other} <= alike for alike in (TEXT_TYPES - {CASELESS}, INTEGER_TYPES)):
         what = f"{reference}, but `{own}` and `{other}` are not compared with each other"
         yield place.problem(what, "a reference to a column of the same type")

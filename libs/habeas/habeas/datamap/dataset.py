@@ -56,9 +56,12 @@ IDENTITY = "account_id"
 StoreName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,79}$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,79}$")]
 SqlName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_\-]{0,62}$")]
-"""A table or column as the database spells it (63 bytes, PostgreSQL's NAMEDATALEN); always quoted in SQL."""
+"""A schema or table as the database spells it (63 bytes, PostgreSQL's NAMEDATALEN); always quoted in SQL. Events name tables too."""
 
-Dotted = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z_][A-Za-z0-9_\-]*)?$")]
+ColumnName = Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,63}$")]
+"""A column as the database spells it, which may be anything (PostgreSQL 4.1.1); always quoted in SQL."""
+
+Dotted = Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,127}$")]
 """A column, or `collection.column`."""
 
 Constant = str | int | float | bool | None
@@ -116,7 +119,7 @@ class Keep(_Notes):
 
     keep: KeepGround | Literal["REVIEW"]
     until: str | None = None
-    anonymise: tuple[SqlName, ...] = ()
+    anonymise: tuple[ColumnName, ...] = ()
 
 
 def _kind_of_erasure(value: object) -> str:
@@ -152,7 +155,7 @@ class CollectionNotes(_Notes):
     partitioned: Literal["day", "week", "month", "year"] | None = None
     personal: bool = True
     export: Export = Export.SHOWN
-    path: SqlName | None = None
+    path: ColumnName | None = None
 
 
 class FieldNotes(_Notes):
@@ -189,7 +192,7 @@ class FieldMeta(_Fides):
 class DatasetField(_Fides):
     """One column. Fields nested in it (a JSON document's) belong to Fides; Habeas treats the column as one."""
 
-    name: SqlName
+    name: ColumnName
     fides_meta: FieldMeta | None = None
     habeas: FieldNotes = FieldNotes()
 

@@ -41,6 +41,8 @@ def explain(model: type[BaseModel], value: object, error: ValidationError) -> li
     """One explanation per place; what several branches of a union say about a place is joined."""
     by_path: dict[tuple[PathPart, ...], Explanation] = {}
     for details in error.errors(include_url=False):
+        if _is_echo(details):
+            continue
         found = _explain_one(model, value, details)
         earlier = by_path.get(found.path)
         if earlier is None:
@@ -48,6 +50,12 @@ def explain(model: type[BaseModel], value: object, error: ValidationError) -> li
         elif found.write not in earlier.write.split(", or "):
             by_path[found.path] = earlier._replace(write=f"{earlier.write}, or {found.write}")
     return list(by_path.values())
+
+
+def _is_echo(details: ErrorDetails) -> bool:
+    """Whether a list is called too short only because pydantic does not count those of its items that have errors of their own."""
+    given = details["input"]
+    return details["type"] == "too_short" and isinstance(given, list) and len(given) >= details["ctx"]["min_length"]
 
 
 def shown(value: object) -> str:

@@ -28,6 +28,8 @@ _DIGITS_MAX: Final = 15
 _INTEGER_MAX: Final = 2**53 - 1
 """RFC 7493, 2.2: beyond it a reader may hold another integer."""
 
+_MINUS_ZERO: Final = "-0"
+
 _DEPTH_MAX: Final = 500
 """Half of what readers in Python and Java allow when nobody asks for more."""
 
@@ -146,7 +148,12 @@ def _number(spelled: str) -> None:
 
 
 def _is_exact(spelled: str) -> bool:
-    """Tell whether reading the number as a double and writing that as short as it goes gives the same number."""
+    """Tell whether reading the number as a double and writing that as short as it goes gives the same number.
+
+    Not so for `-0`, of which many readers make the integer 0.
+    """
+    if spelled == _MINUS_ZERO:
+        return False
     if len(spelled) <= _DIGITS_MAX and "e" not in spelled and "E" not in spelled:
         return True
     value = float(spelled)
@@ -170,6 +177,8 @@ def _numeric(spelled: str) -> orjson.Fragment | str:
 
 
 def _float(spelled: str) -> orjson.Fragment | str:
+    if spelled == _MINUS_ZERO:
+        return orjson.Fragment("-0.0")
     return orjson.Fragment(spelled) if spelled[-1].isdigit() else spelled  # not for NaN and the infinities
 
 

@@ -11,7 +11,18 @@ from habeas.datamap.live import ForeignKey, LiveColumn, LiveSchema
 from habeas.datamap.paths import Edge, ReferenceCycleError, SubjectPath, children_first
 from habeas.datamap.planner.plan import AgeKind, ExportPlan, LayerPlan, PlanError, RootPlan, StorePlan, TablePlan
 from habeas.datamap.planner.purge import purge_rules, references_to
-from habeas.datamap.planner.sql import ID_TYPES, Reach, any_of, conditions, ids, literal, quoted, spelled, words
+from habeas.datamap.planner.sql import (
+    CASELESS,
+    ID_TYPES,
+    Reach,
+    any_of,
+    conditions,
+    ids,
+    literal,
+    quoted,
+    spelled,
+    words,
+)
 from habeas.datamap.source import Problem
 
 
@@ -213,8 +224,9 @@ def one_id(kind: str) -> str:
 
 
 def account_id(reach: Reach) -> str:
-    """The account id in a list of columns, always as text."""
-    return words(reach.subject + "::text", "AS account_id")
+    """The account id in a list of columns, always as text, in one spelling where the column takes several for the same."""
+    text = f"{reach.subject}::text"
+    return words(f"pg_catalog.lower({text})" if reach.subject_type == CASELESS else text, "AS account_id")
 
 
 def assigned(columns: Iterable[Column]) -> str:

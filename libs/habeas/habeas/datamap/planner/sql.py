@@ -10,7 +10,10 @@ from typing import Final
 from habeas.datamap.dataset import Constant
 from habeas.datamap.paths import Join, SubjectPath
 
-TEXT_TYPES: Final = frozenset({"text", "character varying", "character", "citext"})
+CASELESS: Final = "citext"
+"""Text that is compared without regard to case."""
+
+TEXT_TYPES: Final = frozenset({"text", "character varying", "character", CASELESS})
 CAST_TYPES: Final = frozenset(
     {
         *("boolean", "smallint", "integer", "bigint", "numeric", "real", "double precision"),
@@ -130,7 +133,7 @@ def ids(parameter: str, kind: str) -> str:
     Whole numbers are compared as `bigint`, which indexes of the narrower types serve too: an id that such a column cannot hold is
     nobody's there, and no error.
     """
-    if kind in TEXT_TYPES:
+    if kind in TEXT_TYPES - {CASELESS}:
         return f"{parameter}::text[]"
     return f"{parameter}::text[]::{'bigint' if kind in INTEGER_TYPES else kind}[]"
 
