@@ -12,6 +12,7 @@ from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.errors import SchemaMismatch
 from habeas.datamap.loading import load_datamap
 from habeas.datamap.postgres import PostgresStore, StoreOptions
+from habeas.datamap.source import ConfigurationError
 from tests.support.shop import write_map
 
 HEAD: Final = """
@@ -234,3 +235,86 @@ async def test_ids_of_two_rules_of_case_are_refused(empty_database: str, tmp_pat
     async with await opened(empty_database, tmp_path, ddl, docs) as store:
         with pytest.raises(SchemaMismatch, match="tells ids apart otherwise"):
             await store.check()
+
+
+PICTURES: Final = """
+    CREATE TABLE pictures (id int PRIMARY KEY, owner_type text, owner_id bigint, at date);
+    CREATE TABLE marks (id int PRIMARY KEY, picture_id int REFERENCES pictures, text text);
+    INSERT INTO pictures VALUES (1, 'Person', 1, '2020-01-01'), (2, 'Team', 1, '2020-01-01'), (3, 'Person', 2, '2020-01-01'),
+        (4, NULL, 1, '2020-01-01'), (5, 'person', 1, '2020-01-01');
+    INSERT INTO marks VALUES (1, 1, 'mine'), (2, 2, 'of the team'), (3, 3, 'of another'), (4, 4, 'old'), (5, 5, 'other word');
+"""
+
+
+def pictures(where: str, more: str = "") -> tuple[str, str]:
+    """Give the collections of pictures, which persons and teams own, and of marks on them."""
+    owned = field("owner_id", "people.id")
+    return (
+        collection(
+            "pictures",
+            field("id"),
+            field("owner_type"),
+            owned,
+            field("at"),
+            habeas=f"category: content, on_erasure: delete{where}{more}",
+        ),
+        collection("marks", field("id"), field("picture_id", "pictures.id"), field("text")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "gone"),
+    [
+        ("{owner_type: Person}", [1]),
+        ("{owner_type: [Person, null]}", [1, 4]),
+        ("{owner_type: [Person, person], at: '2020-01-01'}", [1, 5]),
+        ("{owner_type: Person, id: 2}", []),
+    ],
+)
+async def test_rows_of_another_kind_are_nobodys(
+    empty_database: str, tmp_path: Path, where: str, gone: list[int]
+) -> None:
+    """The logo of team 1 is not a picture of person 1: neither counted, exported nor erased, and no more are the marks on it."""
+    async with await opened(empty_database, tmp_path, PICTURES, *pictures(f", where: {where}")) as store:
+        held = (await store.locate(["1"]))["1"]
+        assert (held["pictures"], held["marks"]) == (len(gone), len(gone))
+        found = [piece async for piece in store.export(["1"])]
+        assert sum(len(piece.rows) for piece in found) == 1 + 2 * len(gone)
+        await store.erase(["1"])
+    left = [number for number in (1, 2, 3, 4, 5) if number not in gone]
+    for table in ("pictures", "marks"):
+        assert await column(empty_database, f"SELECT id FROM {table} ORDER BY id") == left
+
+
+async def test_a_hold_covers_whose_rows_they_are(empty_database: str, tmp_path: Path) -> None:
+    """A sweep lets old rows go whoever owns them, but those of a person under a hold, and of nobody else with the same number."""
+    ends = ", retention: execution, age: at"
+    async with await opened(
+        empty_database, tmp_path, PICTURES, *pictures(", where: {owner_type: Person}", ends)
+    ) as store:
+        rules = {(rule.table, rule.retention): rule for rule in await store.purge_rules()}
+        await column(empty_database, "DELETE FROM marks RETURNING id")
+        await store.purge(rules["pictures", "execution"], datetime(2025, 1, 1, tzinfo=UTC), 100, held=["1"])
+    assert await column(empty_database, "SELECT id FROM pictures ORDER BY id") == [1]
+
+
+async def test_an_id_of_several_kinds_asks_for_a_condition(empty_database: str, tmp_path: Path) -> None:
+    """A column that says of what the id is, and no foreign key: the map has to say which rows are people's."""
+    async with await opened(empty_database, tmp_path, PICTURES, *pictures("")) as store:
+        with pytest.raises(SchemaMismatch, match=r"`pictures.owner_id` may be .* write `where: \{owner_type: VALUE\}`"):
+            await store.check()
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("{kind: Person}", "`kind` is no field of this table"),
+        ("{owner_type: []}", "`owner_type` can have no value at all"),
+    ],
+)
+async def test_a_condition_that_says_nothing_is_refused(
+    empty_database: str, tmp_path: Path, where: str, words: str
+) -> None:
+    """It names a field of its table, and at least one value."""
+    with pytest.raises(ConfigurationError, match=words):
+        await opened(empty_database, tmp_path, PICTURES, *pictures(f", where: {where}"))

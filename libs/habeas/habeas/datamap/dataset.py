@@ -156,6 +156,7 @@ class CollectionNotes(_Notes):
     personal: bool = True
     export: Export = Export.SHOWN
     path: ColumnName | None = None
+    where: dict[ColumnName, Constant | tuple[Constant, ...]] = Field(default_factory=dict)
 
 
 class FieldNotes(_Notes):

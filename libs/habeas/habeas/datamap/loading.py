@@ -28,6 +28,7 @@ from habeas.datamap.paths import (
     NoPath,
     ReferenceCycleError,
     SubjectPath,
+    Where,
     children_first,
     find_paths,
 )
@@ -155,6 +156,7 @@ class _StoreReading:
         collection, notes, at = self.collections[name], self.collections[name].habeas, self.places[name]
         path = self._path(name, paths)
         self._judge(notes, at)
+        self._judge_where(collection, at.at("habeas", "where"))
         columns = tuple(
             self._column(collection, index, has_path=path is not None) for index in range(len(collection.fields))
         )
@@ -185,8 +187,10 @@ class _StoreReading:
     def _path(self, name: str, paths: Mapping[str, SubjectPath | NoPath]) -> SubjectPath | None:
         notes, at = self.collections[name].habeas, self.places[name]
         path = paths.get(name)
-        if path is None or isinstance(path, SubjectPath):
-            return path
+        if isinstance(path, SubjectPath):
+            return path.narrowed({each.name: _where(each.habeas) for each in self.collections.values()})
+        if path is None:
+            return None
         if path.reason == NOTHING_LEADS:
             if notes.on_erasure is not Action.NONE:
                 what = f"nothing leads from `{name}` to a person"
@@ -231,6 +235,23 @@ class _StoreReading:
             self.problems.append(at.problem(UNDECIDED, write, "habeas", "on_erasure"))
         self._known("retention class", notes.retention, list(self.policy.retention), at.at("habeas", "retention"))
         self._known("category", notes.category, list(self.policy.categories), at.at("habeas", "category"))
+
+    def _judge_where(self, collection: DatasetCollection, at: Place) -> None:
+        """Whether the condition of one collection names columns that it has, and rows that can be somebody's."""
+        where = collection.habeas.where
+        if where and (collection.name == self.target[0] or not collection.habeas.personal):
+            what = "a condition tells whose rows of a table are a person's; here all of them are, or none"
+            self.problems.append(at.problem(what, "no `where`"))
+        fields = [field.name for field in collection.fields]
+        for column, values in where.items():
+            if column not in fields:
+                self.problems.append(
+                    at.problem(f"`{column}` is no field of this table", one_of(column, fields), column)
+                )
+            elif values == ():
+                self.problems.append(
+                    at.problem(f"`{column}` can have no value at all", "one or several values", column)
+                )
 
     def _known(self, kind: str, name: str | None, allowed: Sequence[str], at: Place) -> bool:
         if name is None or name in allowed:
@@ -398,3 +419,8 @@ def _identities(collection: DatasetCollection) -> Iterator[str]:
     for field in collection.fields:
         if field.fides_meta is not None and field.fides_meta.identity == IDENTITY:
             yield field.name
+
+
+def _where(notes: CollectionNotes) -> Where:
+    """Return the condition of a collection, each column with all of its values."""
+    return tuple((column, values if isinstance(values, tuple) else (values,)) for column, values in notes.where.items())

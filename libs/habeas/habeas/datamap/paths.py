@@ -1,8 +1,14 @@
 """From a table to the person its rows are about: joins over several hops, and the order in which tables can be erased."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
+from typing import TypeAlias
+
+from habeas.datamap.dataset import Constant
+
+Where: TypeAlias = tuple[tuple[str, tuple[Constant, ...]], ...]
+"""Columns and the values that they must have, one of them each, for a row to belong to somebody."""
 
 
 @dataclass(frozen=True)
@@ -17,16 +23,17 @@ class Edge:
 
 @dataclass(frozen=True)
 class Join:
-    """One hop: the table before holds in `column` the value of `to_column` of `table`."""
+    """One hop: the table before holds in `column` the value of `to_column` of `table`, among its rows for which `where` holds."""
 
     column: str
     table: str
     to_column: str
+    where: Where = ()
 
 
 @dataclass(frozen=True)
 class SubjectPath:
-    """How rows of `table` lead to a person.
+    """How rows of `table` for which `where` holds lead to a person.
 
     The account id stands in `subject_column` of the last joined table, or of `table` itself when there is no join.
     """
@@ -34,6 +41,12 @@ class SubjectPath:
     table: str
     joins: tuple[Join, ...]
     subject_column: str
+    where: Where = ()
+
+    def narrowed(self, where: Mapping[str, Where]) -> "SubjectPath":
+        """Return the same path among those rows only that the conditions of each table allow."""
+        joins = tuple(replace(join, where=where.get(join.table, ())) for join in self.joins)
+        return replace(self, joins=joins, where=where.get(self.table, ()))
 
     @property
     def direct(self) -> bool:

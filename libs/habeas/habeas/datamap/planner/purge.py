@@ -8,7 +8,7 @@ from habeas.datamap.dataset import Action
 from habeas.datamap.live import LiveSchema
 from habeas.datamap.paths import Join
 from habeas.datamap.planner.plan import AgeKind, PartitionPlan, PurgeRule
-from habeas.datamap.planner.sql import Reach, alias, conditions, ids, quoted, words
+from habeas.datamap.planner.sql import Reach, alias, conditions, holds, ids, quoted, words
 from habeas.datamap.source import Problem
 
 BUCKETS: Final = 65_536
@@ -84,6 +84,7 @@ class _Aged:
         self.age = quoted(alias(len(self.joins)), age.column)
         self.cutoff = f"$1::{kind}"
         self.column = age.column
+        self.where = table.path.where if table.path is not None and not self.own else ()
         self.key = live.tables[table.name].key if table.name in live.tables else ()
 
     def delete(self, *, some: bool = False) -> str:
@@ -92,7 +93,7 @@ class _Aged:
         The age is compared again by the DELETE itself: a row that was touched in between is judged by what it is then. With ``some``
         only rows go whose key falls into one of the buckets in `$4`.
         """
-        reach = Reach(self.store.schema, self.table.name, self.joins, self.column, "")
+        reach = Reach(self.store.schema, self.table.name, self.joins, self.column, "", self.where)
         key = [quoted(name) for name in self.key] or ["ctid"]
         picked = ", ".join(f"t0.{name}" for name in key)
         bucket = f"(pg_catalog.hashtext(ROW({picked})::text) & {BUCKETS - 1}) = ANY($4::integer[])" if some else ""
@@ -110,7 +111,7 @@ class _Aged:
 
     def oldest(self) -> str:
         """The least age among rows that are left, of whatever reason."""
-        reach = Reach(self.store.schema, self.table.name, self.joins, self.column, "")
+        reach = Reach(self.store.schema, self.table.name, self.joins, self.column, "", self.where)
         return words("SELECT", f"min({self.age})", "FROM", reach.tables, conditions(reach.on))
 
     def partitions(self) -> PartitionPlan | None:
@@ -155,8 +156,10 @@ class _Aged:
             return "$3::text[] IS NOT NULL"
         names = ["t0", *(f"h{index}" for index in range(1, len(path.joins) + 1))]
         held = f"{names[-1]}.{quoted(path.subject_column)} = ANY({ids('$3', self._subject_type())})"
+        tables = zip(names, (path.where, *(join.where for join in path.joins)), strict=True)
+        theirs = [held, *(each for name, where in tables for each in holds(name, where))]
         if not path.joins:
-            return f"({held}) IS NOT TRUE"
+            return f"({' AND '.join(theirs)}) IS NOT TRUE"
         others = ", ".join(
             words(quoted(self.store.schema, join.table), "AS", name)
             for join, name in zip(path.joins, names[1:], strict=True)
@@ -165,7 +168,7 @@ class _Aged:
             f"{names[at]}.{quoted(join.column)} = {names[at + 1]}.{quoted(join.to_column)}"
             for at, join in enumerate(path.joins)
         ]
-        return words("NOT EXISTS ( SELECT FROM", others, conditions(steps, held), ")")
+        return words("NOT EXISTS ( SELECT FROM", others, conditions(steps, theirs), ")")
 
     def _unreferenced(self) -> list[str]:
         """No row refers to this one; where rows of a table refer to each other, the last of the chain goes first."""

@@ -3,12 +3,12 @@
 Only names and constants of the data map are ever written into a statement; what comes with a request is a parameter.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from habeas.datamap.dataset import Constant
-from habeas.datamap.paths import Join, SubjectPath
+from habeas.datamap.paths import Join, SubjectPath, Where
 
 CASELESS: Final = "citext"
 """Text that is compared without regard to case."""
@@ -79,11 +79,12 @@ class Reach:
     joins: tuple[Join, ...]
     subject_column: str
     subject_type: str
+    where: Where = ()
 
     @classmethod
     def of(cls, schema: str, path: SubjectPath, subject_type: str) -> "Reach":
         """Give the reach along a path of the map."""
-        return cls(schema, path.table, path.joins, path.subject_column, subject_type)
+        return cls(schema, path.table, path.joins, path.subject_column, subject_type, path.where)
 
     @property
     def own(self) -> str:
@@ -97,11 +98,13 @@ class Reach:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """Conditions of the joins."""
-        return tuple(
+        """Conditions of the joins, and of the rows in each table."""
+        joined = (
             words(quoted(alias(at), join.column), "=", quoted(alias(at + 1), join.to_column))
             for at, join in enumerate(self.joins)
         )
+        tables = (self.where, *(join.where for join in self.joins))
+        return (*joined, *(each for at, where in enumerate(tables) for each in holds(alias(at), where)))
 
     @property
     def subject(self) -> str:
@@ -136,6 +139,16 @@ def ids(parameter: str, kind: str) -> str:
     if kind in TEXT_TYPES - {CASELESS}:
         return f"{parameter}::text[]"
     return f"{parameter}::text[]::{'bigint' if kind in INTEGER_TYPES else kind}[]"
+
+
+def holds(name: str, where: Where) -> Iterator[str]:
+    """Conditions that columns of the table called `name` have one of their values."""
+    for column, values in where:
+        listed = ", ".join(literal(value) for value in values if value is not None)
+        either = [words(quoted(name, column), f"IN ({listed})")] if listed else []
+        if None in values:
+            either.append(words(quoted(name, column), "IS NULL"))
+        yield any_of(either)
 
 
 def conditions(*parts: str | Iterable[str]) -> str:
