@@ -94,6 +94,7 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
         "chassis/connection.py",
         "other.transaction",
     ): "it holds a backend while another session is asked, and changes nothing",
+    ("chassis/positions.py", "consumer.commit"): "it says where reading begins, which the database says too",
     ("chassis/refusals.py", "connection.send"): "it asks a broker for what it has",
     (
         "erasure_executor/sweeps.py",

@@ -25,7 +25,7 @@ async def check_running(world: World) -> list[str]:
     for service, schema in world.ground.schemas.items():
         stored = {row["event_id"] for row in await world.ground.admin.fetch(f"SELECT event_id FROM {schema}.seen")}
         for partition, offset in world.broker.group(service).committed.items():
-            for record in world.broker.logs[partition][:offset]:
+            for record in world.broker.logs.get(partition, [])[:offset]:
                 header = dict(record.headers).get("ce_id")
                 if (
                     header is not None

@@ -202,6 +202,7 @@ class GrowingMeanwhile:
 
     def __init__(self, grow: Callable[[], Awaitable[None]]) -> None:
         self.sought: dict[TopicPartition, int] = {}
+        self.kept: dict[TopicPartition, int] = {}
         self._grow = grow
 
     async def committed(self, _: TopicPartition) -> int | None:
@@ -224,6 +225,10 @@ class GrowingMeanwhile:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on from there."""
         self.sought[partition] = offset
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Keep what is committed."""
+        self.kept.update(offsets)
 
 
 async def test_what_another_replica_stores_meanwhile_makes_no_partition_new(delivery: Delivery) -> None:
@@ -277,7 +282,7 @@ async def test_what_is_given_out_anew_is_looked_at_anew_at_once(delivery: Delive
 
 
 class Uncommitted(GrowingMeanwhile):
-    """A partition of which Kafka has no committed offset."""
+    """A partition of which Kafka has no committed offset at first."""
 
     def assignment(self) -> set[TopicPartition]:
         """The one partition."""
@@ -285,7 +290,7 @@ class Uncommitted(GrowingMeanwhile):
 
     @override
     async def committed(self, _: TopicPartition) -> int | None:
-        return None
+        return self.kept.get(A)
 
 
 async def test_a_database_that_is_another_one_casts_no_doubt_on_kafka(delivery: Delivery) -> None:
@@ -296,6 +301,17 @@ async def test_a_database_that_is_another_one_casts_no_doubt_on_kafka(delivery: 
     with pytest.raises(positions.OffsetsUnknown):
         await consumer._settle(cast("Any", client))
     consumer.look_anew()
+    await consumer._settle(cast("Any", client))
+    assert consumer._settled == {A}
+
+
+async def test_what_was_given_out_once_is_not_doubted_when_it_comes_back(delivery: Delivery) -> None:
+    """A member that leaves the group before it committed what it stored, as one does that waits long for its database, reads on at once."""
+    consumer, client = delivery.consumer(), Uncommitted(_nothing)
+    consumer.reach = client.reach
+    await consumer._settle(cast("Any", client))
+    await delivery.receive(record_of(extended(new_id(), 1)))
+    consumer.unsettle()
     await consumer._settle(cast("Any", client))
     assert consumer._settled == {A}
 

@@ -111,6 +111,20 @@ async def settle(
         elif back > 0:
             _tell("consumer.rewound", each, back)
         consumer.seek(each, start.offset)
+    if beginnings := {each: start.offset for each, start in starts.items() if committed[each] is None}:
+        await _commit(consumer, beginnings)
+
+
+async def _commit(consumer: AIOKafkaConsumer, beginnings: Offsets) -> None:
+    """Let Kafka know an offset of each partition: that there is none it says then only after a loss, or while it loads its groups.
+
+    One that fails costs a doubt later, and nothing else.
+    """
+    try:
+        async with asyncio.timeout(_ASK_TIMEOUT_S):
+            await consumer.commit(beginnings)
+    except (KafkaError, TimeoutError) as error:
+        log.event("consumer.commit_failed", error=error)
 
 
 async def gone(reach: Reach, expected: Mapping[TopicPartition, int]) -> set[TopicPartition]:
