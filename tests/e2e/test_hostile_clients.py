@@ -80,9 +80,9 @@ async def test_a_submission_of_any_size_stops_nobody(stage: Stage) -> None:
     """A few hundred bytes of zstd that say far more than a record can: parked by their field, and both neighbours are served."""
     (one, first), (other, second) = (asked(stage, person) for person in stage.take(2))
     forge, account = Forge(stage.issuer, stage.clock), stage.take_one().account_id
-    long = forge.record(forge.submission(account, Right.ACCESS) | {"language": "de" + "-aaaaaaaa" * 166_666})
+    long = forge.record(forge.submission(account, Right.ACCESS, language="de" + "-aaaaaaaa" * 166_666))
     narrowed = {"right": "access", "categories": ["a" * 79] * 11_400}
-    many = forge.record(forge.submission(account, Right.ACCESS) | {"details": narrowed})
+    many = forge.record(forge.submission(account, Right.ACCESS, details=narrowed))
     strange = forge.submission(account, Right.ACCESS, details={"right": "access", "categories": ["no_such_kind"]})
     contents = [content(raw) for raw in (first, long, many, forge.record(strange), second)]
     async with Wire(stage.servers.kafka_bootstrap) as wire:
