@@ -105,7 +105,7 @@ async def _pile_in_outbox(_servers: Servers, access: Access, first: int) -> None
             categories=(),
             completed_at=_PLAIN_DATE + timedelta(microseconds=number),
         )
-        rows.append(outbox._row(uuid7(_CLOCK), event, None))
+        rows.append(outbox._row(uuid7(_CLOCK), event, None, event.encode()))
     now = _CLOCK.now()
     conn = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "request_intake"})
     try:

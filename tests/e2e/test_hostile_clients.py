@@ -76,6 +76,27 @@ async def test_a_record_that_no_client_can_parse_stops_nobody(stage: Stage, code
     assert (await stage.parked())[TOPIC, 1, offset + 1] == ("unreadable", "record")
 
 
+async def test_a_submission_of_any_size_stops_nobody(stage: Stage) -> None:
+    """A few hundred bytes of zstd that say far more than a record can: parked by their field, and both neighbours are served."""
+    (one, first), (other, second) = (asked(stage, person) for person in stage.take(2))
+    forge, account = Forge(stage.issuer, stage.clock), stage.take_one().account_id
+    long = forge.record(forge.submission(account, Right.ACCESS, language="de" + "-aaaaaaaa" * 166_666))
+    narrowed = {"right": "access", "categories": ["a" * 79] * 11_400}
+    many = forge.record(forge.submission(account, Right.ACCESS, details=narrowed))
+    strange = forge.submission(account, Right.ACCESS, details={"right": "access", "categories": ["no_such_kind"]})
+    contents = [content(raw) for raw in (first, long, many, forge.record(strange), second)]
+    async with Wire(stage.servers.kafka_bootstrap) as wire:
+        offset = await wire.send(TOPIC, 3, batch(contents, codec=CODECS["zstd"], now_ms=now_ms(stage)))
+    await all_done(stage, [one, other])
+    await stage.idle()
+    parked = await stage.parked()
+    assert [parked[TOPIC, 3, offset + number] for number in (1, 2, 3)] == [
+        ("wrong_value", "language"),
+        ("wrong_value", "details.access.categories"),
+        ("wrong_value", "details.categories"),
+    ]
+
+
 async def test_a_batch_that_does_not_open_stops_nobody(stage: Stage) -> None:
     """A broker that checks what it takes refuses it; one that does not hands it to us, and it is stepped over."""
     one, raw = asked(stage, stage.take_one())

@@ -1,10 +1,14 @@
 """What request-intake reaches outside of its database: the stores, for the spelling of account ids and the address to answer to."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
+from habeas.contracts.model import LANGUAGE_CHARACTERS_MAX
+from habeas.datamap.addresses import TEXT_CHARACTERS_MAX
 from habeas.datamap.planner.sql import TEXT_TYPES
 from habeas.datamap.postgres import ContactDetails, PostgresStore, canonical
+
+_NAME_CHARACTERS_MAX: Final = 1000  # mails show a fifth of it
 
 Spelling: TypeAlias = Callable[[str], str | None]
 """Gives the one spelling of an account id; None for an id that no account can have."""
@@ -30,16 +34,28 @@ class StoreAddressBook:
     async def contacts(self, account_ids: Sequence[str]) -> Mapping[str, ContactDetails]:
         """Return what is known of each account that exists, one statement per store.
 
-        A store that has the account and no address keeps no other store from being asked.
+        A store that has the account and no address keeps no other store from being asked; what is too long to be one is none.
         """
         found: dict[str, ContactDetails] = {}
         for store in self._stores:
             missing = [each for each in account_ids if each not in found or not found[each].address]
             if missing:
-                for account_id, contact in (await store.contacts(missing)).items():
+                for account_id, held in (await store.contacts(missing)).items():
+                    contact = _of_bounded_size(held)
                     if contact.address or account_id not in found:
                         found[account_id] = contact
         return found
+
+
+def _of_bounded_size(held: ContactDetails) -> ContactDetails:
+    """Return what a mail can use of a contact: columns of a store may hold texts of any length."""
+    address = (held.address or "").strip()
+    is_language = len(held.language or "") <= LANGUAGE_CHARACTERS_MAX
+    return ContactDetails(
+        address if 0 < len(address) <= TEXT_CHARACTERS_MAX else None,
+        None if held.name is None else held.name[:_NAME_CHARACTERS_MAX],
+        held.language if is_language else None,
+    )
 
 
 class Identities(Protocol):

@@ -75,6 +75,10 @@ async def on_request_submitted(batch: Batch[RequestSubmitted], tx: Transaction, 
             continue
         request_id, before = submission.request_id, known.get(submission.request_id)
         if before is None:
+            strange = _strange_name(submission, desk.policy)
+            if strange is not None:
+                batch.reject(ParkReason.WRONG_VALUE, strange)
+                continue
             first = taken.setdefault(request_id, one)
             is_same = first.content == one.content
             if is_same and one.received_at < first.received_at:
@@ -230,6 +234,15 @@ def _is_verified(submission: RequestSubmitted, batch: Batch[RequestSubmitted], n
         )
         and key.begins_by(attestation.authenticated_at, policy.zone)
     )
+
+
+def _strange_name(submission: RequestSubmitted, policy: Policy) -> str | None:
+    """Return the field that names a category or a purpose which the policy does not have; None when all are its own."""
+    known = {"categories": policy.categories, "purposes": policy.purposes}
+    for field, names in known.items():
+        if any(each not in names for each in getattr(submission.details, field, None) or ()):
+            return f"details.{field}"
+    return None
 
 
 def _request(submission: RequestSubmitted, keys: SubjectKeys, taken: _Taken) -> Request:

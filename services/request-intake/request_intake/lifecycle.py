@@ -14,7 +14,7 @@ from habeas.chassis.lifecycle import backoff, row, table
 from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.export_builder import ExportCompleted
-from habeas.contracts.model import Event
+from habeas.contracts.model import LANGUAGE_CHARACTERS_MAX, Event
 from habeas.contracts.outcomes import CategoryOutcome, TableOutcome
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.request_intake import (
@@ -177,7 +177,7 @@ def open_request(
         accepted_at=now,
         due_on=request.due_on,
         legal_limit_on=request.legal_limit_on,
-        language=request.language,
+        language=language_of(request),
         contact=contact,
         subject_ref=request.subject_ref,
     )
@@ -214,6 +214,12 @@ def open_request(
         # First of all: producers stop, late data is suppressed.
         events = (_flag(request, account_fingerprint, now, erased=False), *events)
     return Decision(going, events, (_fact(request, Action.REQUEST_VERIFIED),))
+
+
+def language_of(request: Request) -> str | None:
+    """Return the language that the person asked for; none for one that an earlier version took and that is too long to be any."""
+    is_any = request.language is not None and len(request.language) <= LANGUAGE_CHARACTERS_MAX
+    return request.language if is_any else None
 
 
 def put_off(request: Request, reason: StuckReason, now: datetime) -> Decision:

@@ -60,16 +60,17 @@ async def open_received(db: Database, address_book: AddressBook, keys: KeyStore)
                     contact = contacts.get(account)
                     sealed = _sealed(contact, request, case_keys[request.subject_id])
                     fingerprint = prints[request.subject_id].hex()
-                    opened.append(
-                        lifecycle.open_request(request, sealed, fingerprint, tx.now, has_account=contact is not None)
+                    decision = lifecycle.open_request(
+                        request, sealed, fingerprint, tx.now, has_account=contact is not None
                     )
+                    tx.emit(*decision.events, trace=request.traceparent)
+                    opened.append(decision)
                 except Exception as error:  # noqa: BLE001 -- whatever is wrong with one request must not hold the others up
                     log.event("request.not_opened", error=error, request_id=request.request_id)
                     reason = StuckReason.UNEXPECTED
             if reason is not None:
                 put_off.append(lifecycle.put_off(request, reason, tx.now))
         for decision in (*opened, *put_off):
-            tx.emit(*decision.events, trace=decision.request.traceparent)
             tx.record(*decision.facts, trace=decision.request.traceparent)
         await store.save_requests(tx, [decision.request for decision in opened])
         await store.put_off(tx, [decision.request for decision in put_off])
@@ -127,6 +128,6 @@ def _sealed(contact: ContactDetails | None, request: Request, case_key: SubjectK
     """Seal the address under the case key, since the outcome is mailed after the data key is gone."""
     if contact is None or not contact.address or contact.address.isspace():
         return None
-    language = request.language or contact.language
+    language = lifecycle.language_of(request) or contact.language
     value = {"address": contact.address, "name": contact.name, "language": language}
     return seal_json(case_key, Place("request", request.request_id, "contact"), value)

@@ -1,5 +1,6 @@
 """Opening requests: one that does not open holds nobody else up, and is opened once what was missing is there again."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias, cast
@@ -12,9 +13,11 @@ from habeas.chassis.clock import FakeClock
 from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.errors import StoreRefused, StoreUnavailable, Unavailability
 from habeas.datamap.postgres import ContactDetails, PostgresStore
+from habeas.sealing import KeyKind, Place, open_text
 from request_intake import lifecycle, sweeps
 from request_intake.gateways import StoreAddressBook
 from request_intake.lifecycle import Decision, Request
+from request_intake.store import COUNT_STUCK
 from tests.integration.request_intake.conftest import Counter
 
 Mend: TypeAlias = Callable[[], Awaitable[None]]
@@ -211,3 +214,82 @@ async def test_one_request_that_cannot_be_decided_holds_nobody_up(
     assert [found[str(subject)] for subject in subjects] == [
         ("received", StuckReason.UNEXPECTED) if number == 2 else ("awaiting_identity", None) for number in range(5)
     ]
+
+
+OLD_LANGUAGE = "UPDATE request_intake.requests SET language = $1 WHERE subject_id = $2"
+OLD_CATEGORIES = "UPDATE request_intake.requests SET is_verified = true, categories = $1 WHERE subject_id = $2"
+EVENTS = "SELECT type, value FROM request_intake.outbox ORDER BY event_id"
+
+
+async def told(counter: Counter, kind: str) -> dict[str, dict[str, Any]]:
+    """What was emitted of one type, by subject."""
+    rows = await counter.db.read("test-look", EVENTS)
+    values = [json.loads(bytes(row["value"])) for row in rows if row["type"] == kind]
+    return {value["subject_id"]: value for value in values}
+
+
+async def test_a_request_too_large_to_be_told_of_holds_nobody_up(counter: Counter) -> None:
+    """One of an earlier version, of which no record can tell, keeps its reason; all others are opened in the same round, as ever after."""
+    first, large, last = [await counter.submit(account) for account in ("acc_1", "acc_2", "acc_3")]
+    await counter.owner.execute(OLD_CATEGORIES, ["a" * 79] * 11_400, large)
+    for _ in range(2):
+        await sweeps.open_received(counter.db, NoAddresses(), counter.desk.keys)
+        found = await states(counter)
+        assert found[str(large)] == ("received", StuckReason.UNEXPECTED)
+        assert {found[str(subject)] for subject in (first, last)} == {("awaiting_identity", None)}
+        assert set(await told(counter, "request.accepted")) == {str(first), str(last)}
+        wait_out(counter)
+    (stuck,) = await counter.db.read("test-look", COUNT_STUCK)
+    assert (stuck["reason"], stuck["rows"]) == ("unexpected", 1)
+    late = await counter.submit("acc_4")
+    await sweeps.open_received(counter.db, NoAddresses(), counter.desk.keys)
+    assert (await states(counter))[str(late)] == ("awaiting_identity", None)
+
+
+async def test_a_language_too_long_to_be_one_is_none(counter: Counter) -> None:
+    """A request that an earlier version took with such a language is opened, in the account's language."""
+    subject = await counter.submit("acc_1")
+    await counter.owner.execute(OLD_LANGUAGE, "de" + "-aaaaaaaa" * 150_000, subject)
+    book = Known(acc_1=ContactDetails("ann@example.net", "Ann", "fr"))
+    await sweeps.open_received(counter.db, book, counter.desk.keys)
+    assert (await states(counter))[str(subject)] == ("awaiting_identity", None)
+    accepted = (await told(counter, "request.accepted"))[str(subject)]
+    assert accepted["language"] is None
+    assert (await sealed_contact(counter, subject))["language"] == "fr"
+
+
+async def sealed_contact(counter: Counter, subject: UUID) -> dict[str, Any]:
+    """What was sealed of a person's contact."""
+    sql = "SELECT request_id, contact FROM request_intake.requests WHERE subject_id = $1"
+    (row,) = await counter.db.read("test-look", sql, subject)
+    async with counter.db.transaction("test-key") as tx:
+        key = (await counter.desk.keys.require(tx, [subject], KeyKind.CASE))[subject]
+    contact: dict[str, Any] = json.loads(open_text(key, Place("request", row["request_id"], "contact"), row["contact"]))
+    return contact
+
+
+@pytest.mark.parametrize("long", [60_000, 2_000_000])
+async def test_columns_of_any_length_keep_nobody_from_an_answer(counter: Counter, long: int) -> None:
+    """A long name is cut, an address longer than any is none, and the next store is asked; spaces around one do not count."""
+    named, none, spaced, elsewhere = [await counter.submit(f"acc_{number}") for number in (1, 2, 3, 4)]
+    too_long = ContactDetails("a" * long + "@example.net", "Ann", "x" * long)
+    first = Known(
+        acc_1=ContactDetails("ann@example.net", "\u0001" * long, "x" * long),
+        acc_2=too_long,
+        acc_3=ContactDetails(" " * long + "bob@example.net\n" + " " * long),
+        acc_4=too_long,
+    )
+    second = Known(acc_4=ContactDetails("cy@example.net", "Cy"))
+    book = StoreAddressBook(cast("Sequence[PostgresStore]", [first, second]))
+    await sweeps.open_received(counter.db, book, counter.desk.keys)
+    assert set((await states(counter)).values()) == {("awaiting_identity", None)}
+    rows = await counter.db.read("test-look", "SELECT subject_id, reach FROM request_intake.requests")
+    reach = {row["subject_id"]: row["reach"] for row in rows}
+    assert [reach[each] for each in (named, none, spaced, elsewhere)] == ["mail", "platform", "mail", "mail"]
+    assert await sealed_contact(counter, named) == {
+        "address": "ann@example.net",
+        "name": "\u0001" * 1000,
+        "language": None,
+    }
+    addresses = [(await sealed_contact(counter, each))["address"] for each in (spaced, elsewhere)]
+    assert addresses == ["bob@example.net", "cy@example.net"]

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 
 from habeas.chassis.errors import Retry
 from habeas.chassis.message import Defect
@@ -266,3 +267,57 @@ async def test_a_request_older_than_an_outage_is_as_good(counter: Counter) -> No
     received_at = NOW - timedelta(days=20)
     taken = await counter.take(counter.body(received_at=received_at, authenticated_at=received_at))
     assert (taken.defects, taken.request["is_verified"]) == ((), True)
+
+
+NARROWED = [
+    ("access", {"categories": ["account", "no_such_kind"]}, "details.categories"),
+    ("portability", {"categories": ["Account".lower(), "a" * 80]}, "details.categories"),
+    ("erasure", {"categories": ["no_such_kind"], "ground": "child"}, "details.categories"),
+    ("objection", {"purposes": ["no_such_use"]}, "details.purposes"),
+    ("consent_withdrawal", {"purposes": ["analytics", "no_such_use"]}, "details.purposes"),
+]
+
+
+@pytest.mark.parametrize(("right", "details", "field"), NARROWED)
+async def test_a_name_that_the_policy_does_not_know_is_parked(
+    counter: Counter, right: str, details: Mapping[str, Any], field: str
+) -> None:
+    """A category or a purpose is one of the policy's own words: nobody could act upon another; a good one in the batch is taken."""
+    strange = counter.body(right=right, details={"right": right, **details})
+    good = counter.body(right="access", details={"right": "access", "categories": ["account", "usage"]})
+    assert (await counter.take(strange)).defects == (Defect(ParkReason.WRONG_VALUE, field),)
+    taken = await counter.take(good, strange)
+    assert taken.defects == (Defect(ParkReason.WRONG_VALUE, field),)
+    assert taken.request["categories"] == ["account", "usage"]
+
+
+async def test_a_name_that_the_policy_no_longer_knows_makes_no_repetition_wrong(
+    counter: Counter, tmp_path: Path
+) -> None:
+    """The same request again changes nothing, though its category has gone from the policy since."""
+    body = counter.body(right="access", details={"right": "access", "categories": ["account"]})
+    assert (await counter.take(body)).defects == ()
+    policy = counter.desk.policy
+    without = policy.model_copy(update={"categories": {k: v for k, v in policy.categories.items() if k != "account"}})
+    counter.desk = replace(counter.desk, policy=without)
+    assert (await counter.take(body)).defects == ()
+
+
+TOO_MUCH: list[tuple[Mapping[str, Any], str]] = [
+    ({"language": "de" + "-aaaaaaaa" * 9}, "language"),
+    ({"language": "de" + "-aaaaaaaa" * 166_666}, "language"),
+    ({"right": "access", "details": {"right": "access", "categories": ["account"] * 65}}, "details.access.categories"),
+    ({"right": "objection", "details": {"right": "objection", "purposes": ["a"] * 65}}, "details.objection.purposes"),
+    ({"channel": "a" * 81}, "channel"),
+    ({"account_id": "a" * 129}, "account_id"),
+]
+
+
+@pytest.mark.parametrize(("parts", "field"), TOO_MUCH, ids=lambda each: each if isinstance(each, str) else "")
+async def test_what_is_too_long_is_parked_by_its_field(counter: Counter, parts: Mapping[str, Any], field: str) -> None:
+    """Every text and list of a submission has a bound; one beyond it is a wrong value of its own field."""
+    value = json.dumps(counter.body(**parts)).encode()
+    with pytest.raises(ValidationError) as caught:
+        RequestSubmitted.decode(value)
+    (first,) = caught.value.errors(include_input=False, include_context=False)
+    assert ".".join(map(str, first["loc"])) == field

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from habeas.chassis import outbox
 from habeas.chassis.clock import FakeClock
-from habeas.chassis.errors import Invariant
+from habeas.chassis.errors import EventTooLarge
 from habeas.chassis.outbox import LANES, VALUE_BYTES_MAX, lane_of
 from habeas.contracts.audit import Action, AuditFact
 from habeas.contracts.platform import PolicyChanged
@@ -92,7 +92,7 @@ async def test_one_statement_for_all_events_and_one_for_all_facts() -> None:
     """However many events and facts there are, each kind takes one statement, in the order of emission."""
     tx = Statements()
     events = [extended(REQUEST, number) for number in range(100)]
-    tx.pending.events += [(event, TRACE) for event in events]
+    tx.pending.add_events(events, TRACE)
     tx.pending.facts += [(AuditFact(Action.REQUEST_ACCEPTED), None)] * 100
     await write(tx)
     added, facts = tx.ran
@@ -116,13 +116,13 @@ async def test_one_statement_for_all_events_and_one_for_all_facts() -> None:
 async def test_the_key_of_an_event_is_its_own_field() -> None:
     """The record key is the field that the event names."""
     tx = Statements()
-    tx.pending.events.append((ticked(REQUEST), None))
+    tx.pending.add_events([ticked(REQUEST)], None)
     await write(tx)
     assert cast("Any", tx.ran[0])[6] == (str(REQUEST),)
 
 
-async def test_an_event_too_large_for_a_record_ends_the_program() -> None:
-    """An event that Kafka would refuse must not reach the outbox, where it would stand in everyone's way."""
+async def test_an_event_too_large_for_a_record_is_not_taken() -> None:
+    """An event that Kafka would refuse never reaches the outbox, nor what is emitted with it; what was emitted before stays."""
     tx = Statements()
     whole = PolicyChanged(
         change_id="c1",
@@ -133,7 +133,8 @@ async def test_an_event_too_large_for_a_record_ends_the_program() -> None:
         summary={f"en-x{number:04d}": "é" * 4000 for number in range(VALUE_BYTES_MAX // 8000 + 1)},
         url=cast("Any", "https://example.org/policy"),
     )
-    tx.pending.events.append((whole, None))
-    with pytest.raises(Invariant, match=r"an event of type policy\.changed has \d+ bytes"):
-        await write(tx)
-    assert tx.ran == []
+    tx.pending.add_events([ticked(REQUEST)], None)
+    with pytest.raises(EventTooLarge, match=r"an event of type policy\.changed has \d+ bytes"):
+        tx.pending.add_events([ticked(REQUEST), whole], None)
+    await write(tx)
+    assert cast("Any", tx.ran[0])[6] == (str(REQUEST),)

@@ -13,7 +13,8 @@ from tests.support.delivery import extended, new_id, settings
 from tests.support.waiting import HANGS_S
 
 FACTS = Pending(facts=[(AuditFact(Action.MESSAGE_PARKED), None)])
-EVENTS = Pending(events=[(extended(new_id(), 1), None)])
+EVENTS = Pending()
+EVENTS.add_events([extended(new_id(), 1)], None)
 
 
 async def test_events_wake_the_relay_at_once_and_facts_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The life of a request: what may follow what, what is told, and what never hides behind a nice word."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
@@ -7,10 +8,13 @@ from uuid import UUID
 import pytest
 
 from habeas.chassis.errors import Invariant
+from habeas.chassis.outbox import VALUE_BYTES_MAX
 from habeas.contracts.audit import Action
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.export_builder import ExportCompleted
+from habeas.contracts.model import LANGUAGE_CHARACTERS_MAX
 from habeas.contracts.outcomes import ExportedTable, TableOutcome
+from habeas.contracts.platform import NAMES_MAX, RequestSubmitted
 from habeas.contracts.request_intake import RequestCompleted, RequestFulfilled
 from habeas.contracts.vocabulary import Answered, KeepGround, Outcome, Right, StuckReason, TableResult
 from request_intake import lifecycle
@@ -253,3 +257,42 @@ def test_steps_outside_the_table_are_refused() -> None:
         for target in set(State) - {to for row in TRANSITIONS if row.state is state for to in row.targets}:
             with pytest.raises(Invariant):
                 a_request(state).becomes(target)
+
+
+@pytest.mark.parametrize("is_verified", [True, False])
+@pytest.mark.parametrize("right", list(Right))
+def test_what_is_told_of_the_largest_submission_fits_into_a_record(right: Right, *, is_verified: bool) -> None:
+    """Everything that somebody may send at its longest, with the longest sealed texts, stays below what the outbox takes."""
+    narrowed = {"ground": "child"} if right is Right.ERASURE else {}
+    names = {"categories": ["c" * 80] * NAMES_MAX}
+    details = {"right": right.value, **names, **narrowed}
+    carried_out = right in {Right.ACCESS, Right.PORTABILITY, Right.ERASURE}
+    submission = RequestSubmitted.model_validate_json(
+        json.dumps(
+            {
+                "request_id": str(REQUEST),
+                "right": right.value,
+                "account_id": "a" * 128,
+                "received_at": NOW.isoformat(),
+                "channel": "c" * 80,
+                "regime": "r" * 80,
+                "language": "deu" + "-abcdefgh" * 8,
+                "details": details if carried_out else None,
+            }
+        )
+    )
+    assert len(submission.language or "") == LANGUAGE_CHARACTERS_MAX
+    request = a_request(
+        right=right,
+        language=submission.language,
+        categories=getattr(submission.details, "categories", None),
+        channel=submission.channel,
+        regime=submission.regime,
+        law_version="v" * 80,
+        is_verified=is_verified,
+        account="s1.data." + "A" * 65_528,
+    )
+    contact = "s1.case." + "C" * 65_528
+    opened = lifecycle.open_request(request, contact, PRINT, NOW, has_account=True)
+    assert opened.events
+    assert max(len(event.encode()) for event in opened.events) < VALUE_BYTES_MAX / 4

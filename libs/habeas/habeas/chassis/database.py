@@ -155,9 +155,10 @@ class Transaction:
         """Publish events if and when this transaction commits.
 
         ``trace`` is the W3C trace parent of the cause; without it, the message that is being handled is the cause.
+        Raises ``EventTooLarge`` for an event that no record can hold, and takes none of them then.
         """
         origin = trace if trace is not None else cause.current()
-        self.pending.events.extend((event, origin) for event in events)
+        self.pending.add_events(events, origin)
 
     def caused_by(self, *traces: str | None) -> None:
         """Name what this transaction is done for, beyond what it emits, so that it is found in those traces."""
@@ -266,7 +267,7 @@ class Database:
         crash.at(Point.COMMITTED, name, tx.statements)
         metrics.TRANSACTION_DURATION_S.observe(self.clock.monotonic() - started, transaction=label)
         metrics.TRANSACTION_STATEMENTS.add(tx.statements, transaction=label)
-        causes = [*tx.causes, *(trace for _, trace in tx.pending.events if trace is not None)]
+        causes = [*tx.causes, *(trace for _, trace, _ in tx.pending.events if trace is not None)]
         cause.record(
             "transaction/" + name,
             causes,

@@ -181,7 +181,7 @@ class Running:
             return
         if pending.facts and not self.lanes.are_held((AUDIT_LANE,)):
             self.wakeups.tell(Wakeup.FACTS)
-        if pending.events and not self.lanes.are_held({lane_of(event.key().encode()) for event, _ in pending.events}):
+        if pending.events and not self.lanes.are_held({lane_of(event.key().encode()) for event, *_ in pending.events}):
             self.wakeups.tell(Wakeup.EVENTS)
 
     def _messages_stored(self, lanes: Collection[int]) -> None:

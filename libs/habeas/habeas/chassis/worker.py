@@ -21,7 +21,7 @@ from habeas.chassis import crash, log, metrics, store, tracing
 from habeas.chassis.batch import Batch
 from habeas.chassis.crash import Point
 from habeas.chassis.database import REFUSED, TRANSIENT, Database, Transaction
-from habeas.chassis.errors import Invariant, Poison, Retry
+from habeas.chassis.errors import EventTooLarge, Invariant, Poison, Retry
 from habeas.chassis.lanes import Lanes
 from habeas.chassis.message import Arrived, Defect, Message, Protection, Stored, read
 from habeas.chassis.pace import Pace
@@ -384,7 +384,7 @@ class Worker:
 
     async def _set_aside(self, failed: Sequence[int], error: Exception) -> None:
         """Give the single message that makes its handler fail a later attempt; park it when its horizon is over, or no attempt can help."""
-        is_refused = isinstance(error, REFUSED)
+        is_refused = isinstance(error, (REFUSED, EventTooLarge))
         async with self._database.transaction("inbox-set-aside") as tx:
             rows = [row for row in await self._claim(tx, 1) if row.inbox_id in failed]
             poison = {row.inbox_id: Defect(ParkReason.WRONG_VALUE, "value") for row in rows if is_refused}

@@ -32,14 +32,14 @@ def request() -> None:
 @click.option("--account", required=True, help="The platform's own opaque id of the account.")
 @click.option("--id", "request_id", type=click.UUID, help="The request's id; sending the same again changes nothing.")
 @click.option("--country", help="Where the person lives, ISO 3166-1, such as DE: decides which law applies.")
-@click.option("--language", help="Language of answers, BCP 47, such as de.")
+@click.option("--language", help="Language of answers, BCP 47, such as de; at most 75 characters.")
 @click.option("--regime", help="The law to apply, instead of the country's.")
 @click.option("--channel", default="command-line", show_default=True, help="Where the person asked.")
 @click.option(
     "--ground", type=click.Choice([ground.value for ground in ErasureGround]), help="Of an erasure, Art. 17(1)."
 )
-@click.option("--category", multiple=True, help="Only these categories of the policy.")
-@click.option("--purpose", multiple=True, help="Of an objection or a withdrawal: the purposes.")
+@click.option("--category", multiple=True, help="Only these categories of the policy, at most 64; others are parked.")
+@click.option("--purpose", multiple=True, help="Of an objection or a withdrawal: purposes of the policy, at most 64.")
 @click.option("--details", help="The details as JSON, instead of the three before.")
 @click.option("--issuer", help="Name of the platform service that vouches, as registered in the policy.")
 @click.option("--key-id", help="Id of its key.")

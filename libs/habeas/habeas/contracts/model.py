@@ -92,8 +92,14 @@ OpaqueId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\
 CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 """ISO 3166-1 alpha-2."""
 
-LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
-"""BCP 47 tag as account settings hold it."""
+LANGUAGE_CHARACTERS_MAX: Final = 75
+"""More than twice the 35 that a limit has to leave room for (RFC 5646, section 4.4.1)."""
+
+LanguageTag = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+"""BCP 47 tag as account settings hold it, of any length, as events of earlier versions may have it."""
+
+LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,8}$")]
+"""BCP 47 tag as somebody outside of the fleet may send it: at most ``LANGUAGE_CHARACTERS_MAX`` characters."""
 
 Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Thirty-two bytes in lower-case hexadecimal."""
@@ -147,6 +153,7 @@ class Event(Model):
 
 
 __all__ = [
+    "LANGUAGE_CHARACTERS_MAX",
     "UUID",
     "CalendarDate",
     "ConfigName",
@@ -155,6 +162,7 @@ __all__ = [
     "Hex64",
     "Instant",
     "LanguageCode",
+    "LanguageTag",
     "Model",
     "OpaqueId",
     "SealedText",

@@ -1,6 +1,6 @@
 """What participants answer."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
@@ -8,6 +8,9 @@ from pydantic import Field, StringConstraints
 from habeas.contracts import topics
 from habeas.contracts.model import CalendarDate, ConfigName, Event, Slug
 from habeas.contracts.vocabulary import KeepGround
+
+COUNTS_MAX: Final = 1000
+"""How many tables one receipt may count."""
 
 
 class ReceiptGiven(Event):
@@ -22,7 +25,7 @@ class ReceiptGiven(Event):
     outcome: Literal["done", "nothing_held", "kept", "failed"]
     ground: KeepGround | None = None
     until: CalendarDate | None = None
-    counts: dict[ConfigName, Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=dict)
+    counts: dict[ConfigName, Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=dict, max_length=COUNTS_MAX)
     signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]{85}[AQgw]$")]
 
 

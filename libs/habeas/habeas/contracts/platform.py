@@ -39,6 +39,16 @@ HpkeText = Annotated[
 """A value sealed to request-intake's public key (HPKE, RFC 9180) by the publisher kit."""
 
 
+NAMES_MAX: Final = 64
+"""How many categories or purposes one submission may name."""
+
+LANGUAGES_MAX: Final = 256
+"""In how many languages the summary of a change may be told."""
+
+Names = Annotated[tuple[Slug, ...], Field(max_length=NAMES_MAX)]
+"""Words of the policy for categories or purposes."""
+
+
 class SealedDetail(Model):
     """Personal values inside a submission; in clear they are refused."""
 
@@ -49,21 +59,21 @@ class AccessDetails(Model):
     """Access, Art. 15: ``categories`` narrows the answer, null means all."""
 
     right: Literal[Right.ACCESS]
-    categories: tuple[Slug, ...] | None = None
+    categories: Names | None = None
 
 
 class PortabilityDetails(Model):
     """Portability, Art. 20."""
 
     right: Literal[Right.PORTABILITY]
-    categories: tuple[Slug, ...] | None = None
+    categories: Names | None = None
 
 
 class ErasureDetails(Model):
     """Erasure, Art. 17."""
 
     right: Literal[Right.ERASURE]
-    categories: tuple[Slug, ...] | None = None
+    categories: Names | None = None
     ground: ErasureGround
 
 
@@ -85,14 +95,14 @@ class ObjectionDetails(Model):
     """Objection, Art. 21: to named purposes, or to direct marketing."""
 
     right: Literal[Right.OBJECTION]
-    purposes: tuple[Slug, ...] = Field(min_length=1)
+    purposes: Annotated[Names, Field(min_length=1)]
 
 
 class ConsentWithdrawalDetails(Model):
     """Withdrawal of consent, Art. 7(3)."""
 
     right: Literal[Right.CONSENT_WITHDRAWAL]
-    purposes: tuple[Slug, ...] = Field(min_length=1)
+    purposes: Annotated[Names, Field(min_length=1)]
 
 
 Details = Annotated[
@@ -173,7 +183,9 @@ class PolicyChanged(Event):
     published_at: Instant
     effective_on: CalendarDate
     version: Slug
-    summary: dict[LanguageCode, Annotated[Text, StringConstraints(min_length=1, max_length=4000)]] = Field(min_length=1)
+    summary: dict[LanguageCode, Annotated[Text, StringConstraints(min_length=1, max_length=4000)]] = Field(
+        min_length=1, max_length=LANGUAGES_MAX
+    )
     url: WebAddress
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from habeas.contracts import topics
-from habeas.contracts.model import Event, Hex64, Instant, LanguageCode, SealedText, Slug, date
+from habeas.contracts.model import Event, Hex64, Instant, LanguageTag, SealedText, Slug, date
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.vocabulary import Answered, Outcome, Right
 
@@ -33,7 +33,7 @@ class RequestAccepted(_RequestEvent):
     accepted_at: Instant
     due_on: date
     legal_limit_on: date
-    language: LanguageCode | None
+    language: LanguageTag | None
     contact: SealedText | None
     subject_ref: Hex64
 

@@ -19,6 +19,9 @@ ADDRESS_OCTETS_MAX: Final = 254
 LOCAL_PART_OCTETS_MAX: Final = 64
 """RFC 5321 section 4.5.3.1.1."""
 
+TEXT_CHARACTERS_MAX: Final = LOCAL_PART_OCTETS_MAX + 1 + ADDRESS_OCTETS_MAX
+"""``mailbox`` takes nothing that is longer, whatever it holds."""
+
 # Beyond ASCII everything that UTF-8 can hold may stand in a local part, but for controls and line ends (RFC 6532 section 3.1).
 _BEYOND: Final = r"\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff"
 _ATOM: Final = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{_BEYOND}]+"
