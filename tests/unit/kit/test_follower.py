@@ -37,7 +37,7 @@ class Consumer:
     fails: bool = False
 
     async def getmany(self, **_: int) -> dict[TopicPartition, list[Any]]:
-        """Give the next batch; whole numbers become events with that id, bytes become records without headers; records are given as they are."""
+        """Give the next batch; numbers become events with that id, bytes records without headers; records are given as they are."""
         if not self.batches:
             raise Done
         records: list[Any] = []
