@@ -292,6 +292,6 @@ def test_old_formats_are_not_unpacked() -> None:
 def test_one_consumer_reads_this_way_and_others_of_the_process_as_before() -> None:
     """The program around the kit may have consumers of its own."""
     one, other = (SimpleNamespace(_fetcher=object.__new__(fetcher.Fetcher)) for _ in range(2))
-    records.install_on(one)  # type: ignore[arg-type]
+    records.install_on(one)
     assert one._fetcher._proc_fetch_request.__func__.__globals__["PartitionRecords"] is PartitionRecords
     assert "_proc_fetch_request" not in vars(other._fetcher)
