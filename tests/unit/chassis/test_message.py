@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import HttpUrl
 
 from habeas.chassis.message import Arrived, Defect, Message, Stored, read, relabel, take
-from habeas.chassis.records import TooLarge, UnreadableRecord
+from habeas.chassis.records import UnreadableRecord
 from habeas.contracts import topics
 from habeas.contracts.catalogue import ROLLED
 from habeas.contracts.model import Event
@@ -189,17 +189,6 @@ def test_a_record_that_the_client_cannot_parse_is_parked(topic: Topic) -> None:
     assert stored is not None
     assert stored.defect == Defect(ParkReason.UNREADABLE, "record")
     assert (stored.partition, stored.offset, stored.type) == (2, 77, "unreadable")
-
-
-@pytest.mark.parametrize("topic", [topics.REQUESTS, topics.DSR_REQUESTS], ids=["open", "sensitive"])
-def test_a_record_that_is_too_large_is_parked_without_its_value(topic: Topic) -> None:
-    """The reason and the size are kept, under its place; nothing of what it held."""
-    record = TooLarge(topic.name, 2, 77, 0, 0, None, b"", None, -1, 0, (), "record: 2000000 bytes")
-    stored = take(record, topic, WANTED, PROTECTOR)
-    assert stored is not None
-    assert stored.defect == Defect(ParkReason.TOO_LARGE, "record: 2000000 bytes")
-    assert (stored.partition, stored.offset, stored.type) == (2, 77, "unreadable")
-    assert (PROTECTOR.open(stored.value, stored.event_id.bytes) if topic.sealed else stored.value) == b""
 
 
 @pytest.mark.parametrize("name", ["ce_id", "ce_type", "ce_source", "ce_time", "ce_subject", "ce_specversion"])

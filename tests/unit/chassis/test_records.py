@@ -18,7 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from habeas.chassis import records
+from habeas.chassis.message import Defect, take
 from habeas.chassis.records import Batches, PartitionRecords, TooLarge, UnreadableRecord
+from habeas.contracts.topics import DSR_REQUESTS, REQUESTS, Topic
+from habeas.contracts.vocabulary import ParkReason
+from tests.support.delivery import PROTECTOR
 from tests.support.wire import CODECS, Content, Header, batch, mark, with_payload, with_sum
 
 PLACE: Final = TopicPartition("platform.dsr-requests.v1", 0)
@@ -295,3 +299,14 @@ def test_one_consumer_reads_this_way_and_others_of_the_process_as_before() -> No
     records.install_on(one)
     assert one._fetcher._proc_fetch_request.__func__.__globals__["PartitionRecords"] is PartitionRecords
     assert "_proc_fetch_request" not in vars(other._fetcher)
+
+
+@pytest.mark.parametrize("topic", [REQUESTS, DSR_REQUESTS], ids=["open", "sensitive"])
+def test_a_record_that_is_too_large_is_parked_without_its_value(topic: Topic) -> None:
+    """The reason and the size are kept, under its place; nothing of what it held."""
+    record = TooLarge(topic.name, 2, 77, 0, 0, None, b"", None, -1, 0, (), "record: 2000000 bytes")
+    stored = take(record, topic, frozenset(), PROTECTOR)
+    assert stored is not None
+    assert stored.defect == Defect(ParkReason.TOO_LARGE, "record: 2000000 bytes")
+    assert (stored.partition, stored.offset, stored.type) == (2, 77, "unreadable")
+    assert (PROTECTOR.open(stored.value, stored.event_id.bytes) if topic.sealed else stored.value) == b""

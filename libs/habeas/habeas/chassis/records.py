@@ -99,10 +99,10 @@ def install_on(consumer: AIOKafkaConsumer) -> None:
     For a consumer that is started and not subscribed yet: afterwards it may have fetched already.
     """
     own: Any = consumer._fetcher  # noqa: SLF001 -- the client has no parameter for its parser
-    theirs = fetcher.Fetcher._proc_fetch_request  # noqa: SLF001
+    theirs = fetcher.Fetcher._proc_fetch_request  # noqa: SLF001 -- which names the parser
     names = {**theirs.__globals__, "MemoryRecords": Batches, "PartitionRecords": PartitionRecords}
     ours = FunctionType(theirs.__code__, names, theirs.__name__, theirs.__defaults__, theirs.__closure__)
-    own._proc_fetch_request = MethodType(ours, own)  # noqa: SLF001
+    own._proc_fetch_request = MethodType(ours, own)  # noqa: SLF001 -- the same
 
 
 class Batches:
