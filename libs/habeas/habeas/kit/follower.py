@@ -98,9 +98,20 @@ class Follower:
             **self._options,
         )
         await self._consumer.start()
-        install_on(self._consumer)  # only this one: the program around it may have others
-        self._consumer.subscribe(self._topics)
+        try:
+            await self._subscribe(self._consumer)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
+
+    async def _subscribe(self, consumer: AIOKafkaConsumer) -> None:
+        """Do what a consumer's start does for topics that it has from the beginning, once the reader is ours. Raises what that raises."""
+        install_on(consumer)  # this one only: the program around it may have others
+        for topic in self._topics:
+            await consumer._client._wait_on_metadata(topic)  # noqa: SLF001 -- a topic that is missing is an error, not a long wait
+        consumer.subscribe(self._topics)
+        await consumer._subscription.wait_for_assignment()  # noqa: SLF001 -- nor is one that may not be read
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
