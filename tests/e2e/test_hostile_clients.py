@@ -8,13 +8,14 @@ from typing import Final
 from uuid import UUID
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Producer as Librdkafka
 
 from habeas.contracts.topics import DSR_REQUESTS
 from habeas.contracts.vocabulary import Outcome, Right
+from habeas.kit import Follower
 from habeas_demo.people import Person
 from habeas_embedded.jars import ensure_jars
 from habeas_embedded.java import find_java
@@ -77,10 +78,10 @@ async def test_a_record_that_no_client_can_parse_stops_nobody(stage: Stage, code
 
 
 async def test_a_submission_of_any_size_stops_nobody(stage: Stage) -> None:
-    """A few hundred bytes of zstd that say far more than a record can: parked by their field, and both neighbours are served."""
+    """A few hundred bytes of zstd that say nearly as much as a record can: parked by their field, and both neighbours are served."""
     (one, first), (other, second) = (asked(stage, person) for person in stage.take(2))
     forge, account = Forge(stage.issuer, stage.clock), stage.take_one().account_id
-    long = forge.record(forge.submission(account, Right.ACCESS, language="de" + "-aaaaaaaa" * 166_666))
+    long = forge.record(forge.submission(account, Right.ACCESS, language="de" + "-aaaaaaaa" * 100_000))
     narrowed = {"right": "access", "categories": ["a" * 79] * 11_400}
     many = forge.record(forge.submission(account, Right.ACCESS, details=narrowed))
     strange = forge.submission(account, Right.ACCESS, details={"right": "access", "categories": ["no_such_kind"]})
@@ -95,6 +96,66 @@ async def test_a_submission_of_any_size_stops_nobody(stage: Stage) -> None:
         ("wrong_value", "details.access.categories"),
         ("wrong_value", "details.categories"),
     ]
+
+
+async def test_bombs_stop_nobody(stage: Stage) -> None:
+    """A few kilobytes each that unpack to 60 MB: they are parked without a value; requests behind them and beside them are served."""
+    (one, behind), (other, beside) = (asked(stage, person) for person in stage.take(2))
+    _, raw = asked(stage, stage.take_one())
+    blanks = content(raw)._replace(value=b" " * 60_000_000)
+    bombs = [batch([blanks], codec=codec, now_ms=now_ms(stage)) for codec in (1, 4)]
+    large = batch([content(raw)._replace(value=b" " * 2_000_000)], codec=4, now_ms=now_ms(stage))
+    async with Wire(stage.servers.kafka_bootstrap) as wire:
+        offsets = [await wire.send(TOPIC, 0, data) for data in [*bombs * 4, large]]
+        await wire.send(TOPIC, 0, batch([content(behind)], now_ms=now_ms(stage)))
+        await wire.send(TOPIC, 1, batch([content(beside)], now_ms=now_ms(stage)))
+    await all_done(stage, [one, other])
+    found = await stage.parked()
+    told = [found[TOPIC, 0, offset] for offset in offsets]
+    assert {reason for reason, _ in told} == {"too_large"}
+    assert [field.split(":")[0] for _, field in told] == ["batch"] * 8 + ["record"]
+    sizes = await stage.habeas.fetch(
+        "SELECT length(value) AS size FROM request_intake.inbox WHERE reason = 'too_large' AND record_offset = ANY($1)",
+        offsets,
+    )
+    assert len(sizes) == 9
+    assert max(row["size"] for row in sizes) < 200, "sealed, nothing has some bytes"
+
+
+async def test_a_large_batch_of_a_client_that_lingers_is_read_whole(stage: Stage) -> None:
+    """Twenty records of 900 KB, which are no requests, and two requests, compressed into one batch: each is read."""
+    (one, first), (other, last) = (asked(stage, person) for person in stage.take(2))
+    _, raw = asked(stage, stage.take_one())
+    filling = [content(raw)._replace(value=b"%d" % number + b" " * 900_000) for number in range(20)]
+    async with Wire(stage.servers.kafka_bootstrap) as wire:
+        data = batch([content(first), *filling, content(last)], codec=4, now_ms=now_ms(stage))
+        await wire.send(TOPIC, 2, data)
+    await all_done(stage, [one, other])
+
+
+async def test_what_no_client_can_parse_does_not_stop_a_follower(stage: Stage) -> None:
+    """The kit reads as the fleet does: a header's name that is no text, and a bomb, are counted, and what is behind them is told."""
+    name, bootstrap = "tests.followed.v1", stage.servers.kafka_bootstrap
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, 1, 1)])
+    finally:
+        await admin.close()
+    _, raw = asked(stage, stage.take_one())
+    log = [
+        batch([content(raw, (BAD_NAME, b"x"))], now_ms=now_ms(stage)),
+        batch([content(raw)._replace(value=b" " * 60_000_000)], codec=4, now_ms=now_ms(stage)),
+        batch([content(raw)], now_ms=now_ms(stage)),
+    ]
+    async with Wire(bootstrap) as wire:
+        for data in log:
+            await wire.send(name, 0, data)
+    async with Follower(bootstrap, name, group="tests-followed") as events, asyncio.timeout(LIMIT_S):
+        async for event in events:
+            assert event.key.encode() == raw.key
+            break
+    assert events.strange == 2
 
 
 async def test_a_batch_that_does_not_open_stops_nobody(stage: Stage) -> None:

@@ -9,12 +9,15 @@ from typing import Any, cast
 from uuid import UUID
 
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import READ_COMMITTED
 from aiokafka.errors import CommitFailedError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from habeas.chassis.records import Batches, PartitionRecords
 from habeas.contracts.envelope import Envelope, encode_headers
 from habeas.kit import Copies, Follower, Told
+from tests.support.wire import Content, batch, with_payload
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 PLACE = TopicPartition("request-intake.requests.v1", 0)
@@ -28,17 +31,20 @@ class Done(Exception):
 class Consumer:
     """A consumer that has read batches of ids; copies what was committed."""
 
-    batches: list[Sequence[bytes | int]]
+    batches: "list[Sequence[bytes | int | ConsumerRecord[bytes, bytes]]]"
     committed: list[int] = field(default_factory=list)
     offset: int = 0
     fails: bool = False
 
     async def getmany(self, **_: int) -> dict[TopicPartition, list[Any]]:
-        """Give the next batch; whole numbers become events with that id, bytes become records without headers."""
+        """Give the next batch; numbers become events with that id, bytes records without headers; records are given as they are."""
         if not self.batches:
             raise Done
-        records = []
+        records: list[Any] = []
         for each in self.batches.pop(0):
+            if isinstance(each, ConsumerRecord):
+                records.append(each)
+                continue
             value = each if isinstance(each, bytes) else json.dumps({"number": each}).encode()
             headers = (
                 [] if isinstance(each, bytes) else encode_headers(Envelope(UUID(int=each), "t", "tests", NOW, "s"))
@@ -83,6 +89,21 @@ async def test_what_is_no_event_is_passed_over_and_counted() -> None:
     consumer = Consumer([[b"", b"{}", 1]])
     told, follower = await follow(consumer)
     assert ([each.body["number"] for each in told], follower.strange, consumer.committed) == ([1], 2, [3])
+
+
+async def test_what_no_client_can_parse_is_passed_over_and_counted() -> None:
+    """A header's name that is no text, a batch that does not open and one that grows without end, as the reader gives them."""
+    head = encode_headers(Envelope(UUID(int=1), "t", "tests", NOW, "s"))
+    good = Content(b"key", b'{"number": 1}', [(name.encode(), value) for name, value in head])
+    log = (
+        batch([Content(b"key", b"{}", [(b"\xff\xfe", b"1")])], base=0),
+        with_payload(batch([good], base=1), b"no zstd", 4, is_packed=True),
+        batch([Content(b"key", bytes(50_000_000))], base=2, codec=4),
+        batch([good], base=3),
+    )
+    part = PartitionRecords(PLACE, Batches(b"".join(log)), [], 0, None, None, True, READ_COMMITTED)  # noqa: FBT003 -- as the client passes it
+    told, follower = await follow(Consumer([[], list(part)]))
+    assert ([each.body for each in told], follower.strange) == ([{"number": 1}], 3)
 
 
 async def test_nothing_is_committed_that_was_not_handled() -> None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from habeas.chassis.ids import name_based
 from habeas.chassis.outbox import lane_of
-from habeas.chassis.records import UnreadableRecord
+from habeas.chassis.records import TooLarge, UnreadableRecord
 from habeas.contracts.catalogue import BY_TYPE, ROLLED, ROLLED_VALUE
 from habeas.contracts.envelope import BadEnvelope, decode_headers
 from habeas.contracts.model import Event
@@ -95,6 +95,8 @@ def take(
     """
     key = record.key or b""
     value = record.value or b""
+    if isinstance(record, TooLarge):
+        return _stored(record, topic, protection, key, b"", defect=Defect(ParkReason.TOO_LARGE, record.what))
     if isinstance(record, UnreadableRecord):
         return _stored(record, topic, protection, key, value, defect=Defect(ParkReason.UNREADABLE, "record"))
     try:

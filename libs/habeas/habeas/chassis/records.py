@@ -4,16 +4,21 @@ A broker looks only at the frame of what it stores: a header whose name is no te
 without end, are kept and handed to every consumer. The client raises for them; what it had read before is then lost, or the same record
 comes again for ever. Here such a record comes out as an ``UnreadableRecord`` in its place among the others, to be parked like any other
 bad input: no fetch raises for what a record holds.
+
+Nor does one take more memory or time than is bounded here: a topic's limit counts compressed bytes, and a few kilobytes unpack to any size.
+What is larger comes out as ``TooLarge``, without its value. This module stands alone, so that the kit reads with it as well.
 """
 
 import gzip
 import io
 import struct
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 import cramjam
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import DefaultRecordBatch
@@ -21,11 +26,31 @@ from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.util import decode_varint
 from typing_extensions import override
 
-if TYPE_CHECKING:
-    from aiokafka.record._protocols import DefaultRecordBatchProtocol, LegacyRecordBatchProtocol
+from habeas.contracts.topics import MESSAGE_BYTES_MAX
 
-UNPACKED_BYTES_MAX: Final = 256 * 1024 * 1024
-"""How large a compressed batch may become: a batch on the wire has about 1 MiB, but a bomb unpacks to any size."""
+if TYPE_CHECKING:
+    from aiokafka.record._protocols import (
+        DefaultRecordBatchProtocol,
+        DefaultRecordProtocol,
+        LegacyRecordBatchProtocol,
+        LegacyRecordProtocol,
+    )
+
+RECORD_BYTES_MAX: Final = MESSAGE_BYTES_MAX
+"""How large a record may be, with key, headers and frame, however it was compressed; uncompressed, the topic takes no larger one."""
+
+UNPACKED_BYTES_MAX: Final = 32 * 1024 * 1024
+"""How large a compressed batch may become. On the wire it has 1 MiB at most; JSON with ids and signatures in it packs to a tenth, never
+to a thirtieth."""
+
+RECORDS_MAX: Final = 65_536
+"""How many records a batch may hold: each event has an id of its own, and of 16 random bytes no codec packs more into 1 MiB."""
+
+HEADERS_MAX: Final = 1_000
+"""How many headers a record may have: an empty one takes two bytes there, and fifty times as many here."""
+
+GIVEN_BYTES_MAX: Final = 4 * 1024 * 1024
+"""After so many bytes of records a partition's part of a fetch ends; what is behind them is fetched again. Uncompressed they are 1 MiB."""
 
 _LENGTH_AT: Final = 8
 _FRAME_BYTES: Final = 12  # offset and length
@@ -35,6 +60,8 @@ _LAST_AT: Final = 23
 _COUNT_AT: Final = 57
 _HEAD_BYTES: Final = 61
 _HEAD_BYTES_V0: Final = 26
+_MARK_BYTES_MAX: Final = 1_024
+_ONE: Final = struct.pack(">i", 1)
 _V2: Final = 2
 _CODEC_MASK: Final = 0x07
 _XERIAL: Final = b"\x82SNAPPY\x00"
@@ -49,10 +76,33 @@ class UnreadableRecord(ConsumerRecord[bytes, bytes]):
     """A record, or a whole batch of them, that cannot be parsed; ``value`` holds its bytes, there is no key and no header."""
 
 
+@dataclass
+class TooLarge(UnreadableRecord):
+    """A record, or a whole batch, beyond what is read; ``what`` says which of the two and how large, ``value`` is empty."""
+
+    what: str = "record"
+
+
+class _Beyond(ValueError):
+    """A batch grows beyond ``UNPACKED_BYTES_MAX``."""
+
+
 def install() -> None:
     """Let every consumer that aiokafka makes in this process read records this way; may be called again."""
     fetcher.MemoryRecords = Batches
     fetcher.PartitionRecords = PartitionRecords
+
+
+def install_on(consumer: AIOKafkaConsumer) -> None:
+    """Let one consumer read records this way, and leave the others of the process as they are.
+
+    For a consumer that is started and not subscribed yet: afterwards it may have fetched already.
+    """
+    own: Any = consumer._fetcher  # noqa: SLF001 -- the client has no parameter for its parser
+    theirs = fetcher.Fetcher._proc_fetch_request  # noqa: SLF001 -- which names the parser
+    names = {**theirs.__globals__, "MemoryRecords": Batches, "PartitionRecords": PartitionRecords}
+    ours = FunctionType(theirs.__code__, names, theirs.__name__, theirs.__defaults__, theirs.__closure__)
+    own._proc_fetch_request = MethodType(ours, own)  # noqa: SLF001 -- the same
 
 
 class Batches:
@@ -93,25 +143,36 @@ Batch: TypeAlias = "DefaultRecordBatchProtocol | LegacyRecordBatchProtocol"
 class PartitionRecords(fetcher.PartitionRecords):
     """The records of one partition's part of a fetch response, in order; iterating never raises.
 
-    With ``read_committed`` the records of aborted transactions are passed over; marks of transactions always are.
+    With ``read_committed`` the records of aborted transactions are passed over; marks of transactions always are. It ends early, with
+    ``next_fetch_offset`` behind what it gave, once that and what was unpacked for it are much: the rest comes with another fetch.
     """
 
     next_fetch_offset: int
+    _given_bytes: int = 0
+    _unpacked_bytes: int = 0
     _altered: ClassVar[dict[TopicPartition, tuple[int, int]]] = {}  # where a batch had a wrong sum, and how often
 
     @override
     def _unpack_records(self) -> "Iterator[ConsumerRecord[bytes, bytes]]":
-        while self._records.has_next():
+        while self._records.has_next() and not self._is_full():
             data = self._records.next_batch()
+            if self._unpacked_bytes >= UNPACKED_BYTES_MAX and _codec_of(data):
+                return
             batch = self._whole(data)
             if batch is None:
                 if self._comes_again():
                     return
                 yield self._unreadable(self.next_fetch_offset, data)
-            elif not self._is_passed(batch):
-                yield from self._of(batch, data)
+            elif not self._is_passed(batch, data):
+                for record in self._of(batch, data):
+                    yield record
+                    if self._is_full() and self.next_fetch_offset < _end_offset(data):
+                        return
             # A batch keeps the offset of its last record when that is compacted away: the next fetch must ask for what is behind it.
             self.next_fetch_offset = max(self.next_fetch_offset, _end_offset(data))
+
+    def _is_full(self) -> bool:
+        return self._given_bytes >= GIVEN_BYTES_MAX
 
     def _whole(self, data: bytes) -> "Batch | None":
         """Give a batch; None when its bytes are not those that were written."""
@@ -121,11 +182,11 @@ class PartitionRecords(fetcher.PartitionRecords):
         except Exception:  # noqa: BLE001 -- whatever the client raises for a head, the batches behind it are read
             return None
 
-    def _is_passed(self, batch: Batch) -> bool:
+    def _is_passed(self, batch: Batch, data: bytes) -> bool:
         """Answer whether a batch has nothing to read: a mark, or what an aborted transaction left (KIP-98)."""
         if self._isolation_level == fetcher.READ_COMMITTED and batch.producer_id is not None:
             self._consume_aborted_up_to(batch.base_offset)
-            if _is_abort(batch):
+            if _is_abort(batch, data):
                 self._aborted_producers.discard(batch.producer_id)
             elif batch.is_transactional and batch.producer_id in self._aborted_producers:
                 return True
@@ -140,69 +201,136 @@ class PartitionRecords(fetcher.PartitionRecords):
         return times <= _REFETCHES_MAX
 
     def _of(self, batch: Batch, data: bytes) -> "Iterator[ConsumerRecord[bytes, bytes]]":
-        """Give the records of one batch; once one cannot be parsed, each by itself."""
+        """Give the records of one batch; each by itself once one cannot be parsed or may be too large, the whole when it is too large."""
+        is_packed = bool(_codec_of(data))
+        if _is_old(data) and is_packed:
+            # The client would unpack it without end; and records of that format have no headers: none of them is an event.
+            yield from self._whole_of(data)
+            return
+        if (count := _count_of(data)) > RECORDS_MAX:
+            yield from self._whole_of(data, f"batch: {count} records")
+            return
         try:
-            if data[_MAGIC_AT] >= _V2 and batch.compression_type:
-                data = _plain(data)
+            if is_packed:
+                data = self._unpack(data)
                 batch = DefaultRecordBatch(data)
-            for record in batch:
-                if record.offset >= self.next_fetch_offset:
-                    found = self._consumer_record(self._tp, record)
-                    self.next_fetch_offset = record.offset + 1
-                    yield found
-        except Exception:  # noqa: BLE001 -- client and codecs fail in many ways, and every record has to come out all the same
+            if len(data) <= RECORD_BYTES_MAX or _is_old(data):
+                for record in batch:
+                    if record.offset >= self.next_fetch_offset:
+                        yield self._found(record)
+                self._given_bytes += len(data)
+                return
+        except _Beyond:
+            yield from self._whole_of(data, f"batch: more than {UNPACKED_BYTES_MAX} bytes")
+            return
+        except Exception:  # noqa: BLE001, S110 -- client and codecs fail in many ways, and every record has to come out all the same
+            pass
+        if _is_old(data) or _codec_of(data):
+            yield from self._whole_of(data)
+        else:
             yield from self._one_by_one(data)
 
+    def _whole_of(self, data: bytes, what: str | None = None) -> "Iterator[ConsumerRecord[bytes, bytes]]":
+        """Give a batch as one record that is unreadable, or too large in this respect; nothing when its place was passed already."""
+        (base,) = struct.unpack_from(">q", data)
+        if base >= self.next_fetch_offset:
+            yield self._unreadable(base, data[_HEAD_BYTES:]) if what is None else self._too_large(base, what)
+
+    def _unpack(self, data: bytes) -> bytes:
+        """Give a batch without its compression; what that took is counted, whether or not it succeeds."""
+        self._unpacked_bytes += len(data)
+        try:
+            plain = _plain(data)
+        except _Beyond:
+            self._unpacked_bytes += UNPACKED_BYTES_MAX
+            raise
+        self._unpacked_bytes += len(plain)
+        return plain
+
     def _one_by_one(self, data: bytes) -> "Iterator[ConsumerRecord[bytes, bytes]]":
-        """Give the rest of a batch record by record; as a whole when it could not be unpacked."""
-        for offset, single in _split(data):
+        """Give the rest of an unpacked batch record by record."""
+        for offset, at, end in _split(data):
             if offset < self.next_fetch_offset:
                 continue
-            try:
-                (record,) = DefaultRecordBatch(single)
-                found = self._consumer_record(self._tp, record)
-            except Exception:  # noqa: BLE001 -- this is the one
-                yield self._unreadable(offset, single[_HEAD_BYTES:])
+            if end - at > RECORD_BYTES_MAX:
+                yield self._too_large(offset, f"record: {end - at} bytes")
                 continue
-            self.next_fetch_offset = offset + 1
+            try:
+                (record,) = DefaultRecordBatch(data[:_COUNT_AT] + _ONE + data[at:end])
+                found = self._found(record)
+            except Exception:  # noqa: BLE001 -- this is the one
+                yield self._unreadable(offset, data[at:end])
+                continue
+            self._given_bytes += end - at
             yield found
 
+    def _found(self, record: "DefaultRecordProtocol | LegacyRecordProtocol") -> "ConsumerRecord[bytes, bytes]":
+        """Give one that the client has parsed."""
+        if (headers := len(record.headers)) > HEADERS_MAX:
+            return self._too_large(record.offset, f"record: {headers} headers")
+        found = self._consumer_record(self._tp, record)
+        self.next_fetch_offset = record.offset + 1
+        return found
+
     def _unreadable(self, offset: int, value: bytes) -> UnreadableRecord:
+        if len(value) > RECORD_BYTES_MAX + _HEAD_BYTES:
+            return self._too_large(offset, f"record: {len(value)} bytes")
         self.next_fetch_offset = offset + 1
+        self._given_bytes += len(value)
         place = (self._tp.topic, self._tp.partition, offset)
         return UnreadableRecord(*place, 0, 0, None, value, None, -1, len(value), ())
+
+    def _too_large(self, offset: int, what: str) -> TooLarge:
+        self.next_fetch_offset = offset + 1
+        return TooLarge(self._tp.topic, self._tp.partition, offset, 0, 0, None, b"", None, -1, 0, (), what)
+
+
+def _is_old(data: bytes) -> bool:
+    """Answer whether a batch is of a format before Kafka 0.11."""
+    return data[_MAGIC_AT] < _V2 or len(data) < _HEAD_BYTES
+
+
+def _codec_of(data: bytes) -> int:
+    """Give the number of the codec by which a batch is compressed; 0 for none."""
+    if _is_old(data):
+        return data[_MAGIC_AT + 1] & _CODEC_MASK
+    return int(struct.unpack_from(">h", data, _ATTRIBUTES_AT)[0]) & _CODEC_MASK
+
+
+def _count_of(data: bytes) -> int:
+    """Give how many records a batch says that it holds."""
+    return 1 if _is_old(data) else int(struct.unpack_from(">i", data, _COUNT_AT)[0])
 
 
 def _end_offset(data: bytes) -> int:
     """Give the offset behind a batch."""
     (base,) = struct.unpack_from(">q", data)
-    is_old = data[_MAGIC_AT] < _V2 or len(data) < _HEAD_BYTES
-    last = 0 if is_old else struct.unpack_from(">i", data, _LAST_AT)[0]
+    last = 0 if _is_old(data) else struct.unpack_from(">i", data, _LAST_AT)[0]
     return int(base) + last + 1
 
 
-def _is_abort(batch: Batch) -> bool:
-    """Answer whether a batch is the mark that a transaction was taken back; only brokers write marks."""
-    return bool(batch.is_control_batch and ControlRecord.parse(next(iter(batch)).key) == ABORT_MARKER)
+def _is_abort(batch: Batch, data: bytes) -> bool:
+    """Answer whether a batch is the mark that a transaction was taken back; only brokers write marks, small and not compressed."""
+    if not batch.is_control_batch or len(data) > _MARK_BYTES_MAX or _codec_of(data):
+        return False
+    try:
+        return bool(ControlRecord.parse(next(iter(batch)).key) == ABORT_MARKER)
+    except Exception:  # noqa: BLE001 -- it is no mark of this or that kind, whatever the client raises for it
+        return False
 
 
 def _plain(data: bytes) -> bytes:
     """Give a batch as it would be without compression. Raises ``ValueError``, or what a codec raises."""
     (attributes,) = struct.unpack_from(">h", data, _ATTRIBUTES_AT)
     plain = struct.pack(">h", attributes & ~_CODEC_MASK)
-    return data[:_ATTRIBUTES_AT] + plain + data[_ATTRIBUTES_AT + 2 : _HEAD_BYTES] + _unpacked(data)
+    return b"".join((data[:_ATTRIBUTES_AT], plain, data[_ATTRIBUTES_AT + 2 : _HEAD_BYTES], _unpacked(data)))
 
 
-def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give each record of a batch with its offset, as a batch of its own; the rest as one where no end of a record is to be found."""
+def _split(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Give where each record of a batch lies: offset, begin, end; the rest as one where no end of a record is to be found."""
     (base,) = struct.unpack_from(">q", data)
-    if data[_MAGIC_AT] < _V2 or struct.unpack_from(">h", data, _ATTRIBUTES_AT)[0] & _CODEC_MASK:
-        yield base, data
-        return
-    (count,) = struct.unpack_from(">i", data, _COUNT_AT)
-    head = data[:_COUNT_AT] + struct.pack(">i", 1)
     offset, at = base - 1, _HEAD_BYTES
-    for _ in range(count):
+    for _ in range(_count_of(data)):
         try:
             length, start = decode_varint(data, at)
             end = start + length
@@ -212,14 +340,14 @@ def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
             offset = base + decode_varint(data, delta_at)[0]
         except (ValueError, IndexError):
             offset, end = offset + 1, len(data)
-        yield offset, head + data[at:end]
+        yield offset, at, end
         at = end
         if at == len(data):
             return
 
 
-def _unpacked(data: bytes) -> bytes:
-    """Give the records of a compressed batch. Raises ``ValueError``, or what a codec raises."""
+def _unpacked(data: bytes) -> bytes | bytearray:
+    """Give the records of a compressed batch. Raises ``_Beyond`` when they are too large, ``ValueError``, or what a codec raises."""
     (attributes,) = struct.unpack_from(">h", data, _ATTRIBUTES_AT)
     packed = data[_HEAD_BYTES:]
     match attributes & _CODEC_MASK:
@@ -238,16 +366,20 @@ def _unpacked(data: bytes) -> bytes:
             raise ValueError(message)
 
 
-def _grown(unpack: Callable[[bytes, bytearray], int], packed: bytes) -> bytes:
+def _grown(unpack: Callable[[bytes, bytearray], int], packed: bytes) -> bytearray:
     """Unpack into room that grows as long as it is too small."""
     room = max(_FIRST_ROOM_BYTES, len(packed) * _GROWTH)
     while True:
         buffer = bytearray(min(room, UNPACKED_BYTES_MAX))
         try:
-            return bytes(memoryview(buffer)[: unpack(packed, buffer)])
+            del buffer[unpack(packed, buffer) :]
         except cramjam.DecompressionError as error:
-            if room >= UNPACKED_BYTES_MAX or _TOO_SMALL not in str(error):
+            if _TOO_SMALL not in str(error):
                 raise
+            if room >= UNPACKED_BYTES_MAX:
+                raise _Beyond from None
+        else:
+            return buffer
         room *= _GROWTH
 
 
@@ -272,4 +404,4 @@ def _snappy(packed: bytes) -> bytes:
 
 def _within(size: int) -> None:
     if size > UNPACKED_BYTES_MAX:
-        raise ValueError(size)
+        raise _Beyond

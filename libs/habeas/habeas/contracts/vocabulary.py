@@ -105,6 +105,7 @@ class ParkReason(StrEnum):
     """Why a message waits for an operator instead of being handled."""
 
     UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"
     MISSING_HEADER = "missing_header"

@@ -20,6 +20,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError
 
+from habeas.chassis.records import UnreadableRecord, install_on
 from habeas.contracts.envelope import BadEnvelope, decode_headers
 
 IDS_MAX: Final = 100_000
@@ -65,7 +66,8 @@ class Follower:
     Events count as handled when more are asked for: only then are offsets committed, for up to 500 records at once. Copies that the
     fleet or Kafka send again are left out as long as this object lives. After a restart the last events may come again: an effect that
     must not happen twice has to note the event's id in the transaction in which it happens. Records that are no events of Habeas are
-    passed over and counted in ``strange``. Kafka's errors leave the iteration; start again with a new follower.
+    passed over and counted in ``strange``, whatever they hold; so is a batch of them that does not open, as one. Kafka's errors leave the
+    iteration; start again with a new follower.
     """
 
     def __init__(
@@ -87,7 +89,6 @@ class Follower:
 
     async def __aenter__(self) -> Self:
         self._consumer = AIOKafkaConsumer(
-            *self._topics,
             bootstrap_servers=self._bootstrap,
             group_id=self._group,
             isolation_level="read_committed",
@@ -97,7 +98,20 @@ class Follower:
             **self._options,
         )
         await self._consumer.start()
+        try:
+            await self._subscribe(self._consumer)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
+
+    async def _subscribe(self, consumer: AIOKafkaConsumer) -> None:
+        """Do what a consumer's start does for topics that it has from the beginning, once the reader is ours. Raises what that raises."""
+        install_on(consumer)  # this one only: the program around it may have others
+        for topic in self._topics:
+            await consumer._client._wait_on_metadata(topic)  # noqa: SLF001 -- a topic that is missing is an error, not a long wait
+        consumer.subscribe(self._topics)
+        await consumer._subscription.wait_for_assignment()  # noqa: SLF001 -- nor is one that may not be read
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -130,6 +144,9 @@ class Follower:
                 await self._consumer.commit(mine)
 
     def _read(self, record: "ConsumerRecord[bytes, bytes]") -> Told | None:
+        if isinstance(record, UnreadableRecord):
+            self.strange += 1
+            return None
         try:
             head = decode_headers(record.headers)
             body = json.loads(record.value or b"")
