@@ -117,6 +117,8 @@ FIND_AUDIT_HEAD: Final = "SELECT epoch, seq, hash FROM audit_head ORDER BY epoch
 
 FIND_AUDIT_LINE: Final = "SELECT line FROM audit_lines WHERE seq = $1"
 
+FIND_AUDIT_LINES: Final = "SELECT seq, line FROM audit_lines WHERE seq = ANY($1::bigint[])"
+
 FIND_SERVER: Final = """
     SELECT pg_postmaster_start_time() AS started_at, (SELECT system_identifier FROM pg_control_system()) AS system_id
 """
