@@ -71,9 +71,7 @@ class Reach(NamedTuple):
 class Judgement(NamedTuple):
     """What entries of a producer say about its database."""
 
-    unknown: list[
-        Entry
-    ]  # beyond the database's last one, and linked on; in the order of their places, each content once
+    unknown: list[Entry]  # beyond the database's last one, and linked on; in the order of places, each content once
     other: Entry | None  # linked on, at a place where the database holds another line: it went back, and on from there
     passed_over: list[Entry]  # linked to nothing that this producer told: forged, or damaged
 
@@ -90,6 +88,7 @@ def judge(told: Collection[Entry], head: Mapping[str, Any], lines: Mapping[int, 
     links[epoch, top].add(head["hash"])
     for seq, line in lines.items():
         links[epoch, seq].add(entry_hash(line))
+    ends = {link for known in links.values() for link in known} - {GENESIS}  # from which a later epoch may begin
     judged = Judgement([], None, [])
     agreed, other = 0, None
     seen: set[tuple[tuple[int, int], bytes]] = set()
@@ -103,12 +102,11 @@ def judge(told: Collection[Entry], head: Mapping[str, Any], lines: Mapping[int, 
             agreed = max(agreed, entry.seq)
             continue
         prev = link_of(line)
-        if entry.epoch > epoch and entry.seq == 1:
-            is_linked = prev != GENESIS and any(prev in each for each in links.values())
-        else:
-            is_linked = prev in links.get((entry.epoch, entry.seq - 1), ())
-        if is_linked or (is_cut and prev is not None and place > (epoch, top)):
+        begins = entry.epoch > epoch and entry.seq == 1
+        before = ends if begins else links.get((entry.epoch, entry.seq - 1), ())
+        if prev in before or (is_cut and prev is not None and place > (epoch, top)):
             links[place].add(entry_hash(line))
+            ends.add(entry_hash(line))
             if place > (epoch, top):
                 judged.unknown.append(entry)
             else:
@@ -180,16 +178,17 @@ async def verify(settings: ChassisSettings, service: str, database: Database) ->
         position = await connection.fetchval(store.FIND_POSITION, *AUDIT_PARTITION)
         # The topic first and the head afterwards: another replica may be telling something new meanwhile.
         reach = await read_entries(settings, service, position, told.append)
-        head: Mapping[str, Any] = await connection.fetchrow(store.FIND_AUDIT_HEAD) or _NO_HEAD
+        row = await connection.fetchrow(store.FIND_AUDIT_HEAD)
+        head = dict(row) if row else _NO_HEAD
         rows = await connection.fetch(store.FIND_AUDIT_LINES, places(told, head)) if told else []
         judged = judge(told, head, {row["seq"]: row["line"] for row in rows}, is_cut=reach.lacks(position))
+        witness = judged.unknown[0] if judged.unknown else judged.other
+        if witness is not None:
+            raise DatabaseRestored(len(judged.unknown) or 1, witness.record.offset)
         if judged.passed_over:
             first = min(entry.record.offset for entry in judged.passed_over)
             entries = len(judged.passed_over)
             log.event("history.passed_over", severity=LogLevel.WARNING, entries=entries, offset=first)
-        witness = judged.unknown[0] if judged.unknown else judged.other
-        if witness is not None:
-            raise DatabaseRestored(len(judged.unknown) or 1, witness.record.offset)
         await connection.execute(store.SET_POSITION, *AUDIT_PARTITION, reach.end)
     database.trust(server)
 
