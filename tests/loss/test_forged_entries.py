@@ -8,8 +8,10 @@ from aiokafka import AIOKafkaProducer
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.ids import uuid7
 from habeas.contracts.audit import Action, AuditFact, Producer, encode_entry, encode_fact
+from habeas.contracts.envelope import Envelope, encode_headers
 from habeas.contracts.topics import AUDIT_ENTRIES
 from habeas.contracts.vocabulary import Right
+from tests.support.heard import FORGER
 from tests.support.program import run_habeas
 from tests.support.stage import Stage, raised
 
@@ -18,11 +20,15 @@ MAILER: Final = "notification-mailer"
 
 async def forge(stage: Stage, *lines: bytes) -> None:
     """Write to the audit topic as anybody can who may write there."""
+    clock = SystemClock()
     producer = AIOKafkaProducer(bootstrap_servers=stage.servers.kafka_bootstrap)
     await producer.start()
     try:
         for line in lines:
-            await producer.send_and_wait(AUDIT_ENTRIES.name, line, key=f"{MAILER}/999999".encode())
+            headers = encode_headers(Envelope(uuid7(clock), "audit.entry", FORGER, clock.now(), MAILER))
+            await producer.send_and_wait(
+                AUDIT_ENTRIES.name, line, key=f"{MAILER}/999999".encode(), headers=list(headers)
+            )
     finally:
         await producer.stop()
 
