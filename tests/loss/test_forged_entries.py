@@ -64,3 +64,14 @@ async def test_forged_entries_end_no_service() -> None:
         await stage.fleet.stop_service(MAILER)
         await stage.fleet.start_service(MAILER)
         await stage.completed(await stage.ask(Right.ACCESS, stage.take_one()))
+        await stage.idle()
+        over = await run_habeas(stage, "recover", "--yes", "--pass-over", MAILER)
+        assert over.code == 0, over.text
+        assert "uncertain" not in over.text
+        said = "SELECT count(*) FROM notification_mailer.audit_lines WHERE convert_from(line, 'UTF8') LIKE '%outcome=forged%'"
+
+        async def is_recorded() -> bool:
+            return bool(await stage.habeas.fetchval(said) == 1)
+
+        await stage.finds(is_recorded, "the decision in the log")
+        assert (await run_habeas(stage, "recover", "--yes", "--pass-over", "nobody")).code == 2
