@@ -112,6 +112,7 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
     ("chassis/database.py", "self._connection.fetchrow"): _IN_TRANSACTION,
     ("chassis/database.py", "self._connection.fetchval"): _IN_TRANSACTION,
     ("chassis/history.py", "connection.execute"): "it notes how far was read; what is not noted is read again",
+    ("chassis/history.py", "connection.fetch"): _READS,
     ("chassis/history.py", "connection.fetchrow"): _READS,
     ("chassis/history.py", "connection.fetchval"): _READS,
     ("chassis/kafka.py", "admin.create_topics"): "the embedded servers' own; no service makes topics",

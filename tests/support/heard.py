@@ -38,6 +38,10 @@ class Said:
     event: Event
 
 
+FORGER: Final = "a-forger"
+"""The source of records that a test writes under a service's name; they are no part of what the fleet told."""
+
+
 class Heard:
     """Everything that the fleet has said since its topics were made, by request; an async context manager.
 
@@ -102,7 +106,7 @@ class Heard:
 
     def _take(self, record: "ConsumerRecord[Any, Any]") -> None:
         envelope = decode_headers(record.headers)
-        if envelope.event_id in self._seen:
+        if envelope.event_id in self._seen or envelope.source == FORGER:
             return
         self._seen.add(envelope.event_id)
         if record.topic == topics.AUDIT_ENTRIES.name:

@@ -1,19 +1,31 @@
 """The audit topic as witness: a database that lacks what was told is refused, and no unit of work begins on a server nobody looked at."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
 
-from habeas.chassis import history
+from habeas.chassis import history, log
 from habeas.chassis.database import Server, ServerChanged
-from habeas.chassis.history import AUDIT_PARTITION, DatabaseRestored, Entry
+from habeas.chassis.history import AUDIT_PARTITION, DatabaseRestored, Entry, Reach
 from habeas.chassis.settings import ChassisSettings
-from habeas.contracts.audit import Action, AuditFact
+from habeas.contracts.audit import GENESIS, Action, AuditFact, Producer, encode_entry, encode_fact
 from habeas.contracts.topics import AUDIT_ENTRIES
 from habeas_embedded.provision import Access
-from tests.support.delivery import CONSUMER, Broker, Delivery, raw_record
+from tests.support.delivery import CONSUMER, NOON, Broker, Delivery, raw_record
+
+TAIL: Final = encode_fact(AuditFact(Action.MESSAGE_PARKED), NOON)
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What was logged of the history."""
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(log, "event", lambda name, **fields: lines.append({"event": name, **fields}))
+    return lines
 
 
 @pytest_asyncio.fixture
@@ -40,13 +52,13 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The audit topic, as far as it holds entries of this service."""
     lines: list[bytes] = []
 
-    async def read(_: ChassisSettings, service: str, position: int | None, take: Callable[[Entry], None]) -> int:
+    async def read(_: ChassisSettings, service: str, position: int | None, take: Callable[[Entry], None]) -> Reach:
         assert service == CONSUMER
         for offset, line in enumerate(lines):
             if offset >= (position or 0):
-                seq = int(line.split(b"seq=")[1].split(b" ")[0])
-                take(Entry(1, seq, raw_record(AUDIT_ENTRIES, b"", line, {})))
-        return len(lines)
+                epoch, seq = (int(line.split(part)[1].split(b" ")[0]) for part in (b"epoch=", b"seq="))
+                take(Entry(epoch, seq, raw_record(AUDIT_ENTRIES, b"", line, {})))
+        return Reach(0, len(lines))
 
     monkeypatch.setattr(history, "read_entries", read)
     return lines
@@ -84,6 +96,72 @@ async def test_a_database_that_went_back_and_on_is_refused(delivery: Delivery, t
     """Other bytes at the place of an entry are another history, however far it has come."""
     topic += await tell(delivery, 3)
     await delivery.look("UPDATE erasure_executor.audit_lines SET line = 'other' WHERE seq = 3")
+    with pytest.raises(DatabaseRestored):
+        await verify(delivery)
+
+
+def forged(seq: int, prev: str = "f" * 64, *, epoch: int = 1, tail: str = TAIL) -> bytes:
+    """An entry that follows the grammar, by whoever may write to the topic."""
+    return encode_entry(Producer(CONSUMER), epoch, seq, prev, tail)
+
+
+FORGERIES: Final[Mapping[str, Callable[[list[bytes]], list[bytes]]]] = {
+    "without grammar": lambda _: [f"habeas-audit/1 producer={CONSUMER} epoch=1 seq=999999 x".encode()],
+    "without grammar, at the next place": lambda told: [told[-1].replace(b"seq=3", b"seq=4") + b" x"],
+    "a wrong link at the next place": lambda _: [forged(4)],
+    "a wrong link at a place that was told": lambda _: [forged(3)],
+    "zeros as link": lambda _: [forged(4, GENESIS)],
+    "far ahead": lambda _: [forged(10**17)],
+    "a later epoch": lambda _: [forged(1, GENESIS, epoch=2), forged(1, epoch=9), forged(7, epoch=2)],
+    "the true link at a wrong place": lambda told: [forged(5, sha256(told[-1]).hexdigest())],
+    "a chain of its own": lambda _: [four := forged(4), forged(5, sha256(four).hexdigest())],
+    "an entry that was told, once more": lambda told: [told[1], told[2]],
+}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+@pytest.mark.parametrize("place", ["before", "between", "behind"])
+async def test_what_links_to_nothing_ends_no_service(
+    delivery: Delivery, topic: list[bytes], kind: str, place: str, logged: list[dict[str, Any]]
+) -> None:
+    """Forged records of any kind are passed over and told, wherever they stand; a restored database is found among them all the same."""
+    told = await tell(delivery, 3)
+    false = FORGERIES[kind](told)
+    at = {"before": 0, "between": 2, "behind": 3}[place]
+    topic += [*told[:at], *false, *told[at:]]
+    await verify(delivery)
+    assert delivery.database.is_trusted
+    said = [line["entries"] for line in logged if line["event"] == "history.passed_over"]
+    assert said == ([] if "once more" in kind else [len(false)])
+    await delivery.look("DELETE FROM erasure_executor.positions")
+    await delivery.look(
+        "UPDATE erasure_executor.audit_head SET seq = 1, published_seq = 1, hash = $1", sha256(told[0]).hexdigest()
+    )
+    with pytest.raises(DatabaseRestored) as refused:
+        await verify(delivery)
+    assert refused.value.unknown == 2
+
+
+async def test_a_branch_that_is_longer_is_found(delivery: Delivery, topic: list[bytes]) -> None:
+    """It went back to its second entry and on by itself: the third one is its own, and the fourth of the lost time links to a lost one."""
+    told = await tell(delivery, 3)
+    lost = forged(3, sha256(told[1]).hexdigest())
+    topic += [*told[:2], lost, forged(4, sha256(lost).hexdigest()), told[2]]
+    with pytest.raises(DatabaseRestored):
+        await verify(delivery)
+
+
+async def test_links_that_cannot_be_followed_count(
+    delivery: Delivery, topic: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When Kafka lost the beginning of what was not read yet, an entry beyond the head may be true: the service does not go on."""
+    await tell(delivery, 3)
+
+    async def cut(_: ChassisSettings, __: str, ___: int | None, take: Callable[[Entry], None]) -> Reach:
+        take(Entry(1, 9, raw_record(AUDIT_ENTRIES, b"", forged(9), {})))
+        return Reach(5, 6)
+
+    monkeypatch.setattr(history, "read_entries", cut)
     with pytest.raises(DatabaseRestored):
         await verify(delivery)
 

@@ -1,7 +1,7 @@
 """What `habeas replay` and `habeas recover` write, over a real database and without Kafka."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -12,12 +12,13 @@ import click
 import pytest
 import pytest_asyncio
 
+from habeas.chassis import history
 from habeas.chassis.consumer import Consumer
 from habeas.chassis.database import Database
 from habeas.chassis.history import Entry
 from habeas.chassis.producer import Record
 from habeas.cli import lost_time, recover, store
-from habeas.contracts.audit import Action, AuditFact, parse_entry
+from habeas.contracts.audit import Action, AuditFact, Producer, encode_entry, encode_fact, parse_entry
 from habeas.contracts.model import Event
 from habeas.contracts.notification_mailer import (
     MailSent,
@@ -142,6 +143,70 @@ async def test_a_database_that_went_on_by_itself_is_not_mended(delivery: Deliver
     for head in ({"epoch": 1, "seq": 1, "hash": "a" * 64}, {"epoch": 1, "seq": 0, "hash": "0" * 64}):
         with pytest.raises(click.ClickException, match="restore the database once more"):
             recover._require_chain(CONSUMER, head, told[1:])
+
+
+async def look_at(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch, topic: list[Entry], *, pass_over: bool = False
+) -> recover.Found:
+    """Look at the slice as `habeas recover` does, at an audit topic that holds these entries."""
+
+    async def read(_: object, __: object, ___: object, take: Callable[[Entry], None]) -> history.Reach:
+        for entry in topic:
+            take(entry)
+        return history.Reach(0, 77)
+
+    async def none(*_: object) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(history, "read_entries", read)
+    monkeypatch.setattr(recover, "_committed", none)
+    monkeypatch.setattr(recover, "_gone", none)
+    return await recover._look_at(delivery.settings, CONSUMER, delivery.database, pass_over=pass_over)
+
+
+async def test_forged_entries_are_named_and_stop_no_recovery(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What links to nothing is named by its offset; what the database lacks is taken back around it."""
+    told = entries_of((await tell(delivery, 3)).of(AUDIT_ENTRIES))
+    false = [Entry(1, seq, raw_record(AUDIT_ENTRIES, b"", b"habeas-audit/1 %d x" % seq, {})) for seq in (2, 4, 999_999)]
+    found = await look_at(delivery, monkeypatch, [*false, *told])
+    assert (found.entries, found.passed_over) == ([], false)
+    recover._show([found], [])
+    said = capsys.readouterr().out
+    assert all(str(each.record.offset) in said for each in false)
+    first = sha256(told[0].record.value or b"").hexdigest()
+    await delivery.look("DELETE FROM erasure_executor.audit_lines WHERE seq > 1")
+    await delivery.look("UPDATE erasure_executor.audit_head SET seq = 1, published_seq = 1, hash = $1", first)
+    found = await look_at(delivery, monkeypatch, [*false, *told])
+    assert (found.entries, found.passed_over) == (told[1:], false)
+    bare = told[1]._replace(record=raw_record(AUDIT_ENTRIES, b"", told[1].record.value, {}))
+    async with delivery.database.transaction("recover") as tx:
+        await recover._adopt(tx, recover.Found(CONSUMER, [bare, told[2]]))
+    assert (await look_at(delivery, monkeypatch, [*false, *told])).entries == []
+
+
+async def test_an_operator_may_pass_over_what_links_and_is_false(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another line at a told place that links on is refused with the way on; passed over by a person, the topic is read from its end."""
+    told = entries_of((await tell(delivery, 2)).of(AUDIT_ENTRIES))
+    first = sha256(told[0].record.value or b"").hexdigest()
+    tail = encode_fact(AuditFact(Action.MESSAGE_PARKED, count=9), NOON)
+    line = encode_entry(Producer(CONSUMER), 1, 2, first, tail)
+    false = Entry(1, 2, raw_record(AUDIT_ENTRIES, b"", line, {}))
+    with pytest.raises(click.ClickException, match=f"{false.record.offset}.*--pass-over {CONSUMER}"):
+        await look_at(delivery, monkeypatch, [told[0], false])
+    found = await look_at(delivery, monkeypatch, [told[0], false], pass_over=True)
+    async with delivery.database.transaction("recover") as tx:
+        await recover._adopt(tx, found)
+    (row,) = await delivery.look(
+        "SELECT next_offset FROM erasure_executor.positions WHERE topic = $1", AUDIT_ENTRIES.name
+    )
+    assert row["next_offset"] == 77
+    (fact,) = await delivery.look("SELECT tail FROM erasure_executor.audit_outbox")
+    assert "action=message.resolved" in fact["tail"]
+    assert "outcome=forged" in fact["tail"]
 
 
 async def test_mails_are_written_down_as_told_and_doubted_otherwise(database: Access, delivery: Delivery) -> None:

@@ -8,9 +8,10 @@ does nothing at all until an operator has decided (`habeas recover`).
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -19,6 +20,7 @@ from habeas.chassis import kafka, log, store
 from habeas.chassis.database import TRANSIENT, Database, Server
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.waiting import Outage, wait_any
+from habeas.contracts.audit import GENESIS, entry_hash, link_of
 from habeas.contracts.topics import AUDIT_ENTRIES
 
 KAFKA_TROUBLE: Final = (KafkaError, OSError, TimeoutError)
@@ -30,6 +32,7 @@ _READ_MS: Final = 500
 _SILENCE_S: Final = 15.0
 _RECORDS_MAX: Final = 20_000
 _ADVANCE_S: Final = 300.0
+_NO_HEAD: Final[Mapping[str, Any]] = {"epoch": 0, "seq": 0, "hash": GENESIS}
 _PLACE: Final = re.compile(
     rb"habeas-audit/[0-9]+ producer=([a-z\-]{1,64}) epoch=([1-9][0-9]{0,9}) seq=([1-9][0-9]{0,17}) "
 )
@@ -38,9 +41,10 @@ _PLACE: Final = re.compile(
 class DatabaseRestored(Exception):
     """The database is older than what this service has told; the operator decides with `habeas recover`."""
 
-    def __init__(self, unknown: int) -> None:
+    def __init__(self, unknown: int, offset: int) -> None:
         super().__init__(
-            f"the audit topic has {unknown} entries of this service that its database lacks: run `habeas recover`"
+            f"the audit topic has {unknown} entries of this service that its database lacks, the first at offset {offset}:"
+            " run `habeas recover`"
         )
         self.unknown = unknown
 
@@ -53,10 +57,75 @@ class Entry(NamedTuple):
     record: "ConsumerRecord[bytes, bytes]"
 
 
+class Reach(NamedTuple):
+    """Which offsets the audit topic holds: from the first one up to, and without, the end."""
+
+    first: int
+    end: int
+
+    def lacks(self, position: int | None) -> bool:
+        """Whether records that were not read up to this position are gone from the topic, so that links cannot be followed."""
+        return self.first > (position or 0)
+
+
+class Judgement(NamedTuple):
+    """What entries of a producer say about its database."""
+
+    unknown: list[Entry]  # beyond the database's last one, and linked on; in the order of places, each content once
+    other: Entry | None  # linked on, at a place where the database holds another line: it went back, and on from there
+    passed_over: list[Entry]  # linked to nothing that this producer told: forged, or damaged
+
+
+def judge(told: Collection[Entry], head: Mapping[str, Any], lines: Mapping[int, bytes], *, is_cut: bool) -> Judgement:
+    """Tell which entries of the topic link on from what the database holds: its head, and those ``lines`` that ``places`` names.
+
+    When the beginning of the chain is gone from the topic (``is_cut``), links cannot be followed: then every entry beyond the head that
+    has the form of one counts.
+    """
+    epoch, top = head["epoch"], head["seq"]
+    links: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+    links[epoch, 0].add(GENESIS)
+    links[epoch, top].add(head["hash"])
+    for seq, line in lines.items():
+        links[epoch, seq].add(entry_hash(line))
+    ends = {link for known in links.values() for link in known} - {GENESIS}  # from which a later epoch may begin
+    judged = Judgement([], None, [])
+    agreed, other = 0, None
+    seen: set[tuple[tuple[int, int], bytes]] = set()
+    for entry in sorted(told, key=lambda each: each[:2]):
+        line = entry.record.value or b""
+        place = entry[:2]
+        if place < (epoch, 0) or (place, line) in seen:
+            continue
+        seen.add((place, line))
+        if place <= (epoch, top) and lines.get(entry.seq, line) == line:
+            agreed = max(agreed, entry.seq)
+            continue
+        prev = link_of(line)
+        begins = entry.epoch > epoch and entry.seq == 1
+        before = ends if begins else links.get((entry.epoch, entry.seq - 1), ())
+        if prev in before or (is_cut and prev is not None and place > (epoch, top)):
+            links[place].add(entry_hash(line))
+            ends.add(entry_hash(line))
+            if place > (epoch, top):
+                judged.unknown.append(entry)
+            else:
+                other = entry
+        else:
+            judged.passed_over.append(entry)
+    return judged._replace(other=other if other is not None and other.seq > agreed else None)
+
+
+def places(told: Collection[Entry], head: Mapping[str, Any]) -> list[int]:
+    """Return the sequence numbers whose lines have to be known to judge these entries."""
+    wanted = {seq for entry in told if entry.epoch >= head["epoch"] for seq in (entry.seq - 1, entry.seq)}
+    return sorted({seq for seq in wanted if 0 < seq <= head["seq"]} | {head["seq"]})
+
+
 async def read_entries(
     settings: ChassisSettings, service: str, position: int | None, take: Callable[[Entry], None]
-) -> int:
-    """Show ``take`` every entry of a service that the audit topic holds now from ``position`` on; gives the topic's end.
+) -> Reach:
+    """Show ``take`` every entry of a service that the audit topic holds now from ``position`` on; return what the topic holds.
 
     A position that the topic does not reach, or none, means its beginning. Raises what Kafka raises when it is away.
     """
@@ -70,7 +139,7 @@ async def read_entries(
         begin = position if position is not None and first <= position <= end else first
         if begin < end:
             await _read(consumer, begin, end, service.encode(), take)
-        return end
+        return Reach(first, end)
     finally:
         with suppress(*KAFKA_TROUBLE):
             async with asyncio.timeout(_STOP_S):
@@ -100,32 +169,27 @@ async def _read(
 async def verify(settings: ChassisSettings, service: str, database: Database) -> None:
     """Make sure that this database knows all that the service has told, and let units of work begin on this server.
 
-    Reads the audit topic from where it was last found in agreement. Raises ``DatabaseRestored``, and what Kafka and database raise when
-    they are away; then it may be called again.
+    Reads the audit topic from where it was last found in agreement; what links to nothing is passed over and logged. Raises
+    ``DatabaseRestored``, and what Kafka and database raise when they are away; then it may be called again.
     """
-    last: Entry | None = None
     told: list[Entry] = []
-
-    def take(entry: Entry) -> None:
-        nonlocal last
-        told.append(entry)
-        if last is None or entry[:2] >= last[:2]:
-            last = entry
-
     async with database.apart() as connection:
         server = await Server.of(connection)
         position = await connection.fetchval(store.FIND_POSITION, *AUDIT_PARTITION)
         # The topic first and the head afterwards: another replica may be telling something new meanwhile.
-        end = await read_entries(settings, service, position, take)
-        head = await connection.fetchrow(store.FIND_AUDIT_HEAD)
-        known = (head["epoch"], head["seq"]) if head else (0, 0)
-        unknown = sum(1 for entry in told if entry[:2] > known)
-        if not unknown and last is not None and last.epoch == known[0]:
-            line = await connection.fetchval(store.FIND_AUDIT_LINE, last.seq)
-            unknown = int(line is not None and line != last.record.value)  # it went back, and on from there
-        if unknown:
-            raise DatabaseRestored(unknown)
-        await connection.execute(store.SET_POSITION, *AUDIT_PARTITION, end)
+        reach = await read_entries(settings, service, position, told.append)
+        row = await connection.fetchrow(store.FIND_AUDIT_HEAD)
+        head = dict(row) if row else _NO_HEAD
+        rows = await connection.fetch(store.FIND_AUDIT_LINES, places(told, head)) if told else []
+        judged = judge(told, head, {row["seq"]: row["line"] for row in rows}, is_cut=reach.lacks(position))
+        witness = judged.unknown[0] if judged.unknown else judged.other
+        if witness is not None:
+            raise DatabaseRestored(len(judged.unknown) or 1, witness.record.offset)
+        if judged.passed_over:
+            first = min(entry.record.offset for entry in judged.passed_over)
+            entries = len(judged.passed_over)
+            log.event("history.passed_over", severity=LogLevel.WARNING, entries=entries, offset=first)
+        await connection.execute(store.SET_POSITION, *AUDIT_PARTITION, reach.end)
     database.trust(server)
 
 

@@ -115,7 +115,7 @@ FIND_POSITION: Final = "SELECT next_offset FROM positions WHERE topic = $1 AND p
 
 FIND_AUDIT_HEAD: Final = "SELECT epoch, seq, hash FROM audit_head ORDER BY epoch DESC LIMIT 1"
 
-FIND_AUDIT_LINE: Final = "SELECT line FROM audit_lines WHERE seq = $1"
+FIND_AUDIT_LINES: Final = "SELECT seq, line FROM audit_lines WHERE seq = ANY($1::bigint[])"
 
 FIND_SERVER: Final = """
     SELECT pg_postmaster_start_time() AS started_at, (SELECT system_identifier FROM pg_control_system()) AS system_id

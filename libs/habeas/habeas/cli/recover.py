@@ -12,6 +12,7 @@ them over, and a request that is sent again is carried out from its beginning. E
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -41,6 +42,7 @@ _INTAKE: Final = "request-intake"
 _MAILER: Final = "notification-mailer"
 _TURNS: Final = {_INTAKE: 1, _MAILER: 2}
 """Who goes on after all others: who takes requests that are sent again, and who sends as soon as it may."""
+_NAMED_MAX: Final = 10
 _TOLD: Final[Mapping[type[object], str]] = {MailSent: "sent", MailRefused: "refused", MailUncertain: "uncertain"}
 
 
@@ -54,27 +56,43 @@ class Found:
         default_factory=list
     )  # topic, partition, first offset there is, records gone
     topics: frozenset[str] = frozenset()  # those that it reads
+    passed_over: "list[Entry]" = field(default_factory=list)  # link to nothing that this service told
+    pass_to: int | None = (
+        None  # the audit topic's end, when an operator passes over all that it holds beyond the database
+    )
 
 
 @click.command(name="recover")
 @ADMIN_DSN
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--pass-over",
+    multiple=True,
+    metavar="SERVICE",
+    help="The database of this service is right, and what the audit topic holds beyond it is false. May be repeated.",
+)
 @AS_JSON
-def recover(*, dsn: str, yes: bool, as_json: bool) -> None:
+def recover(*, dsn: str, yes: bool, pass_over: tuple[str, ...], as_json: bool) -> None:
     """Let the fleet go on after its database was restored to an earlier moment (HABEAS_KAFKA_… names the Kafka it told). Audited.
 
     Running it again changes nothing. Exit code 1 when the database and Kafka contradict each other: then nothing is changed.
     """
     from habeas.cli.brokers import chassis_settings
+    from habeas.cli.store import SERVICES
 
+    for service in pass_over:
+        if service not in SERVICES:
+            message = f"not a service: {service}"
+            raise click.BadParameter(message, param_hint="--pass-over")
     settings = chassis_settings(dsn)
-    found = run(_look(settings))
+    found = run(_look(settings, frozenset(pass_over)))
     lost = run(look_at_lost(settings))
     if not as_json:
         _show(found, lost.requests)
-    if not any(each.entries or each.gone for each in found):
+    if not any(each.entries or each.gone or each.pass_to is not None for each in found):
         if as_json:
-            write_json({"services": {}, "mails": {}, "requests_unknown": lost.requests})
+            passed_over = {each.service: len(each.passed_over) for each in found if each.passed_over}
+            write_json({"services": {}, "mails": {}, "requests_unknown": lost.requests, "passed_over": passed_over})
         return
     if not yes:
         click.confirm("Take these entries into the database and let the services go on?", abort=True)
@@ -89,6 +107,7 @@ def recover(*, dsn: str, yes: bool, as_json: bool) -> None:
                 "mails": mails,
                 "requests_unknown": lost.requests,
                 "announcements_broken_off": broken_off,
+                "passed_over": {each.service: len(each.passed_over) for each in found if each.passed_over},
             }
         )
         return
@@ -104,38 +123,56 @@ def recover(*, dsn: str, yes: bool, as_json: bool) -> None:
 def _show(found: Sequence[Found], lost: Sequence[UUID]) -> None:
     rows = [(each.service, len(each.entries), sum(row[3] for row in each.gone)) for each in found]
     write_table("told and not in the database", ("service", "audit entries", "records gone from Kafka"), rows)
+    for each in found:
+        if each.passed_over:
+            offsets = [entry.record.offset for entry in each.passed_over]
+            say(
+                f"{len(offsets)} records of the audit topic claim to be entries of {each.service} and link to nothing that it told; "
+                f"they are passed over (offsets {', '.join(map(str, offsets[:_NAMED_MAX]))}"
+                f"{', …' if len(offsets) > _NAMED_MAX else ''}). Who writes to the topic? See the runbook audit-log.md"
+            )
     if lost:
         say(f"{len(lost)} requests were told of and are not in the database; the platform has to send them again:")
         for request_id in lost:
             say(f"  {request_id}")
 
 
-async def _look(settings: "ChassisSettings") -> list[Found]:
+async def _look(settings: "ChassisSettings", pass_over: frozenset[str]) -> list[Found]:
     from habeas.cli import store
 
     async with slices(settings) as databases:
-        return [await _look_at(settings, service, databases[service]) for service in store.SERVICES]
+        return [
+            await _look_at(settings, service, databases[service], pass_over=service in pass_over)
+            for service in store.SERVICES
+        ]
 
 
-async def _look_at(settings: "ChassisSettings", service: str, database: "Database") -> Found:
+async def _look_at(settings: "ChassisSettings", service: str, database: "Database", *, pass_over: bool) -> Found:
     """Read the audit topic from where it was last found in agreement: that position went back with the database."""
-    from habeas.chassis.history import AUDIT_PARTITION, read_entries
-    from habeas.chassis.store import FIND_AUDIT_HEAD, FIND_POSITION
+    from habeas.chassis import history
+    from habeas.chassis.store import FIND_AUDIT_HEAD, FIND_AUDIT_LINES, FIND_POSITION
 
-    head = dict((await database.read("recover-head", FIND_AUDIT_HEAD))[0])
-    at = await database.read("recover-position", FIND_POSITION, *AUDIT_PARTITION)
+    at = await database.read("recover-position", FIND_POSITION, *history.AUDIT_PARTITION)
+    position = at[0]["next_offset"] if at else None
     found = Found(service)
-    seen: dict[int, bytes] = {}
-
-    def take(entry: "Entry") -> None:
-        if (entry.epoch, entry.seq) <= (head["epoch"], head["seq"]) or seen.get(entry.seq) == entry.record.value:
-            return
-        seen[entry.seq] = entry.record.value
-        found.entries.append(entry)
-
+    told: list[Entry] = []
     async with kafka_answers():
-        await read_entries(settings, service, at[0]["next_offset"] if at else None, take)
-        _require_chain(service, head, found.entries)
+        reach = await history.read_entries(settings, service, position, told.append)
+        # The topic first and the head afterwards: a service that goes on may be telling something new meanwhile.
+        head = dict((await database.read("recover-head", FIND_AUDIT_HEAD))[0])
+        rows = await database.read("recover-lines", FIND_AUDIT_LINES, history.places(told, head))
+        lines = {row["seq"]: row["line"] for row in rows}
+        judged = history.judge(told, head, lines, is_cut=reach.lacks(position))
+        others = [] if judged.other is None else [judged.other]
+        found.passed_over = judged.passed_over
+        if pass_over:
+            found.passed_over = sorted(
+                [*judged.passed_over, *others, *judged.unknown], key=lambda entry: entry.record.offset
+            )
+            found.pass_to = reach.end
+        else:
+            found.entries = judged.unknown
+            _require_chain(service, head, [*others, *found.entries])
         places = sorted({*await _committed(settings, service), *await _positions(database)})
         found.topics = frozenset(each.topic for each in places)
         found.gone = await _gone(settings, places, database)
@@ -155,8 +192,9 @@ def _require_chain(service: str, head: Mapping[str, Any], entries: "Sequence[Ent
             prev = ""
         if entry.epoch != head["epoch"] or entry.seq != seq + 1 or prev != link:
             raise click.ClickException(
-                f"{service} went on after the restore by itself, or the audit topic has a hole at its entry {seq + 1}: "
-                "restore the database once more, or ask for help; nothing was changed"
+                f"{service} went on after the restore by itself, or the audit topic has a hole at its entry {seq + 1}, or the record at "
+                f"offset {entry.record.offset} (entry {entry.seq}) is false: restore the database once more, or, if you know that the "
+                f"database was not restored, run `habeas recover --pass-over {service}`; nothing was changed"
             )
         seq, link = entry.seq, entry_hash(line)
 
@@ -212,6 +250,12 @@ async def _recover(settings: "ChassisSettings", found: Sequence[Found], lost: Lo
 
     mails: dict[str, int] = {}
     broken_off: list[str] = []
+    if not any(each.entries or each.gone for each in found):  # nothing was restored: no request and no mail is in doubt
+        async with slices(settings) as databases:
+            for each in found:
+                async with databases[each.service].transaction("recover") as tx:
+                    await _adopt(tx, each)
+        return mails, broken_off
     told = await told_mails(settings)
     async with slices(settings) as databases:
         for each in sorted(found, key=lambda each: _TURNS.get(each.service, 0)):
@@ -239,23 +283,36 @@ def _columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]
 
 async def _adopt(tx: "Transaction", found: Found) -> None:
     """Take a service's entries back into its outbox and move its head; then the next entry says that this was done."""
+    from habeas.chassis.history import AUDIT_PARTITION
     from habeas.chassis.store import SET_POSITION
     from habeas.cli.store import recovery
-    from habeas.contracts.audit import Action, AuditFact, entry_hash
-    from habeas.contracts.envelope import decode_headers
+    from habeas.contracts.audit import Action, AuditFact, AuditOutcome, entry_hash
 
     for topic, partition, first, _ in found.gone:
         await tx.execute(SET_POSITION, topic, partition, first)
     if found.entries:
-        rows = []
-        for entry in found.entries:
-            envelope = decode_headers(entry.record.headers)
-            rows.append((envelope.event_id, envelope.at, entry.seq, entry.record.value))
+        rows = [(*_origin(entry, tx), entry.seq, entry.record.value) for entry in found.entries]
         await tx.execute_exactly(len(rows), recovery.ADOPT_ENTRIES, *map(list, zip(*rows, strict=True)))
         last = found.entries[-1]
         await tx.execute_exactly(1, recovery.ADOPT_HEAD, last.epoch, last.seq, entry_hash(last.record.value))
     if found.entries or found.gone:
         tx.record(AuditFact(Action.DATABASE_RESTORED, count=len(found.entries)))
+    if found.pass_to is not None:
+        await tx.execute(SET_POSITION, *AUDIT_PARTITION, found.pass_to)
+        tx.record(AuditFact(Action.MESSAGE_RESOLVED, outcome=AuditOutcome.FORGED, count=len(found.passed_over)))
+
+
+def _origin(entry: "Entry", tx: "Transaction") -> tuple[UUID, datetime]:
+    """Return an entry's id and time; headers that say nothing of it are no obstacle, as the line is what is chained."""
+    from habeas.chassis.clock import SystemClock
+    from habeas.chassis.ids import uuid7
+    from habeas.contracts.envelope import BadEnvelope, decode_headers
+
+    try:
+        envelope = decode_headers(entry.record.headers)
+    except BadEnvelope:
+        return uuid7(SystemClock()), tx.now
+    return envelope.event_id, envelope.at
 
 
 async def _settle_mails(

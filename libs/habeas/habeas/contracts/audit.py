@@ -209,6 +209,18 @@ def entry_hash(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
+def link_of(line: bytes) -> str | None:
+    """Return the link that a line carries if it has the form of an entry to its last byte, else None.
+
+    Words that the grammar does not have are no obstacle: a later version may have told them.
+    """
+    try:
+        found = _LINE.fullmatch(line.decode("ascii"))
+    except UnicodeDecodeError:
+        return None
+    return found[4] if found else None
+
+
 def parse_entry(line: bytes) -> AuditEntry:
     """Parse one line under the closed grammar.
 
