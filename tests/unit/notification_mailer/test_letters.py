@@ -360,15 +360,19 @@ def test_every_category_has_a_line_of_its_own_and_none_leaves_none(letters: Lett
     [
         (
             "en",
-            "We cannot work on it yet: we need proof first that it comes from you. Please sign in with us and send the request again "
-            "from there.",
+            (
+                "We cannot work on it yet: we need proof first that it comes from you. Please sign in with us and send the request again "
+                "from there."
+            ),
             "The time for this one, until 28 December 2026, goes on meanwhile.",
             "You will have our answer",
         ),
         (
             "de",
-            "Zuerst brauchen wir den Nachweis, dass es von Ihnen kommt. Bitte melden Sie sich bei uns an und senden Sie das Anliegen "
-            "von dort noch einmal.",
+            (
+                "Zuerst brauchen wir den Nachweis, dass es von Ihnen kommt. Bitte melden Sie sich bei uns an und senden Sie das Anliegen "
+                "von dort noch einmal."
+            ),
             "Die Frist für dieses, bis zum 28. Dezember 2026, läuft inzwischen weiter.",
             "Sie bekommen unsere Antwort",
         ),
