@@ -326,3 +326,31 @@ async def test_after_an_erasure_nothing_is_held(stage: Stage, later: Right) -> N
     assert (first.answered, second.answered) == (Answered.MAIL, Answered.NOT_REACHABLE)
     assert first.subject_id != second.subject_id
     assert stage.mail_kinds(person.email) == ["acknowledgement", "outcome"]
+
+
+@pytest.mark.parametrize("right", [Right.ACCESS, Right.PORTABILITY])
+async def test_a_copy_is_answered_before_the_erasure_that_came_after_it(stage: Stage, right: Right) -> None:
+    """Several people ask for both at once: each copy is built and told of, then everything goes, the copy too, and the mail says so."""
+    people = stage.take(3)
+    received = dt.datetime.now(dt.UTC)
+    copies = [await stage.ask(right, person, received_at=received - dt.timedelta(seconds=2)) for person in people]
+    erasures = [await stage.ask(Right.ERASURE, person, received_at=received) for person in people]
+    for told in await stage.completed(*copies, *erasures):
+        assert told.outcome is not Outcome.NOTHING_HELD
+    for copy, erasure in zip(copies, erasures, strict=True):
+        first, then = await stage.request(copy), await stage.request(erasure)
+        assert first["export_id"] is not None
+        assert first["closed_at"] <= then["accepted_at"]
+
+
+async def test_an_erasure_waits_for_no_later_copy(stage: Stage) -> None:
+    """Who asks for the erasure first is erased; the copy that was asked for afterwards is answered without naming what is not there."""
+    people = stage.take(2)
+    received = dt.datetime.now(dt.UTC)
+    erasures = [
+        await stage.ask(Right.ERASURE, person, received_at=received - dt.timedelta(seconds=2)) for person in people
+    ]
+    copies = [await stage.ask(Right.ACCESS, person, received_at=received) for person in people]
+    for told in (await stage.completed(*erasures, *copies))[: len(erasures)]:
+        assert told.right is Right.ERASURE
+        assert told.outcome is not Outcome.NOTHING_HELD

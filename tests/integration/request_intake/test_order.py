@@ -1,5 +1,6 @@
 """The order of one person's requests: an erasure lets a copy that was asked for before it end first, and never waits for ever."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final, cast
 from uuid import UUID
@@ -44,7 +45,7 @@ async def look(counter: Counter) -> int:
     return (await sweeps.open_received(counter.db, HOME, counter.desk.keys)).handled
 
 
-async def tell(counter: Counter, event: Event, handler: Any) -> None:
+async def tell(counter: Counter, event: Event, handler: Callable[..., Awaitable[None]]) -> None:
     """Let the service hear of something."""
     message = Message(1, uuid7(counter.desk.clock), event.topic, event.type, b"k", None, NOW, 0, event.encode(), event)
     async with counter.db.transaction("test-tell") as tx:
