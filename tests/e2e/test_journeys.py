@@ -2,9 +2,13 @@
 
 import asyncio
 import datetime as dt
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from typing import Any
 from uuid import UUID
 
@@ -332,7 +336,7 @@ async def test_after_an_erasure_nothing_is_held(stage: Stage, later: Right) -> N
 async def test_a_copy_is_answered_before_the_erasure_that_came_after_it(stage: Stage, right: Right) -> None:
     """Several people ask for both at once: each copy is built and told of, then everything goes, the copy too, and the mail says so."""
     people = stage.take(3)
-    received = dt.datetime.now(dt.UTC)
+    received = stage.clock.now()
     copies = [await stage.ask(right, person, received_at=received - dt.timedelta(seconds=2)) for person in people]
     erasures = [await stage.ask(Right.ERASURE, person, received_at=received) for person in people]
     for told in await stage.completed(*copies, *erasures):
@@ -341,12 +345,16 @@ async def test_a_copy_is_answered_before_the_erasure_that_came_after_it(stage: S
         first, then = await stage.request(copy), await stage.request(erasure)
         assert first["export_id"] is not None
         assert first["closed_at"] <= then["accepted_at"]
+    for person, copy, erasure in zip(people, copies, erasures, strict=True):
+        said = _outcomes(stage, person.email)
+        assert any(each in said[copy] for each in ("Your copy is ready", "Ihre Kopie liegt bereit"))
+        assert any(each in said[erasure] for each in ("can no longer be opened", "lassen sich nicht mehr öffnen"))
 
 
 async def test_an_erasure_waits_for_no_later_copy(stage: Stage) -> None:
     """Who asks for the erasure first is erased; the copy that was asked for afterwards is answered without naming what is not there."""
     people = stage.take(2)
-    received = dt.datetime.now(dt.UTC)
+    received = stage.clock.now()
     erasures = [
         await stage.ask(Right.ERASURE, person, received_at=received - dt.timedelta(seconds=2)) for person in people
     ]
@@ -354,3 +362,22 @@ async def test_an_erasure_waits_for_no_later_copy(stage: Stage) -> None:
     for told in (await stage.completed(*erasures, *copies))[: len(erasures)]:
         assert told.right is Right.ERASURE
         assert told.outcome is not Outcome.NOTHING_HELD
+    for person in people:
+        for said in _outcomes(stage, person.email).values():
+            assert "Your copy is ready" not in said
+            assert "Ihre Kopie liegt bereit" not in said
+
+
+def _outcomes(stage: Stage, address: str) -> dict[UUID, str]:
+    """The plain text of each outcome mail to an address, by request."""
+    said: dict[UUID, str] = {}
+    directory = stage.servers.mailbox.sort()
+    for name in sorted(os.listdir(directory)):  # noqa: PTH208 -- thousands of names
+        mail = message_from_bytes((directory / name).read_bytes(), policy=default)
+        if mail["X-Habeas-Kind"] != "outcome" or str(mail["Delivered-To"]).strip().lower() != address.lower():
+            continue
+        assert isinstance(mail, EmailMessage)
+        body = mail.get_body(("plain",))
+        assert body is not None
+        said[UUID(str(mail["X-Habeas-Request"]))] = str(body.get_content())
+    return said
