@@ -2,9 +2,13 @@
 
 import asyncio
 import datetime as dt
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from typing import Any
 from uuid import UUID
 
@@ -51,6 +55,7 @@ NEWEST_BOOKS = """
     SELECT max(day) FROM (SELECT max(issued_on) AS day FROM invoices WHERE account_id = $1
                           UNION ALL SELECT max(booked_on) FROM credit_ledger WHERE account_id = $1) AS books
 """
+ERASED_AT = "SELECT erased_at FROM erasure_executor.erasures WHERE request_id = $1"
 INTAKE_DONE = ("request.accepted {right}", "request.completed {word}", "request.fulfilled {word}", "request.verified -")
 ERASURE_SAYS = Counter(
     {
@@ -326,3 +331,54 @@ async def test_after_an_erasure_nothing_is_held(stage: Stage, later: Right) -> N
     assert (first.answered, second.answered) == (Answered.MAIL, Answered.NOT_REACHABLE)
     assert first.subject_id != second.subject_id
     assert stage.mail_kinds(person.email) == ["acknowledgement", "outcome"]
+
+
+@pytest.mark.parametrize("right", [Right.ACCESS, Right.PORTABILITY])
+async def test_a_copy_is_answered_before_the_erasure_that_came_after_it(stage: Stage, right: Right) -> None:
+    """Several people ask for both at once: each copy is built and told of, then everything goes, the copy too, and the mail says so."""
+    people = stage.take(3)
+    received = stage.clock.now()
+    copies = [await stage.ask(right, person, received_at=received - dt.timedelta(seconds=2)) for person in people]
+    erasures = [await stage.ask(Right.ERASURE, person, received_at=received) for person in people]
+    for told in await stage.completed(*copies, *erasures):
+        assert told.outcome is not Outcome.NOTHING_HELD
+    for copy, erasure in zip(copies, erasures, strict=True):
+        first, then = await stage.request(copy), await stage.request(erasure)
+        assert first["export_id"] is not None
+        assert first["closed_at"] <= then["accepted_at"]
+    for person, copy, erasure in zip(people, copies, erasures, strict=True):
+        said = _outcomes(stage, person.email)
+        assert any(each in said[copy][0] for each in ("Your copy is ready", "Ihre Kopie liegt bereit"))
+        assert any(each in said[erasure][0] for each in ("can no longer be opened", "lassen sich nicht mehr öffnen"))
+
+
+async def test_an_erasure_waits_for_no_later_copy(stage: Stage) -> None:
+    """Who asks for the erasure first is erased; the copy that was asked for afterwards is answered by what is true by then."""
+    people = stage.take(2)
+    received = stage.clock.now()
+    erasures = [
+        await stage.ask(Right.ERASURE, person, received_at=received - dt.timedelta(seconds=2)) for person in people
+    ]
+    copies = [await stage.ask(Right.ACCESS, person, received_at=received) for person in people]
+    for told in (await stage.completed(*erasures, *copies))[: len(erasures)]:
+        assert told.right is Right.ERASURE
+        assert told.outcome is not Outcome.NOTHING_HELD
+    for person, erasure, copy in zip(people, erasures, copies, strict=True):
+        said, written_at = _outcomes(stage, person.email).get(copy, ("", None))
+        if written_at is not None and any(each in said for each in ("Your copy is ready", "Ihre Kopie liegt bereit")):
+            assert written_at <= await stage.habeas.fetchval(ERASED_AT, erasure)
+
+
+def _outcomes(stage: Stage, address: str) -> dict[UUID, tuple[str, dt.datetime]]:
+    """The plain text of each outcome mail to an address, and when it was written (in whole seconds), by request."""
+    said: dict[UUID, tuple[str, dt.datetime]] = {}
+    directory = stage.servers.mailbox.sort()
+    for name in sorted(os.listdir(directory)):  # noqa: PTH208 -- thousands of names
+        mail = message_from_bytes((directory / name).read_bytes(), policy=default)
+        if mail["X-Habeas-Kind"] != "outcome" or str(mail["Delivered-To"]).strip().lower() != address.lower():
+            continue
+        assert isinstance(mail, EmailMessage)
+        body = mail.get_body(("plain",))
+        assert body is not None
+        said[UUID(str(mail["X-Habeas-Request"]))] = (str(body.get_content()), mail["Date"].datetime)
+    return said

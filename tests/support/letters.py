@@ -26,7 +26,7 @@ def letters_of(directory: Path, added: str = "", sender: str = "no-reply@example
     return Letters(load_policy(directory / "policy.yaml"), sender, "mail.example.org")
 
 
-def acknowledgement(right: Right = Right.ERASURE) -> Mail:
+def acknowledgement(right: Right = Right.ERASURE, *, needs_identity: bool = False) -> Mail:
     """An acknowledgement of a request that came shortly before midnight in Berlin."""
     accepted = RequestAccepted(
         request_id=ONE,
@@ -41,6 +41,7 @@ def acknowledgement(right: Right = Right.ERASURE) -> Mail:
         language=None,
         contact=None,
         subject_ref="0" * 64,
+        needs_identity=needs_identity,
     )
     return mails.acknowledge(accepted, None, NOW)
 
@@ -51,6 +52,8 @@ def outcome(
     word: Outcome,
     export: UUID | None = None,
     regime: str | None = "gdpr",
+    *,
+    copies: bool = False,
 ) -> Mail:
     """An outcome."""
     done = RequestFulfilled(
@@ -61,6 +64,7 @@ def outcome(
         outcome=word,
         categories=categories,
         export_id=export,
+        copies_deleted=copies,
         fulfilled_at=NOW,
     )
     return mails.answer(done, None, NOW)

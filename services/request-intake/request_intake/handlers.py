@@ -140,9 +140,11 @@ async def on_erasure_completed(batch: Batch[ErasureCompleted], tx: Transaction, 
     A person who is known is closed, also where the request is not: a database that was restored may lack it, and nobody waits for it here.
     """
     prints = await store.find_fingerprints(tx, {event.subject_id for event in batch})
+    copied = await store.find_with_copies(tx, {event.subject_id for event in batch})
 
     def decide(request: Request, event: ErasureCompleted) -> Decision:
-        return lifecycle.take_erasure(request, event, prints[event.subject_id].hex(), tx.now)
+        fingerprint = prints[event.subject_id].hex()
+        return lifecycle.take_erasure(request, event, fingerprint, tx.now, had_copies=event.subject_id in copied)
 
     await _advance(batch, tx, decide, people=prints)
     keys.forget({event.subject_id for event in batch})
@@ -192,10 +194,13 @@ async def _advance(
 ) -> None:
     """Lock the requests of the batch, decide for each event in order, save what changed in one statement.
 
+    Erasures that waited for a request which is waited for no longer look again at once.
+
     An event about an unknown request is poison, unless it is about one of the ``people``, for whom it has its effect elsewhere.
     """
     requests = await store.lock_requests(tx, [event.request_id for event in batch])
     changed: dict[UUID, Request] = {}
+    waited_for = {each.request_id for each in requests.values() if lifecycle.is_waited_for(each)}
     for event in batch:
         if event.request_id not in requests and getattr(event, "subject_id", None) in people:
             continue
@@ -208,6 +213,12 @@ async def _advance(
         tx.emit(*decision.events)
         tx.record(*decision.facts)
     await store.save_requests(tx, list(changed.values()))
+    ended = {
+        each.subject_id
+        for each in changed.values()
+        if each.request_id in waited_for and not lifecycle.is_waited_for(each)
+    }
+    await store.let_go_on(tx, ended)
 
 
 def _is_verified(submission: RequestSubmitted, batch: Batch[RequestSubmitted], now: datetime, desk: Desk) -> bool:

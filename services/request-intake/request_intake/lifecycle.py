@@ -29,6 +29,19 @@ from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason, T
 from habeas.sealing import SubjectKey
 
 _BACKOFF_MAX: Final = timedelta(minutes=1)
+_LOOK_AGAIN: Final = timedelta(seconds=10)
+
+WAITED_UNTIL_DAYS_BEFORE_DUE: Final = 5
+"""An erasure waits for an earlier request no longer than until so many days before it is due itself."""
+
+EXPORTED: Final = frozenset({Right.ACCESS, Right.PORTABILITY})
+"""The rights that are answered with a copy."""
+
+PASSING: Final = frozenset({StuckReason.STORE_UNAVAILABLE, StuckReason.INTERRUPTED})
+"""Reasons that pass by themselves; an earlier request with any other one is waited for no longer."""
+
+NOT_STUCK: Final = frozenset({StuckReason.NEEDS_IDENTITY, StuckReason.EARLIER_REQUEST})
+"""Reasons for which nobody has to look: the person acts, or the request goes on by itself."""
 
 
 class State(StrEnum):
@@ -46,6 +59,7 @@ TRANSITIONS = table(
     State.RECEIVED,
     row(State.RECEIVED, "opened", State.AWAITING_IDENTITY, State.AWAITING_DECISION, State.IN_PROGRESS),
     row(State.RECEIVED, "could not be opened", State.RECEIVED),
+    row(State.RECEIVED, "waits for an earlier request", State.RECEIVED),
     row(State.IN_PROGRESS, "stuck", State.IN_PROGRESS),
     row(State.IN_PROGRESS, "work done", State.ANSWERING, State.COMPLETED),
     row(State.ANSWERING, "mail refused or uncertain", State.ANSWERING),
@@ -180,12 +194,15 @@ def open_request(
         language=language_of(request),
         contact=contact,
         subject_ref=request.subject_ref,
+        needs_identity=not request.is_verified,
     )
     if not request.is_verified:
         asked = RequestIdentityRequested(
             request_id=request.request_id, subject_id=request.subject_id, right=request.right, requested_at=now
         )
-        waiting = request.becomes(State.AWAITING_IDENTITY, contact=contact, accepted_at=now, stuck_reason=None)
+        waiting = request.becomes(
+            State.AWAITING_IDENTITY, contact=contact, accepted_at=now, stuck_reason=StuckReason.NEEDS_IDENTITY
+        )
         return Decision(waiting, (accepted, asked), (_fact(request, Action.REQUEST_IDENTITY_REQUESTED),))
     verified = RequestVerified(
         request_id=request.request_id,
@@ -222,6 +239,26 @@ def language_of(request: Request) -> str | None:
     return request.language if is_any else None
 
 
+def may_wait(request: Request) -> bool:
+    """Return whether this is an erasure that would begin at once, and so take a copy away that somebody asked for before."""
+    return request.right is Right.ERASURE and request.is_verified and _is_carried_out(request)
+
+
+def is_waited_for(request: Request) -> bool:
+    """Return whether a later erasure of the same person waits for this request: a copy is being made, or is being told of."""
+    return (
+        request.right in EXPORTED
+        and request.is_verified
+        and request.state in {State.RECEIVED, State.IN_PROGRESS, State.ANSWERING}
+        and (request.stuck_reason is None or request.stuck_reason in PASSING)
+    )
+
+
+def wait_for_earlier(request: Request, now: datetime) -> Request:
+    """Let an earlier request end first. Whoever ends it opens this one at once; looking again is for what they missed."""
+    return request.becomes(State.RECEIVED, stuck_reason=StuckReason.EARLIER_REQUEST, next_attempt_at=now + _LOOK_AGAIN)
+
+
 def put_off(request: Request, reason: StuckReason, now: datetime) -> Decision:
     """The request could not be opened: it stays received with the reason, and its deadline keeps running.
 
@@ -255,18 +292,26 @@ def concerns(request: Request, event: Event) -> bool:
     return getattr(event, "subject_id", request.subject_id) == request.subject_id
 
 
-def take_erasure(request: Request, completed: ErasureCompleted, account_fingerprint: str, now: datetime) -> Decision:
-    """The stores are erased and read again: the answer can be given. A second report changes nothing."""
+def take_erasure(
+    request: Request, completed: ErasureCompleted, account_fingerprint: str, now: datetime, *, had_copies: bool = False
+) -> Decision:
+    """The stores are erased and read again: the answer can be given. A second report changes nothing.
+
+    ``had_copies`` says that copies had been made for the person: with the data key nobody can open them any more.
+    """
     if request.state is not State.IN_PROGRESS:
         return Decision(request)
     outcomes = by_category(completed.tables)
-    decision = _fulfil(request, outcome_of(outcomes), outcomes, None, now)
+    decision = _fulfil(request, outcome_of(outcomes), outcomes, None, now, copies_deleted=had_copies)
     flag = _flag(request, account_fingerprint, now, erased=True)
     return replace(decision, events=(flag, *decision.events))
 
 
 def take_export(request: Request, completed: ExportCompleted, now: datetime) -> Decision:
-    """The artefact is built and read again: the answer can be given. A second report changes nothing."""
+    """The artefact is built and read again: the answer can be given. A second report changes nothing.
+
+    An export without a file, of a person who was erased before it was built, is no copy.
+    """
     if request.state is not State.IN_PROGRESS:
         return Decision(request)
     rows: dict[str, int] = {}
@@ -277,7 +322,8 @@ def take_export(request: Request, completed: ExportCompleted, now: datetime) -> 
         for category, count in sorted(rows.items())
     )
     outcome = Outcome.DONE if any(rows.values()) else Outcome.NOTHING_HELD
-    return _fulfil(request, outcome, outcomes, completed.export_id, now)
+    export_id = completed.export_id if completed.artefact_bytes else None
+    return _fulfil(request, outcome, outcomes, export_id, now)
 
 
 def take_stuck(request: Request, reason: StuckReason) -> Decision:
@@ -338,7 +384,13 @@ def outcome_of(outcomes: Sequence[CategoryOutcome]) -> Outcome:
 
 
 def _fulfil(
-    request: Request, outcome: Outcome, outcomes: tuple[CategoryOutcome, ...], export_id: UUID | None, now: datetime
+    request: Request,
+    outcome: Outcome,
+    outcomes: tuple[CategoryOutcome, ...],
+    export_id: UUID | None,
+    now: datetime,
+    *,
+    copies_deleted: bool = False,
 ) -> Decision:
     fulfilled = RequestFulfilled(
         request_id=request.request_id,
@@ -348,6 +400,7 @@ def _fulfil(
         outcome=outcome,
         categories=outcomes,
         export_id=export_id,
+        copies_deleted=copies_deleted,
         fulfilled_at=now,
     )
     fact = _fact(request, Action.REQUEST_FULFILLED, AuditOutcome(outcome))

@@ -1,7 +1,7 @@
 """Every SQL statement of request-intake."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from habeas.chassis.database import Transaction
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason
 from habeas.datamap.deadlines import Deadlines
+from request_intake import lifecycle
 from request_intake.lifecycle import Request, State
 
 _OUTCOMES: Final = TypeAdapter(tuple[CategoryOutcome, ...])
@@ -109,6 +110,29 @@ _LOCK_RECEIVED: Final = (
 """
 )
 
+# Equal times: the copy first, since nobody can make it afterwards.
+_FIND_WAITING: Final = """
+    SELECT e.request_id
+      FROM request_intake.requests AS e
+     WHERE e.request_id = ANY($1::uuid[]) AND e.due_on - $5::integer > $2::date
+       AND EXISTS (SELECT FROM request_intake.requests AS c
+                    WHERE c.subject_id = e.subject_id AND c.received_at <= e.received_at AND c.dsr_right = ANY($3::text[])
+                      AND c.is_verified AND c.state IN ('received', 'in_progress', 'answering')
+                      AND (c.stuck_reason IS NULL OR c.stuck_reason = ANY($4::text[])))
+"""
+
+# Those that another transaction holds are passed over: they look again by themselves, and nobody waits for the other.
+_LET_GO_ON: Final = """
+    UPDATE request_intake.requests AS r SET next_attempt_at = $2
+     WHERE r.request_id IN (SELECT e.request_id FROM request_intake.requests AS e
+                             WHERE e.subject_id = ANY($1::uuid[]) AND e.state = 'received' AND e.stuck_reason = 'earlier_request'
+                               FOR UPDATE SKIP LOCKED)
+"""
+
+_FIND_WITH_COPIES: Final = """
+    SELECT DISTINCT subject_id FROM request_intake.requests WHERE subject_id = ANY($1::uuid[]) AND export_id IS NOT NULL
+"""
+
 # Of those that could not be opened; all others are told of.
 FIND_NEXT_DUE: Final = "SELECT min(next_attempt_at) FROM request_intake.requests WHERE state = 'received'"
 
@@ -143,7 +167,7 @@ COUNT_OPEN: Final = """
 COUNT_STUCK: Final = """
     SELECT 'request' AS work, stuck_reason AS reason, count(*) AS rows, min(received_at) AS oldest_at
       FROM (SELECT * FROM request_intake.requests WHERE state <> 'completed' ORDER BY due_on LIMIT 100000) AS r
-     WHERE stuck_reason IS NOT NULL
+     WHERE stuck_reason IS NOT NULL AND stuck_reason NOT IN ('needs_identity', 'earlier_request')
      GROUP BY stuck_reason
 """
 
@@ -246,6 +270,27 @@ async def lock_requests(tx: Transaction, request_ids: Sequence[UUID]) -> dict[UU
 async def lock_received(tx: Transaction, limit: int) -> list[Request]:
     """Lock requests that are to be opened now, passing over what another replica holds."""
     return [_request(row) for row in await tx.fetch(_LOCK_RECEIVED, tx.now, limit)]
+
+
+async def find_waiting(tx: Transaction, erasures: Iterable[UUID], today: date) -> set[UUID]:
+    """Return those of the erasures that wait for an earlier request of the same person, and are not due soon themselves."""
+    asked = sorted(erasures)
+    if not asked:
+        return set()
+    rights, passing = sorted(lifecycle.EXPORTED), sorted(lifecycle.PASSING)
+    days = lifecycle.WAITED_UNTIL_DAYS_BEFORE_DUE
+    return {row["request_id"] for row in await tx.fetch(_FIND_WAITING, asked, today, rights, passing, days)}
+
+
+async def let_go_on(tx: Transaction, subject_ids: Iterable[UUID]) -> None:
+    """Let the erasures look again at once that wait for an earlier request of these people."""
+    if people := sorted(subject_ids):
+        await tx.execute(_LET_GO_ON, people, tx.now)
+
+
+async def find_with_copies(tx: Transaction, subject_ids: Iterable[UUID]) -> set[UUID]:
+    """Return those of the people for whom a copy was made."""
+    return {UUID(bytes=row[0].bytes) for row in await tx.fetch(_FIND_WITH_COPIES, sorted(subject_ids))}
 
 
 async def put_off(tx: Transaction, requests: Sequence[Request]) -> None:

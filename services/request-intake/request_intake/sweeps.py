@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from typing import Final
 from uuid import UUID
 
@@ -30,18 +30,29 @@ _LATE: Final[Mapping[Gauge, str]] = {
 }
 
 
-async def open_received(db: Database, address_book: AddressBook, keys: KeyStore) -> Swept:
+async def open_received(db: Database, address_book: AddressBook, keys: KeyStore, zone: tzinfo = UTC) -> Swept:
     """Open requests that nobody was told about yet: find where to answer, acknowledge, let work begin.
 
     Idempotent: each request is opened in the transaction that locks it. One that cannot be opened stays received with the reason, its
     deadline runs, and it is tried again with backoff: while a store is away or objects to the account, while its keys are missing or
     do not open what was sealed under them. It holds nobody else up.
+
+    An erasure waits while a copy that its person asked for before is being made and told of (``docs/decisions/0035``).
     """
     async with db.transaction("open-received") as tx:
         received = await store.lock_received(tx, _BATCH_ROWS_MAX)
         if not received:
             return Swept(0)
         tx.caused_by(*(request.traceparent for request in received))
+        looked_at = len(received)
+        today = tx.now.astimezone(zone).date()
+        waiting = await store.find_waiting(
+            tx, [request.request_id for request in received if lifecycle.may_wait(request)], today
+        )
+        await store.put_off(
+            tx, [lifecycle.wait_for_earlier(each, tx.now) for each in received if each.request_id in waiting]
+        )
+        received = [request for request in received if request.request_id not in waiting]
         subjects = {request.subject_id for request in received}
         case_keys = await keys.read(tx, subjects, KeyKind.CASE)
         accounts, closed = _accounts(received, await keys.read(tx, subjects, KeyKind.DATA), case_keys)
@@ -74,7 +85,7 @@ async def open_received(db: Database, address_book: AddressBook, keys: KeyStore)
             tx.record(*decision.facts, trace=decision.request.traceparent)
         await store.save_requests(tx, [decision.request for decision in opened])
         await store.put_off(tx, [decision.request for decision in put_off])
-    return Swept(len(received), more=len(received) == _BATCH_ROWS_MAX)
+    return Swept(looked_at, more=looked_at == _BATCH_ROWS_MAX)
 
 
 async def rekey_digests(db: Database, keys: KeyStore) -> Swept:

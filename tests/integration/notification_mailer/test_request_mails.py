@@ -2,15 +2,20 @@
 
 from datetime import timedelta
 from email.message import EmailMessage
+from uuid import UUID
 
+import asyncpg
 import pytest
 
 from habeas.chassis import log
 from habeas.contracts.request_intake import RequestCompleted
-from habeas.contracts.vocabulary import Outcome
+from habeas.contracts.vocabulary import Outcome, Right
 from habeas_embedded.mailbox import Faults, recipient_hash
+from habeas_embedded.provision import Access
 from tests.integration.notification_mailer.conftest import NOW, Mailer, changed, fulfilled, smtp_settings
 from tests.support.waiting import until
+
+DESTROY = "DELETE FROM sealing.subject_keys WHERE subject_id = $1 AND kind = 'data'"
 
 
 def text_of(message: EmailMessage) -> str:
@@ -346,3 +351,23 @@ async def test_stopping_leaves_the_rest_for_the_next_start(mailer: Mailer) -> No
     mailer.room.stopping.clear()
     await mailer.send()
     assert [row["state"] for row in await mailer.mails()] == ["sent"] * 5
+
+
+@pytest.mark.parametrize("is_erased", [True, False])
+async def test_a_mail_names_no_copy_of_a_person_who_was_erased_meanwhile(
+    mailer: Mailer, database: Access, *, is_erased: bool
+) -> None:
+    """The copy was built and the mail written down; what counts is whether it is there when the letter is written."""
+    accepted = await mailer.accept("copy@example.net", right=Right.ACCESS)
+    export_id = UUID(int=7)
+    await mailer.receive(fulfilled(accepted, outcome=Outcome.DONE, export_id=export_id))
+    if is_erased:
+        owner = await asyncpg.connect(database.admin_dsn)
+        await owner.execute(DESTROY, accepted.subject_id)
+        await owner.close()
+    assert await mailer.send() == 2
+    (mail,) = mailer.delivered((await mailer.mail(accepted.request_id, "outcome"))["mail_id"])
+    said = text_of(mail.message)
+    assert (str(export_id) in said) is not is_erased
+    assert ("Your copy is ready" in said) is not is_erased
+    assert ("Your copy was deleted with everything else" in said) is is_erased

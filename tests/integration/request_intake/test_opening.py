@@ -129,14 +129,14 @@ async def test_one_that_does_not_open_holds_nobody_up(counter: Counter, what: st
         assert (await sweeps.open_received(counter.db, nobody, keys)).handled == 1
     found = await states(counter)
     assert found[str(broken)] == ("received", StuckReason.KEY_MISSING)
-    assert {found[str(subject)] for subject in (first, last)} == {("awaiting_identity", None)}
+    assert {found[str(subject)] for subject in (first, last)} == {("awaiting_identity", StuckReason.NEEDS_IDENTITY)}
     assert await stuck_facts(counter) == 1
 
     await mend()
     assert (await sweeps.open_received(counter.db, nobody, keys)).handled == 0
     wait_out(counter)
     assert (await sweeps.open_received(counter.db, nobody, keys)).handled == 1
-    assert (await states(counter))[str(broken)] == ("awaiting_identity", None)
+    assert (await states(counter))[str(broken)] == ("awaiting_identity", StuckReason.NEEDS_IDENTITY)
 
 
 async def test_how_each_can_be_answered_is_found_out_when_the_request_is_opened(counter: Counter) -> None:
@@ -212,7 +212,8 @@ async def test_one_request_that_cannot_be_decided_holds_nobody_up(
     await sweeps.open_received(counter.db, NoAddresses(), counter.desk.keys)
     found = await states(counter)
     assert [found[str(subject)] for subject in subjects] == [
-        ("received", StuckReason.UNEXPECTED) if number == 2 else ("awaiting_identity", None) for number in range(5)
+        ("received", StuckReason.UNEXPECTED) if number == 2 else ("awaiting_identity", StuckReason.NEEDS_IDENTITY)
+        for number in range(5)
     ]
 
 

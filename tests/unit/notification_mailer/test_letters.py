@@ -353,3 +353,78 @@ def test_every_category_has_a_line_of_its_own_and_none_leaves_none(letters: Lett
     plain, html = bodies(letters.outcome(outcome(Right.ERASURE, (), Outcome.DONE), Recipient("a@example.net"), NOW))
     assert "erasure of your data.\n\n\nIf you" in plain
     assert "<ul>\n</ul>" in html
+
+
+@pytest.mark.parametrize(
+    ("language", "proof", "clock", "answer"),
+    [
+        (
+            "en",
+            (
+                "We cannot work on it yet: we need proof first that it comes from you. Please sign in with us and send the request again "
+                "from there."
+            ),
+            "The time for this one, until 28 December 2026, goes on meanwhile.",
+            "You will have our answer",
+        ),
+        (
+            "de",
+            (
+                "Zuerst brauchen wir den Nachweis, dass es von Ihnen kommt. Bitte melden Sie sich bei uns an und senden Sie das Anliegen "
+                "von dort noch einmal."
+            ),
+            "Die Frist für dieses, bis zum 28. Dezember 2026, läuft inzwischen weiter.",
+            "Sie bekommen unsere Antwort",
+        ),
+    ],
+)
+def test_who_is_not_known_is_promised_no_answer(
+    letters: Letters, language: str, proof: str, clock: str, answer: str
+) -> None:
+    """The acknowledgement asks for proof of identity and says how to give it, instead of naming a day that nobody keeps."""
+    for needs_identity in (True, False):
+        to = Recipient("a@example.net", None, language)
+        for text in bodies(letters.acknowledgement(acknowledgement(needs_identity=needs_identity), to, NOW)):
+            assert ((proof in text), (clock in text)) == (needs_identity, needs_identity)
+            assert (answer in text) is not needs_identity
+
+
+GONE = {
+    "en": "Your copy was deleted with everything else when your data was erased at your request.",
+    "de": "Ihre Kopie wurde mit allem anderen gelöscht, als Ihre Daten auf Ihr Verlangen gelöscht wurden.",
+}
+NONE_HELD = {"en": "We hold no data about you.", "de": "Wir haben keine Daten über Sie gespeichert."}
+READY = {"en": "Your copy is ready", "de": "Ihre Kopie liegt bereit"}
+COPIES = {
+    "en": "Copies that we had made for you can no longer be opened and are deleted, too.",
+    "de": "Kopien, die wir für Sie erstellt hatten, lassen sich nicht mehr öffnen und werden ebenfalls gelöscht.",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("right", [Right.ACCESS, Right.PORTABILITY])
+def test_no_copy_is_named_that_does_not_exist(letters: Letters, language: str, right: Right) -> None:
+    """A copy that went with an erasure is said to be gone; where nothing was held there is none; else it is ready."""
+    to = Recipient("a@example.net", None, language)
+    export = UUID(int=7)
+    held = (CategoryOutcome(category="usage", result=TableResult.KEPT, rows=3),)
+    done, nothing = outcome(right, held, Outcome.DONE, export), outcome(right, (), Outcome.NOTHING_HELD, export)
+    for mail, is_erased, said, unsaid in (
+        (done, False, READY, GONE),
+        (done, True, GONE, READY),
+        (nothing, False, NONE_HELD, READY),
+        (nothing, True, NONE_HELD, READY),
+    ):
+        for text in bodies(letters.outcome(mail, to, NOW, is_erased=is_erased)):
+            assert said[language] in text
+            assert unsaid[language] not in text
+            assert (str(export) in text) is (said is READY)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("copies", [True, False])
+def test_an_erasure_names_the_copies_that_went_with_it(letters: Letters, language: str, *, copies: bool) -> None:
+    """Only where there were any."""
+    mail = outcome(Right.ERASURE, (), Outcome.DONE, copies=copies)
+    for text in bodies(letters.outcome(mail, Recipient("a@example.net", None, language), NOW, is_erased=True)):
+        assert (COPIES[language] in text) is copies

@@ -15,7 +15,7 @@ from habeas.contracts.export_builder import ExportCompleted
 from habeas.contracts.model import LANGUAGE_CHARACTERS_MAX
 from habeas.contracts.outcomes import ExportedTable, TableOutcome
 from habeas.contracts.platform import NAMES_MAX, RequestSubmitted
-from habeas.contracts.request_intake import RequestCompleted, RequestFulfilled
+from habeas.contracts.request_intake import RequestAccepted, RequestCompleted, RequestFulfilled
 from habeas.contracts.vocabulary import Answered, KeepGround, Outcome, Right, StuckReason, TableResult
 from request_intake import lifecycle
 from request_intake.lifecycle import TRANSITIONS, Request, State
@@ -101,9 +101,9 @@ def test_what_does_not_open_stays_received_and_says_so_once() -> None:
         for attempts in (0, 1, 4, 5, 1_000)
     ]
     assert pauses == [NOW + timedelta(seconds=seconds) for seconds in (2, 4, 32, 60, 60)]
-    for verified in (True, False):
+    for verified, reason in ((True, None), (False, StuckReason.NEEDS_IDENTITY)):
         request = replace(stuck.request, is_verified=verified)
-        assert lifecycle.open_request(request, CONTACT, PRINT, NOW, has_account=True).request.stuck_reason is None
+        assert lifecycle.open_request(request, CONTACT, PRINT, NOW, has_account=True).request.stuck_reason is reason
 
 
 def test_a_person_who_is_not_known_waits() -> None:
@@ -111,6 +111,50 @@ def test_a_person_who_is_not_known_waits() -> None:
     decision = lifecycle.open_request(a_request(is_verified=False), CONTACT, PRINT, NOW, has_account=True)
     assert [event.type for event in decision.events] == ["request.accepted", "request.identity_requested"]
     assert decision.request.state is State.AWAITING_IDENTITY
+    assert decision.request.stuck_reason is StuckReason.NEEDS_IDENTITY
+    assert [event.needs_identity for event in decision.events if isinstance(event, RequestAccepted)] == [True]
+
+
+def test_an_export_without_a_file_is_no_copy() -> None:
+    """Of a person who was erased before it was built nothing was written: no export is named."""
+    going = a_request(State.IN_PROGRESS, Right.ACCESS)
+    without = an_export().model_copy(update={"artefact_bytes": 0})
+    decision = lifecycle.take_export(going, without, NOW)
+    assert (decision.request.outcome, decision.request.export_id) == (Outcome.NOTHING_HELD, None)
+    assert [event.export_id for event in decision.events if isinstance(event, RequestFulfilled)] == [None]
+
+
+@pytest.mark.parametrize("had_copies", [True, False])
+def test_an_erasure_says_whether_copies_went_with_it(had_copies: bool) -> None:  # noqa: FBT001 -- a parameter of pytest
+    """Only where there had been copies."""
+    decision = lifecycle.take_erasure(a_request(State.IN_PROGRESS), erased(), PRINT, NOW, had_copies=had_copies)
+    assert [event.copies_deleted for event in decision.events if isinstance(event, RequestFulfilled)] == [had_copies]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "waited_for"),
+    [
+        (State.RECEIVED, None, True),
+        (State.RECEIVED, StuckReason.STORE_UNAVAILABLE, True),
+        (State.RECEIVED, StuckReason.KEY_MISSING, False),
+        (State.IN_PROGRESS, None, True),
+        (State.IN_PROGRESS, StuckReason.SCHEMA_MISMATCH, False),
+        (State.ANSWERING, None, True),
+        (State.ANSWERING, StuckReason.MAIL_REFUSED, False),
+        (State.COMPLETED, None, False),
+        (State.AWAITING_IDENTITY, StuckReason.NEEDS_IDENTITY, False),
+        (State.AWAITING_DECISION, StuckReason.NEEDS_A_PERSON, False),
+    ],
+)
+def test_a_copy_is_waited_for_while_it_is_under_way(
+    state: State,
+    reason: StuckReason | None,
+    waited_for: bool,  # noqa: FBT001 -- a parameter of pytest
+) -> None:
+    """Not what waits for a person or is done, and nothing but copies."""
+    assert lifecycle.is_waited_for(a_request(state, Right.ACCESS, stuck_reason=reason)) is waited_for
+    assert lifecycle.is_waited_for(a_request(state, Right.PORTABILITY, stuck_reason=reason)) is waited_for
+    assert not lifecycle.is_waited_for(a_request(state, Right.ERASURE, stuck_reason=reason))
 
 
 @pytest.mark.parametrize("right", sorted(set(Right) - lifecycle.CARRIED_OUT))

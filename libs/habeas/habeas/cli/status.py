@@ -101,13 +101,14 @@ def _show_requests(requests: Sequence[Mapping[str, Any]], now: datetime) -> None
             each["state"],
             each["requests"],
             each["stuck"] or None,
+            each["reasons"],
             age(each["oldest_at"], now),
             None if each["state"] == "completed" else each["next_due_on"],
             _answered(each),
         )
         for each in requests
     ]
-    write_table("requests", ("right", "state", "requests", "stuck", "oldest", "next due", "answered"), rows)
+    write_table("requests", ("right", "state", "requests", "stuck", "reasons", "oldest", "next due", "answered"), rows)
 
 
 def _answered(requests: Mapping[str, Any]) -> str | None:

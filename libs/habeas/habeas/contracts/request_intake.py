@@ -21,7 +21,8 @@ class RequestAccepted(_RequestEvent):
     """The request is open and its deadline is known.
 
     ``contact`` is JSON ``{"address", "name", "language"}`` sealed under the case key, null when no store knows an address.
-    ``subject_ref`` stands for the person in the audit log; it differs in every request.
+    ``subject_ref`` stands for the person in the audit log; it differs in every request. With ``needs_identity`` nobody works on the
+    request: the person has to prove first who they are.
     """
 
     type: ClassVar[str] = "request.accepted"
@@ -36,6 +37,7 @@ class RequestAccepted(_RequestEvent):
     language: LanguageTag | None
     contact: SealedText | None
     subject_ref: Hex64
+    needs_identity: bool = False
 
 
 class RequestIdentityRequested(_RequestEvent):
@@ -78,7 +80,10 @@ class RequestRestricted(_RequestEvent):
 
 
 class RequestFulfilled(_RequestEvent):
-    """Every store has answered and was read again; what is left is to tell the person, in the words of ``regime``."""
+    """Every store has answered and was read again; what is left is to tell the person, in the words of ``regime``.
+
+    ``export_id`` is null where there is no copy; ``copies_deleted`` says that an erasure took copies with it that had been made before.
+    """
 
     type: ClassVar[str] = "request.fulfilled"
 
@@ -87,6 +92,7 @@ class RequestFulfilled(_RequestEvent):
     outcome: Outcome
     categories: tuple[CategoryOutcome, ...]
     export_id: UUID | None
+    copies_deleted: bool = False
     fulfilled_at: Instant
 
 

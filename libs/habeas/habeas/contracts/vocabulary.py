@@ -67,6 +67,8 @@ class StuckReason(StrEnum):
     MAIL_REFUSED = "mail_refused"
     MAIL_UNCERTAIN = "mail_uncertain"
     NEEDS_A_PERSON = "needs_a_person"
+    NEEDS_IDENTITY = "needs_identity"  # nobody vouches for the person well enough: they have to ask again, signed in
+    EARLIER_REQUEST = "earlier_request"  # an erasure that lets the person's earlier request for a copy end first
     UNEXPECTED = "unexpected"  # an error that nobody foresaw: the service's log has it
     INTERRUPTED = "interrupted"  # the last attempt ended without a word, with its process
 

@@ -19,7 +19,7 @@ from uuid import UUID
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from habeas.contracts.outcomes import CategoryOutcome
-from habeas.contracts.vocabulary import MailKind, Right
+from habeas.contracts.vocabulary import MailKind, Outcome, Right
 from habeas.datamap.addresses import BadAddress, mailbox
 from habeas.datamap.policy import Policy
 from notification_mailer.errors import Unaddressable
@@ -135,23 +135,28 @@ class Letters:
             ("received_on", self._notice.day(content.received_at)),
             ("due_on", content.due_on),
             ("legal_limit_on", content.legal_limit_on),
+            ("needs_identity", content.needs_identity),
         )
         return self._letter(mail, to, now, says)
 
-    def outcome(self, mail: Mail, to: Recipient, now: datetime) -> Verdict:
+    def outcome(self, mail: Mail, to: Recipient, now: datetime, *, is_erased: bool = False) -> Verdict:
         """Say what became of a request, category by category, and how to complain, by the law that the request is answered under.
 
+        ``is_erased`` says that the person has been erased since: no copy is left. Nor is one named where nothing was held.
         Where that law is not known, as in mails that were written down by an earlier version, none is named.
         """
         content = OutcomeContent.model_validate_json(mail.content or "")
         exported = content.right in _EXPORTED
-        export = "" if content.export_id is None else str(content.export_id)
+        has_copy = content.export_id is not None and content.outcome is not Outcome.NOTHING_HELD
+        export = str(content.export_id) if has_copy and not is_erased else ""
         says = (
             ("right", content.right),
             ("regime", content.regime),
             ("outcome", content.outcome),
             ("export_id", _EXPORT if export else None),
             ("download_url", self._download_url),
+            ("copy_erased", has_copy and is_erased),
+            ("copies_deleted", content.copies_deleted),
         )
         language = _language(to.language)
         lines = [

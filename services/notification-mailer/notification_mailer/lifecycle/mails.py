@@ -106,6 +106,7 @@ class AcknowledgementContent(Model):
     received_at: Instant
     due_on: date
     legal_limit_on: date
+    needs_identity: bool = False
 
 
 class OutcomeContent(Model):
@@ -116,6 +117,7 @@ class OutcomeContent(Model):
     outcome: Outcome
     categories: tuple[CategoryOutcome, ...]
     export_id: UUID | None
+    copies_deleted: bool = False
 
 
 class Mail(NamedTuple):
@@ -162,6 +164,7 @@ def acknowledge(accepted: RequestAccepted, traceparent: str | None, now: datetim
         received_at=accepted.received_at,
         due_on=accepted.due_on,
         legal_limit_on=accepted.legal_limit_on,
+        needs_identity=accepted.needs_identity,
     )
     return _of_request(accepted, MailKind.ACKNOWLEDGEMENT, content, traceparent, now)
 
@@ -174,6 +177,7 @@ def answer(fulfilled: RequestFulfilled, traceparent: str | None, now: datetime) 
         outcome=fulfilled.outcome,
         categories=fulfilled.categories,
         export_id=fulfilled.export_id,
+        copies_deleted=fulfilled.copies_deleted,
     )
     return _of_request(fulfilled, MailKind.OUTCOME, content, traceparent, now)
 

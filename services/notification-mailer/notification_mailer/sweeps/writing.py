@@ -27,9 +27,13 @@ reason for which no letter could be written now."""
 async def write_request_letters(
     tx: Transaction, due: Sequence[Mail], letters: Letters, keys: KeyStore
 ) -> list[Written]:
-    """Write acknowledgements and outcomes to the contacts that came with the requests, opened under the case keys."""
+    """Write acknowledgements and outcomes to the contacts that came with the requests, opened under the case keys.
+
+    Whoever has no data key any more was erased, with every copy: a mail that is written now names none.
+    """
     contacts = await messages.find_contacts(tx, {mail.request_id for mail in due if mail.request_id is not None})
     case_keys = await keys.read(tx, {contact.subject_id for contact in contacts.values()}, KeyKind.CASE)
+    alive = await keys.read(tx, {contact.subject_id for contact in contacts.values()}, KeyKind.DATA)
     written: list[Written] = []
     for mail in due:
         await _breathe(written)
@@ -41,7 +45,9 @@ async def write_request_letters(
         try:
             recipient = _opened(key, mail.request_id, contact.sealed)
             if mail.kind is MailKind.OUTCOME:
-                written.append((mail, letters.outcome(mail, recipient, tx.now)))
+                written.append(
+                    (mail, letters.outcome(mail, recipient, tx.now, is_erased=contact.subject_id not in alive))
+                )
             else:
                 written.append((mail, letters.acknowledgement(mail, recipient, tx.now)))
         except Unaddressable as error:

@@ -39,7 +39,9 @@ def schema_of(service: str) -> str:
 _SCHEMAS: Final[Mapping[str, str]] = MappingProxyType({service: service.replace("-", "_") for service in SERVICES})
 
 _COUNT_REQUESTS: Final = """
-    SELECT dsr_right, state, count(*) AS requests, count(*) FILTER (WHERE stuck_reason IS NOT NULL) AS stuck,
+    SELECT dsr_right, state, count(*) AS requests,
+           count(*) FILTER (WHERE stuck_reason NOT IN ('needs_identity', 'earlier_request')) AS stuck,
+           string_agg(DISTINCT stuck_reason, ', ' ORDER BY stuck_reason) AS reasons,
            min(received_at) AS oldest_at, min(due_on) AS next_due_on,
            count(*) FILTER (WHERE state = 'completed' AND reach = 'mail') AS answered_by_mail,
            count(*) FILTER (WHERE state = 'completed' AND reach = 'platform') AS answered_by_platform,
