@@ -237,14 +237,14 @@ async def test_a_request_too_large_to_be_told_of_holds_nobody_up(counter: Counte
         await sweeps.open_received(counter.db, NoAddresses(), counter.desk.keys)
         found = await states(counter)
         assert found[str(large)] == ("received", StuckReason.UNEXPECTED)
-        assert {found[str(subject)] for subject in (first, last)} == {("awaiting_identity", None)}
+        assert {found[str(subject)] for subject in (first, last)} == {("awaiting_identity", StuckReason.NEEDS_IDENTITY)}
         assert set(await told(counter, "request.accepted")) == {str(first), str(last)}
         wait_out(counter)
     (stuck,) = await counter.db.read("test-look", COUNT_STUCK)
     assert (stuck["reason"], stuck["rows"]) == ("unexpected", 1)
     late = await counter.submit("acc_4")
     await sweeps.open_received(counter.db, NoAddresses(), counter.desk.keys)
-    assert (await states(counter))[str(late)] == ("awaiting_identity", None)
+    assert (await states(counter))[str(late)] == ("awaiting_identity", StuckReason.NEEDS_IDENTITY)
 
 
 async def test_a_language_too_long_to_be_one_is_none(counter: Counter) -> None:
@@ -253,7 +253,7 @@ async def test_a_language_too_long_to_be_one_is_none(counter: Counter) -> None:
     await counter.owner.execute(OLD_LANGUAGE, "de" + "-aaaaaaaa" * 150_000, subject)
     book = Known(acc_1=ContactDetails("ann@example.net", "Ann", "fr"))
     await sweeps.open_received(counter.db, book, counter.desk.keys)
-    assert (await states(counter))[str(subject)] == ("awaiting_identity", None)
+    assert (await states(counter))[str(subject)] == ("awaiting_identity", StuckReason.NEEDS_IDENTITY)
     accepted = (await told(counter, "request.accepted"))[str(subject)]
     assert accepted["language"] is None
     assert (await sealed_contact(counter, subject))["language"] == "fr"
@@ -283,7 +283,7 @@ async def test_columns_of_any_length_keep_nobody_from_an_answer(counter: Counter
     second = Known(acc_4=ContactDetails("cy@example.net", "Cy"))
     book = StoreAddressBook(cast("Sequence[PostgresStore]", [first, second]))
     await sweeps.open_received(counter.db, book, counter.desk.keys)
-    assert set((await states(counter)).values()) == {("awaiting_identity", None)}
+    assert set((await states(counter)).values()) == {("awaiting_identity", StuckReason.NEEDS_IDENTITY)}
     rows = await counter.db.read("test-look", "SELECT subject_id, reach FROM request_intake.requests")
     reach = {row["subject_id"]: row["reach"] for row in rows}
     assert [reach[each] for each in (named, none, spaced, elsewhere)] == ["mail", "platform", "mail", "mail"]
