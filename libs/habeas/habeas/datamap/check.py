@@ -202,7 +202,7 @@ def _ambiguous(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         yield store.tables[store.root].place.problem(what, write)
     for table in store.personal:
         yield from _alike(store, table, live)
-        yield from _of_one_kind(table, live)
+        yield from _of_one_kind(store, table, live)
         for join in table.path.joins[:1] if table.path is not None else ():
             yield from _leads_to_one(table, join, live)
 
@@ -217,15 +217,19 @@ def _alike(store: StoreMap, table: Table, live: LiveSchema) -> Iterator[Problem]
         yield table.place.problem(what, "both as `citext`, or none of them")
 
 
-def _of_one_kind(table: Table, live: LiveSchema) -> Iterator[Problem]:
-    """An id beside a column that tells of what it is the id may be that of a team: `owner_id` and `owner_type`."""
-    if table.path is None or table.name not in live.tables:
+def _of_one_kind(store: StoreMap, table: Table, live: LiveSchema) -> Iterator[Problem]:
+    """An id beside a column that tells of what it is the id may be that of a team: `owner_id` and `owner_type`.
+
+    Not so on the root, nor where the column is named like the account id itself, or has a foreign key.
+    """
+    if table.path is None or table.name == store.root or table.name not in live.tables:
         return
     own = table.path.own_column
-    kind = own.removesuffix("id") + "type"
+    kind = own.removesuffix("_id") + "_type"
     enforced = any(own in key.columns for key in live.foreign_keys if key.table == table.name)
     told = {column for column, _ in table.path.where}
-    if own.endswith("id") and kind in live.tables[table.name].columns and kind not in told and not enforced:
+    is_named = own in {IDENTITY, store.identity}
+    if kind in live.tables[table.name].columns and own.endswith("_id") and not (is_named or enforced or kind in told):
         what = f"`{table.name}.{own}` may be the id of something else than a person, as `{kind}` says"
         yield table.place.problem(what, f"`where: {{{kind}: VALUE}}` with what it says of people's rows", "habeas")
 
