@@ -10,7 +10,7 @@ from uuid import UUID
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.request_intake import RequestAccepted, RequestFulfilled
 from habeas.contracts.vocabulary import Outcome, Right
-from habeas.datamap.policy import load_policy
+from habeas.datamap.policy.model import load_policy
 from notification_mailer.gateways.letters import Letter, Letters, Verdict
 from notification_mailer.lifecycle import mails
 from notification_mailer.lifecycle.mails import Mail

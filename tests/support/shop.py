@@ -9,9 +9,9 @@ from pathlib import Path
 
 import asyncpg
 
-from habeas.datamap.datamap import StoreMap
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import Policy, load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.map.model import StoreMap
+from habeas.datamap.policy.model import Policy, load_policy
 
 SCHEMA = """
 CREATE TABLE accounts (

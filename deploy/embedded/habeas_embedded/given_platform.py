@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from habeas.datamap.check import compare
-from habeas.datamap.datamap import DataMap
 from habeas.datamap.errors import StoreError
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.map.model import DataMap
+from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import find_address_problems, read_live_schema
 from habeas.datamap.source import ConfigurationError
 from habeas_embedded.errors import EmbeddedError

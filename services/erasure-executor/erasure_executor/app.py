@@ -6,8 +6,8 @@ from erasure_executor import gateways, handlers, store, sweeps
 from erasure_executor.settings import Settings
 from habeas.chassis.service import Service
 from habeas.contracts.request_intake import RequestVerified
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import StoreOptions, open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
 

@@ -8,8 +8,8 @@ from export_builder.settings import Settings
 from habeas.chassis.service import Service
 from habeas.contracts.erasure_executor import ErasureCompleted
 from habeas.contracts.request_intake import RequestVerified
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import StoreOptions, open_stores
 from habeas.sealing import KeyStore, Protector
 

@@ -13,8 +13,8 @@ from habeas.contracts.request_intake import (
     RequestWithdrawn,
 )
 from habeas.datamap.addresses import mailbox
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
 from notification_mailer import gateways, handlers, sweeps

@@ -8,9 +8,9 @@ from habeas.contracts.erasure_executor import ErasureCompleted, ErasureStuck
 from habeas.contracts.export_builder import ExportCompleted, ExportStuck
 from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
 from habeas.contracts.platform import RequestSubmitted
-from habeas.datamap.deadlines import load_calendars
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.policy.deadlines import load_calendars
+from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import open_stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
 from request_intake import gateways, handlers, store, sweeps

@@ -18,10 +18,10 @@ from habeas.contracts.export_builder import ExportCompleted, ExportStuck
 from habeas.contracts.notification_mailer import MailRefused, MailSent, MailUncertain
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.vocabulary import MailKind, ParkReason, StuckReason
-from habeas.datamap.deadlines import Deadlines, UnknownRegimeError, choose_regimes, compute
 from habeas.datamap.errors import StoreError
-from habeas.datamap.policy import Policy
-from habeas.datamap.regimes import NoLawInForceError
+from habeas.datamap.policy.deadlines import Deadlines, UnknownRegimeError, choose_regimes, compute
+from habeas.datamap.policy.model import Policy
+from habeas.datamap.policy.regimes import NoLawInForceError
 from habeas.kit import BadAttestation, verify
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, SubjectKeys, seal_text
 from request_intake import lifecycle, store

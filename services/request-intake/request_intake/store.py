@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from habeas.chassis.database import Transaction
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.vocabulary import Answered, Outcome, Right, StuckReason
-from habeas.datamap.deadlines import Deadlines
+from habeas.datamap.policy.deadlines import Deadlines
 from request_intake import lifecycle
 from request_intake.lifecycle import Request, State
 

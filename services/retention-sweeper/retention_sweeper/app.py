@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from habeas.chassis.service import Service
 from habeas.contracts.platform import RetentionTicked
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import StoreOptions, open_stores
 from habeas.sealing import Protector
 from retention_sweeper import gateways, handlers, store, sweeps

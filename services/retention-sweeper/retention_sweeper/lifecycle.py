@@ -15,7 +15,7 @@ from habeas.contracts.model import Event
 from habeas.contracts.platform import RetentionTicked
 from habeas.contracts.retention_sweeper import SweepCompleted, SweepStuck
 from habeas.contracts.vocabulary import StuckReason
-from habeas.datamap.retention import RetentionClass, cutoff
+from habeas.datamap.policy.retention import RetentionClass, cutoff
 
 LEASE: Final = timedelta(seconds=20)
 """How long an attempt is left alone after its process was last heard of; while one works on it, it renews it."""

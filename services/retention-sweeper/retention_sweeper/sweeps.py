@@ -13,7 +13,7 @@ from habeas.chassis.sweep import Swept
 from habeas.chassis.together import Failure, Limits, collect_together, try_together
 from habeas.datamap.errors import OthersTouched, StoreRefused
 from habeas.datamap.planner import BUCKETS
-from habeas.datamap.policy import Policy
+from habeas.datamap.policy.model import Policy
 from retention_sweeper import lifecycle, store
 from retention_sweeper.gateways import Stores
 from retention_sweeper.lifecycle import Decision, Planned, Purged, Rule, State, Sweep, Tick

@@ -7,8 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest_asyncio
 
-from habeas.datamap.datamap import StoreMap
-from habeas.datamap.policy import Policy
+from habeas.datamap.map.model import StoreMap
+from habeas.datamap.policy.model import Policy
 from habeas.datamap.postgres import PostgresStore, StoreOptions
 from tests.support.shop import open_shop, read_map
 

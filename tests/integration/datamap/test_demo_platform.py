@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from habeas.contracts.vocabulary import TableResult
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import cutoff, load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.policy.model import cutoff, load_policy
 from habeas.datamap.postgres import PostgresStore, StoreOptions
 from habeas_demo.generator import PLATFORM_DIR, Loaded, create_platform, load_platform
 from habeas_demo.histories import Size

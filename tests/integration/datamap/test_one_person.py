@@ -10,7 +10,7 @@ import pytest
 
 from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.errors import SchemaMismatch
-from habeas.datamap.loading import load_datamap
+from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.postgres import PostgresStore, StoreOptions
 from habeas.datamap.source import ConfigurationError
 from tests.support.shop import write_map

@@ -4,8 +4,8 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
+from habeas.datamap.policy.retention import cutoff
 from habeas.datamap.postgres import PostgresStore
-from habeas.datamap.retention import cutoff
 from tests.integration.datamap.conftest import PEOPLE, Shop
 from tests.support.shop import DATAMAP, read_map
 

@@ -11,7 +11,7 @@ from export_builder.errors import TooLarge
 from export_builder.gateways import Builder, Order, Vault
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.ids import uuid7
-from habeas.datamap.policy import Policy
+from habeas.datamap.policy.model import Policy
 from habeas.datamap.postgres import PostgresStore
 from tests.support.shop import open_shop, read_map
 

@@ -29,7 +29,7 @@ from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.platform import PolicyChanged
 from habeas.contracts.request_intake import RequestAccepted, RequestCompleted, RequestFulfilled
 from habeas.contracts.vocabulary import KeepGround, MailKind, Outcome, Right, TableResult
-from habeas.datamap.policy import Policy
+from habeas.datamap.policy.model import Policy
 from habeas.datamap.postgres import PostgresStore, StoreOptions
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, Protector, seal_json
 from habeas.sealing.kek import KeyRing

@@ -21,7 +21,7 @@ from habeas.contracts import topics
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.vocabulary import Right
 from habeas.datamap.errors import StoreError
-from habeas.datamap.policy import load_policy
+from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import canonical
 from habeas.kit import Issuer, attest
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, open_text

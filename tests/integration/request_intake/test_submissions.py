@@ -18,7 +18,7 @@ from habeas.chassis.message import Defect
 from habeas.contracts.platform import RequestSubmitted
 from habeas.contracts.vocabulary import ParkReason, Right
 from habeas.datamap.errors import StoreUnavailable, Unavailability
-from habeas.datamap.policy import load_policy
+from habeas.datamap.policy.model import load_policy
 from habeas.sealing import KeyKind, Place, SubjectKey, open_text
 from habeas_demo.generator import PLATFORM_DIR
 from request_intake import lifecycle, sweeps

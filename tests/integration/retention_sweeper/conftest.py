@@ -22,7 +22,7 @@ from habeas.chassis.outbox import lane_of
 from habeas.chassis.settings import ChassisSettings, Environment
 from habeas.chassis.worker import Worker
 from habeas.contracts.platform import RetentionTicked
-from habeas.datamap.policy import Policy
+from habeas.datamap.policy.model import Policy
 from habeas.datamap.postgres import PostgresStore, StoreOptions
 from habeas.sealing import Protector
 from habeas.sealing.kek import KeyRing, new_key_ring

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import PostgresStore, StoreOptions
 from habeas_demo.checks import Witness
 from habeas_demo.generator import PLATFORM_DIR, create_platform, load_platform

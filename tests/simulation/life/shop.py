@@ -14,9 +14,9 @@ from typing import Final
 import asyncpg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from habeas.datamap.datamap import DataMap
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import Policy, load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.map.model import DataMap
+from habeas.datamap.policy.model import Policy, load_policy
 from habeas.kit.attestation import Issuer
 
 ACCOUNTS: Final = ("acc_1", "acc_2", "acc_3", "acc_4")

@@ -16,7 +16,7 @@ from audit_ledger.gateways import open_signer
 from habeas.auditlog.notes import Verifier
 from habeas.chassis.clock import SystemClock
 from habeas.cli.main import habeas
-from habeas.datamap.policy import load_policy
+from habeas.datamap.policy.model import load_policy
 from habeas.sealing import FileKek
 from habeas_demo.generator import PLATFORM_DIR
 

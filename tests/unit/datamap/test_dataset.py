@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from habeas.contracts.vocabulary import KeepGround
-from habeas.datamap.datamap import Age, Kept
-from habeas.datamap.dataset import Action, Export, Portable
-from habeas.datamap.loading import load_datamap
+from habeas.datamap.map.dataset import Action, Export, Portable
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.map.model import Age, Kept
 from habeas.datamap.source import ConfigurationError
 from tests.support.shop import DATAMAP, read_map, write_map
 

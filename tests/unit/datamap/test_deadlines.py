@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habeas.datamap.deadlines import (
+from habeas.datamap.policy.deadlines import (
     Deadlines,
     NoLawInForceError,
     UnknownRegimeError,
@@ -15,8 +15,8 @@ from habeas.datamap.deadlines import (
     compute_extended,
     next_working_day,
 )
-from habeas.datamap.policy import Policy
-from habeas.datamap.regimes import Regime, packaged
+from habeas.datamap.policy.model import Policy
+from habeas.datamap.policy.regimes import Regime, packaged
 
 GDPR, UK, CCPA = (packaged()[name] for name in ("gdpr", "uk-gdpr", "ccpa"))
 

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habeas.datamap.draft import GUESSES, draft_dataset
-from habeas.datamap.live import ForeignKey, LiveColumn, LiveSchema, LiveTable
-from habeas.datamap.loading import load_datamap
+from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveSchema, LiveTable
+from habeas.datamap.map.draft import GUESSES, draft_dataset
+from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.source import ConfigurationError
 from tests.support.shop import write_map
 

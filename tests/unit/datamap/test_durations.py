@@ -6,7 +6,7 @@ from dateutil.relativedelta import relativedelta  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habeas.datamap.durations import Duration, Unit, add_months
+from habeas.datamap.policy.durations import Duration, Unit, add_months
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = st.sampled_from([BERLIN, ZoneInfo("America/Los_Angeles"), ZoneInfo("Australia/Lord_Howe"), ZoneInfo("UTC")])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from habeas.datamap.loading import load_datamap
+from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.postgres import open_stores
 from habeas.datamap.source import ConfigurationError
 from tests.support.shop import DATAMAP, write_map

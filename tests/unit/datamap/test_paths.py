@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habeas.datamap.paths import (
+from habeas.datamap.map.paths import (
     CYCLE,
     NOTHING_LEADS,
     SEVERAL_LEAD,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from habeas.contracts.vocabulary import KeepGround, TableResult
+from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveSchema, LiveTable
 from habeas.datamap.check import compare
-from habeas.datamap.datamap import StoreMap
-from habeas.datamap.live import ForeignKey, LiveColumn, LiveSchema, LiveTable
+from habeas.datamap.map.model import StoreMap
 from habeas.datamap.planner import PlanError, StorePlan, compile_store
 from habeas.datamap.planner.plan import AgeKind
 from habeas.datamap.planner.sql import literal, quoted

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from habeas.contracts.vocabulary import Right
-from habeas.datamap.policy import (
+from habeas.datamap.policy.json_schema import policy_schema
+from habeas.datamap.policy.model import (
     CountsFrom,
     Fixed,
     Policy,
@@ -23,7 +24,6 @@ from habeas.datamap.policy import (
     expires_on,
     load_policy,
 )
-from habeas.datamap.policy_schema import policy_schema
 from habeas.datamap.source import ConfigurationError, Problem, load_yaml
 
 REPOSITORY = Path(__file__).parents[3]

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from habeas.datamap.policy import Policy, load_policy
-from habeas.datamap.policy_render import render_recipients, render_record
+from habeas.datamap.policy.model import Policy, load_policy
+from habeas.datamap.policy.render import render_recipients, render_record
 
 DEMO = Path(__file__).parents[3] / "deploy" / "demo" / "policy.yaml"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from habeas.datamap.regimes import NoLawInForceError, Regime, packaged
+from habeas.datamap.policy.regimes import NoLawInForceError, Regime, packaged
 from habeas.datamap.source import load_yaml, validate
 
 # fmt: off

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from habeas.datamap.datamap import DataMap, Kept, StoreMap
-from habeas.datamap.dataset import Action
-from habeas.datamap.live import ForeignKey, LiveColumn, LiveSchema, LiveTable
-from habeas.datamap.loading import load_datamap
+from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveSchema, LiveTable
+from habeas.datamap.map.dataset import Action
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.map.model import DataMap, Kept, StoreMap
 from habeas.datamap.planner import compile_store
-from habeas.datamap.policy import Policy, load_policy
-from habeas.datamap.retention import Fixed
+from habeas.datamap.policy.model import Policy, load_policy
+from habeas.datamap.policy.retention import Fixed
 from habeas.datamap.source import ConfigurationError, Problem
 from tests.simulation.life import shop as simulated
 from tests.support.shop import DATAMAP, POLICY, write_map

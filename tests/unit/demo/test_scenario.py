@@ -7,8 +7,8 @@ import pytest
 from habeas.contracts.export_builder import ExportStuck
 from habeas.contracts.request_intake import RequestCompleted
 from habeas.contracts.vocabulary import Outcome, Right, StuckReason
-from habeas.datamap.loading import load_datamap
-from habeas.datamap.policy import load_policy
+from habeas.datamap.map.loading import load_datamap
+from habeas.datamap.policy.model import load_policy
 from habeas_demo.generator import PLATFORM_DIR
 from habeas_demo.people import Person, make_person, person_rng
 from habeas_demo.progress import Progress

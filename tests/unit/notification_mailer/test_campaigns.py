@@ -7,7 +7,7 @@ import pytest
 
 from habeas.chassis.errors import Invariant
 from habeas.contracts.platform import PolicyChanged
-from habeas.datamap.durations import Duration
+from habeas.datamap.policy.durations import Duration
 from notification_mailer.lifecycle import campaigns
 from notification_mailer.lifecycle.campaigns import Notice, State, WrappedKey
 from notification_mailer.lifecycle.mails import State as MailState

@@ -11,8 +11,8 @@ from jinja2 import Environment
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.request_intake import RequestFulfilled
 from habeas.contracts.vocabulary import KeepGround, MailKind, Outcome, Right, TableResult
-from habeas.datamap.policy import load_policy
-from habeas.datamap.regimes import packaged
+from habeas.datamap.policy.model import load_policy
+from habeas.datamap.policy.regimes import packaged
 from notification_mailer.errors import Unaddressable
 from notification_mailer.gateways.letters import LANGUAGES, Letter, Letters, Recipient
 from notification_mailer.lifecycle import mails

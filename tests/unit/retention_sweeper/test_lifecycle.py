@@ -10,8 +10,8 @@ from habeas.contracts.audit import Action, AuditFact, AuditOutcome
 from habeas.contracts.platform import RetentionTicked
 from habeas.contracts.retention_sweeper import SweepCompleted, SweepStuck
 from habeas.contracts.vocabulary import StuckReason
-from habeas.datamap.durations import Duration
-from habeas.datamap.retention import Fixed
+from habeas.datamap.policy.durations import Duration
+from habeas.datamap.policy.retention import Fixed
 from retention_sweeper import lifecycle
 from retention_sweeper.lifecycle import Purged, Reached, Rule, State, Sweep, Tick
 

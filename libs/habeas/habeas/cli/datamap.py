@@ -12,8 +12,8 @@ import click
 from habeas.cli.connection import named, private, require_private
 
 if TYPE_CHECKING:
-    from habeas.datamap.datamap import StoreMap
-    from habeas.datamap.live import LiveSchema
+    from habeas.datamap.catalogue.schema import LiveSchema
+    from habeas.datamap.map.model import StoreMap
     from habeas.datamap.source import Problem
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -88,9 +88,9 @@ def draft(  # one argument per option
     as_json: bool,
 ) -> None:
     """Write a first map to standard output; what a person must decide says REVIEW."""
-    from habeas.datamap.draft import draft_dataset
     from habeas.datamap.errors import StoreError
-    from habeas.datamap.policy import load_policy
+    from habeas.datamap.map.draft import draft_dataset
+    from habeas.datamap.policy.model import load_policy
     from habeas.datamap.source import ConfigurationError
 
     try:
@@ -118,8 +118,8 @@ def _problems(
     dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool
 ) -> "tuple[tuple[Problem, ...], bool]":
     """Everything that is wrong, of files and databases, and whether every database was looked at."""
-    from habeas.datamap.loading import load_datamap
-    from habeas.datamap.policy import load_policy
+    from habeas.datamap.map.loading import load_datamap
+    from habeas.datamap.policy.model import load_policy
     from habeas.datamap.postgres import find_address_problems
     from habeas.datamap.source import ConfigurationError
 

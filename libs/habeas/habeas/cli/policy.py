@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from habeas.datamap.policy import Policy
+    from habeas.datamap.policy.model import Policy
     from habeas.datamap.source import Problem
 
 POLICY_FILE = click.argument(
@@ -51,7 +51,7 @@ def check(file: Path, *, as_json: bool) -> None:
 @AS_JSON
 def render(file: Path, what: str, *, as_json: bool) -> None:
     """Write FILE as a document (Markdown)."""
-    from habeas.datamap.policy_render import render_recipients, render_record
+    from habeas.datamap.policy.render import render_recipients, render_record
 
     loaded, problems = _load(file)
     if loaded is None:
@@ -71,13 +71,13 @@ def render(file: Path, what: str, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="No difference: a schema is JSON.")
 def schema(*, as_json: bool) -> None:  # noqa: ARG001 - every command takes --json
     """Write the JSON Schema of policy.yaml, for editors."""
-    from habeas.datamap.policy_schema import policy_schema
+    from habeas.datamap.policy.json_schema import policy_schema
 
     _write_json(policy_schema())
 
 
 def _load(file: Path) -> "tuple[Policy | None, tuple[Problem, ...]]":
-    from habeas.datamap.policy import load_policy
+    from habeas.datamap.policy.model import load_policy
     from habeas.datamap.source import ConfigurationError
 
     try:

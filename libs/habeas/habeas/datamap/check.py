@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from habeas.datamap.datamap import Column, Kept, StoreMap, Table, names
-from habeas.datamap.dataset import IDENTITY, Action
+from habeas.datamap.catalogue.schema import ForeignKey, LiveSchema, LiveTable
 from habeas.datamap.explain import one_of
-from habeas.datamap.live import ForeignKey, LiveSchema, LiveTable
-from habeas.datamap.paths import Join
+from habeas.datamap.map.dataset import IDENTITY, Action
+from habeas.datamap.map.model import Column, Kept, StoreMap, Table, names
+from habeas.datamap.map.paths import Join
 from habeas.datamap.planner import PlanError, compile_store
 from habeas.datamap.planner.sql import CASELESS, INTEGER_TYPES, TEXT_TYPES
 from habeas.datamap.source import Problem

@@ -22,9 +22,9 @@ from export_builder.gateways.archive import Archive, Form, json_of
 from habeas.chassis import crash
 from habeas.chassis.crash import Point
 from habeas.contracts.outcomes import ExportedTable
-from habeas.datamap.policy import Policy
+from habeas.datamap.policy.model import Policy
+from habeas.datamap.policy.sheet import information_sheet
 from habeas.datamap.postgres import PostgresStore
-from habeas.datamap.sheet import information_sheet
 from habeas.sealing import SealBroken
 from habeas.sealing.artefact import ArtefactCipher
 

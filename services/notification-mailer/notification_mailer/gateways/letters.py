@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from habeas.contracts.outcomes import CategoryOutcome
 from habeas.contracts.vocabulary import MailKind, Outcome, Right
 from habeas.datamap.addresses import BadAddress, mailbox
-from habeas.datamap.policy import Policy
+from habeas.datamap.policy.model import Policy
 from notification_mailer.errors import Unaddressable
 from notification_mailer.gateways import mime
 from notification_mailer.lifecycle.campaigns import Campaign, Notice

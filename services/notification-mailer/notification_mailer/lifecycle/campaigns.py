@@ -24,7 +24,7 @@ from habeas.contracts.notification_mailer import (
     campaign_id_of,
 )
 from habeas.contracts.platform import PolicyChanged
-from habeas.datamap.durations import Duration
+from habeas.datamap.policy.durations import Duration
 from notification_mailer.lifecycle.mails import State as MailState
 
 FORGOTTEN: Final = bytes(32)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from habeas.contracts.vocabulary import TableResult
-from habeas.datamap.datamap import Column, Kept, StoreMap, Table
-from habeas.datamap.dataset import Action, Export, Portable
-from habeas.datamap.live import ForeignKey, LiveColumn, LiveSchema
-from habeas.datamap.paths import Edge, ReferenceCycleError, SubjectPath, children_first
+from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveSchema
+from habeas.datamap.map.dataset import Action, Export, Portable
+from habeas.datamap.map.model import Column, Kept, StoreMap, Table
+from habeas.datamap.map.paths import Edge, ReferenceCycleError, SubjectPath, children_first
 from habeas.datamap.planner.plan import AgeKind, ExportPlan, LayerPlan, PlanError, RootPlan, StorePlan, TablePlan
 from habeas.datamap.planner.purge import purge_rules, references_to
 from habeas.datamap.planner.sql import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from habeas.contracts.vocabulary import KeepGround, TableResult
-from habeas.datamap.dataset import Contact
+from habeas.datamap.map.dataset import Contact
 from habeas.datamap.source import Problem
 
 

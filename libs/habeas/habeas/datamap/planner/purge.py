@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from habeas.datamap.datamap import Age, StoreMap, Table
-from habeas.datamap.dataset import Action
-from habeas.datamap.live import LiveSchema
-from habeas.datamap.paths import Join
+from habeas.datamap.catalogue.schema import LiveSchema
+from habeas.datamap.map.dataset import Action
+from habeas.datamap.map.model import Age, StoreMap, Table
+from habeas.datamap.map.paths import Join
 from habeas.datamap.planner.plan import AgeKind, PartitionPlan, PurgeRule
 from habeas.datamap.planner.sql import Reach, alias, conditions, holds, ids, quoted, words
 from habeas.datamap.source import Problem

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from habeas.datamap.dataset import Constant
-from habeas.datamap.paths import Join, SubjectPath, Where
+from habeas.datamap.map.dataset import Constant
+from habeas.datamap.map.paths import Join, SubjectPath, Where
 
 CASELESS: Final = "citext"
 """Text that is compared without regard to case."""

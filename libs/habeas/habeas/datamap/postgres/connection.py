@@ -10,8 +10,8 @@ from asyncpg.pool import PoolConnectionProxy
 
 from habeas.chassis.connection import Connection as OwnConnection
 from habeas.chassis.connection import SessionShared, is_pooler, require_own_session, why
+from habeas.datamap.catalogue.schema import CATALOGUE, LiveSchema
 from habeas.datamap.errors import Rule, SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, Unavailability
-from habeas.datamap.live import CATALOGUE, LiveSchema
 from habeas.datamap.planner.sql import quoted
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from habeas.chassis.dsn import PRIVATE, is_private
-from habeas.datamap.datamap import DataMap, StoreMap
-from habeas.datamap.policy import Policy
+from habeas.datamap.map.model import DataMap, StoreMap
+from habeas.datamap.policy.model import Policy
 from habeas.datamap.postgres.connection import StoreOptions
 from habeas.datamap.postgres.store import PostgresStore
 from habeas.datamap.source import ConfigurationError, Problem

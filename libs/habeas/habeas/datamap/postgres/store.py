@@ -10,11 +10,11 @@ from habeas.chassis import crash
 from habeas.chassis.crash import Point
 from habeas.contracts.outcomes import TableOutcome
 from habeas.contracts.vocabulary import TableResult
+from habeas.datamap.catalogue.schema import LiveSchema
 from habeas.datamap.check import compare
-from habeas.datamap.datamap import StoreMap
-from habeas.datamap.dataset import Contact
 from habeas.datamap.errors import NotErased, SchemaMismatch, StoreRefused
-from habeas.datamap.live import LiveSchema
+from habeas.datamap.map.dataset import Contact
+from habeas.datamap.map.model import StoreMap
 from habeas.datamap.planner import (
     AgeKind,
     ExportPlan,
@@ -26,13 +26,13 @@ from habeas.datamap.planner import (
     compile_root,
     compile_store,
 )
-from habeas.datamap.policy import Policy
+from habeas.datamap.policy.model import Policy
+from habeas.datamap.policy.retention import expires_on
 from habeas.datamap.postgres.connection import Connection, Link, StoreOptions, read_catalogue
 from habeas.datamap.postgres.export import ExportedRows, read_out
 from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import Portion, PurgeResult, purge
 from habeas.datamap.postgres.tally import Tally
-from habeas.datamap.retention import expires_on
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from habeas.contracts.model import CountryCode, Slug
-from habeas.datamap.durations import Duration
 from habeas.datamap.explain import misfit
+from habeas.datamap.policy.durations import Duration
 from habeas.datamap.source import load_yaml, validate
 
 DIRECTORY: Final = Path(__file__).parent

@@ -19,9 +19,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from habeas.contracts.model import CountryCode, Slug
 from habeas.contracts.vocabulary import Right
 from habeas.datamap.addresses import BadAddress, mailbox
-from habeas.datamap.durations import Duration, Unit
 from habeas.datamap.explain import misfit, one_of, shown
-from habeas.datamap.retention import CountsFrom, Fixed, RetentionClass, WhileOpen, cutoff, expires_on
+from habeas.datamap.policy.durations import Duration, Unit
+from habeas.datamap.policy.retention import CountsFrom, Fixed, RetentionClass, WhileOpen, cutoff, expires_on
 from habeas.datamap.source import ConfigurationError, Located, load_yaml, validate
 
 Acr = Literal["none", "single", "mfa"]
@@ -406,7 +406,7 @@ def load_policy(path: Path) -> Policy:
 def check_policy(located: Located) -> Policy:
     """Validate what was read and check it as a whole. Raises ConfigurationError."""
     # Here, because the checks need the models above.
-    from habeas.datamap.policy_checks import problems_of  # noqa: PLC0415 - a cycle otherwise
+    from habeas.datamap.policy.checks import problems_of  # noqa: PLC0415 - a cycle otherwise
 
     policy = validate(Policy, located)
     problems = problems_of(policy, located)

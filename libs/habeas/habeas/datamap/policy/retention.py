@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from habeas.contracts.vocabulary import KeepGround
-from habeas.datamap.durations import Duration, Unit, start_of_year
 from habeas.datamap.explain import misfit
+from habeas.datamap.policy.durations import Duration, Unit, start_of_year
 
 NOTHING = Duration(0, Unit.DAYS)
 

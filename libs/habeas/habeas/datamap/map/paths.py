@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TypeAlias
 
-from habeas.datamap.dataset import Constant
+from habeas.datamap.map.dataset import Constant
 
 Where: TypeAlias = tuple[tuple[str, tuple[Constant, ...]], ...]
 """Columns and the values that they must have, one of them each, for a row to belong to somebody."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from habeas.datamap.policy import Policy
+from habeas.datamap.policy.model import Policy
 
 
 def information_sheet(policy: Policy) -> Mapping[str, Any]:

@@ -6,8 +6,8 @@ Markdown, in the order of the file, the same text for the same file.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from habeas.datamap.policy import LawfulBasis, Policy, Purpose, Recipient, Safeguard
-from habeas.datamap.regimes import packaged
+from habeas.datamap.policy.model import LawfulBasis, Policy, Purpose, Recipient, Safeguard
+from habeas.datamap.policy.regimes import packaged
 
 BASES: Final = {
     LawfulBasis.CONSENT: "consent, Art. 6(1)(a)",

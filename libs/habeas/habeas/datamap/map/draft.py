@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import yaml
 
-from habeas.datamap.dataset import IDENTITY, REVIEW
-from habeas.datamap.live import ForeignKey, LiveColumn, LiveSchema, LiveTable
-from habeas.datamap.policy import Policy
+from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveSchema, LiveTable
+from habeas.datamap.map.dataset import IDENTITY, REVIEW
+from habeas.datamap.policy.model import Policy
 
 PEOPLE: Final = (
     *(

@@ -1,7 +1,7 @@
 """The data map as Habeas works with it: every table with its path, its categories and what an erasure does to it.
 
-`load_datamap` reads a directory of dataset files (see `habeas.datamap.dataset` for the format), resolves defaults and
-names against the policy, and refuses what is not whole. Nothing here looks at a database: see `habeas.datamap.live`.
+`load_datamap` reads a directory of dataset files (see `habeas.datamap.map.dataset` for the format), resolves defaults and
+names against the policy, and refuses what is not whole. Nothing here looks at a database: see `habeas.datamap.catalogue.schema`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from habeas.contracts.vocabulary import KeepGround
-from habeas.datamap.dataset import Action, Constant, Contact, Export, Portable
 from habeas.datamap.explain import PathPart
-from habeas.datamap.paths import Edge, SubjectPath
+from habeas.datamap.map.dataset import Action, Constant, Contact, Export, Portable
+from habeas.datamap.map.paths import Edge, SubjectPath
 from habeas.datamap.source import Located, Problem
 
 

@@ -6,8 +6,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import CoreSchema
 from typing_extensions import override
 
-from habeas.datamap.policy import Policy
-from habeas.datamap.regimes import packaged
+from habeas.datamap.policy.model import Policy
+from habeas.datamap.policy.regimes import packaged
 
 SCHEMA_ID: Final = "urn:habeas:schema:policy:1"
 

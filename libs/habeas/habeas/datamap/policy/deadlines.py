@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 import holidays
 
-from habeas.datamap.durations import Duration
-from habeas.datamap.policy import Policy
-from habeas.datamap.regimes import NoLawInForceError, Regime, Version, packaged
+from habeas.datamap.policy.durations import Duration
+from habeas.datamap.policy.model import Policy
+from habeas.datamap.policy.regimes import NoLawInForceError, Regime, Version, packaged
 
 SATURDAY: Final = 5
 ROLL_DAYS_MAX: Final = 30

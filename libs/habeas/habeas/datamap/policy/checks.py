@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from habeas.datamap.explain import PathPart, dotted, one_of
-from habeas.datamap.policy import Policy
-from habeas.datamap.regimes import Regime, packaged
+from habeas.datamap.policy.model import Policy
+from habeas.datamap.policy.regimes import Regime, packaged
 from habeas.datamap.source import Located, Problem
 
 

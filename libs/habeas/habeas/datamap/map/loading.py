@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from habeas.contracts.vocabulary import KeepGround
-from habeas.datamap.datamap import Age, Column, DataMap, Kept, Place, StoreMap, Table, names, yaml_files
-from habeas.datamap.dataset import (
+from habeas.datamap.explain import one_of
+from habeas.datamap.map.dataset import (
     IDENTITY,
     REVIEW,
     Action,
@@ -17,8 +17,8 @@ from habeas.datamap.dataset import (
     Keep,
     Portable,
 )
-from habeas.datamap.explain import one_of
-from habeas.datamap.paths import (
+from habeas.datamap.map.model import Age, Column, DataMap, Kept, Place, StoreMap, Table, names, yaml_files
+from habeas.datamap.map.paths import (
     CYCLE,
     NOTHING_LEADS,
     SEVERAL_LEAD,
@@ -32,8 +32,8 @@ from habeas.datamap.paths import (
     children_first,
     find_paths,
 )
-from habeas.datamap.policy import Policy
-from habeas.datamap.retention import CountsFrom, WhileOpen
+from habeas.datamap.policy.model import Policy
+from habeas.datamap.policy.retention import CountsFrom, WhileOpen
 from habeas.datamap.source import ConfigurationError, Problem, load_yaml, validate
 
 UNDECIDED = "a draft that nobody has decided yet"

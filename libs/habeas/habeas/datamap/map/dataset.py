@@ -145,7 +145,7 @@ class DatasetNotes(_Notes):
 
 
 class CollectionNotes(_Notes):
-    """`habeas:` on a collection. Whether the keys fit together is judged in `habeas.datamap.loading`."""
+    """`habeas:` on a collection. Whether the keys fit together is judged in `habeas.datamap.map.loading`."""
 
     category: str | None = None
     retention: str | None = None

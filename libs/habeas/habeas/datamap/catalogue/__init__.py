@@ -1,0 +1,1 @@
+"""All that is read of the live database."""

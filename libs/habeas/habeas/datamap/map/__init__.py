@@ -1,0 +1,1 @@
+"""The data map: its file format, its model, reading it and drafting it."""
