@@ -42,7 +42,8 @@ MARK_PUBLISHED: Final = """
 """
 
 LOCK_AUDIT_HEAD: Final = """
-    SELECT epoch, seq, hash, published_seq, replays FROM audit_head ORDER BY epoch DESC LIMIT 1 FOR UPDATE
+    SELECT epoch, seq, hash, published_seq, replays, (SELECT seed FROM audit_seed) AS seed
+      FROM audit_head ORDER BY epoch DESC LIMIT 1 FOR UPDATE
 """
 
 TAKE_FACTS: Final = """
