@@ -116,6 +116,10 @@ FIND_POSITION: Final = "SELECT next_offset FROM positions WHERE topic = $1 AND p
 
 FIND_AUDIT_HEAD: Final = "SELECT epoch, seq, hash FROM audit_head ORDER BY epoch DESC LIMIT 1"
 
+FIND_AUDIT_SEED: Final = "SELECT seed, shown_seq FROM audit_seed"
+
+SET_SHOWN_SEQ: Final = "UPDATE audit_seed SET shown_seq = $1 WHERE shown_seq IS NULL OR shown_seq < $1"
+
 FIND_AUDIT_LINES: Final = "SELECT seq, line FROM audit_lines WHERE seq = ANY($1::bigint[])"
 
 FIND_SERVER: Final = """
