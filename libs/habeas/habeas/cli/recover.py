@@ -127,8 +127,8 @@ def _show(found: Sequence[Found], lost: Sequence[UUID]) -> None:
         if each.passed_over:
             offsets = [entry.record.offset for entry in each.passed_over]
             say(
-                f"{len(offsets)} records of the audit topic claim to be entries of {each.service} and link to nothing that it told; "
-                f"they are passed over (offsets {', '.join(map(str, offsets[:_NAMED_MAX]))}"
+                f"{len(offsets)} records of the audit topic claim to be entries of {each.service} and link to nothing that it told, or do "
+                f"not show its secret; they are passed over (offsets {', '.join(map(str, offsets[:_NAMED_MAX]))}"
                 f"{', …' if len(offsets) > _NAMED_MAX else ''}). Who writes to the topic? See the runbook audit-log.md"
             )
     if lost:
