@@ -59,7 +59,7 @@ class Entry(NamedTuple):
 
 
 class Own(NamedTuple):
-    """How a service knows its entries: its seed, and up to which number the topic was seen to hold entries that show its secrets."""
+    """How a service knows its entries: its seed, and up to which number the topic is known to hold entries that show its secrets."""
 
     seed: bytes
     shown_seq: int | None
@@ -69,14 +69,14 @@ class Own(NamedTuple):
         pledge = find_pledge(entry.record.headers)
         return pledge is not None and pledge == make_pledge(self.seed, entry.epoch, entry.seq)
 
-    def may_have_told(self, entry: Entry, epoch: int) -> bool:
+    def may_have_told(self, entry: Entry, head: Mapping[str, Any]) -> bool:
         """Whether an entry that the database does not hold may be the service's, as far as anybody can know.
 
-        Until the topic was seen to hold entries with these secrets, the seed may be younger than what was told. Then everything may be.
+        Until the topic is known to hold entries with these secrets, the seed may be younger than what was told. Then everything may be.
         """
         if self.shown_seq is None:
             return True
-        return entry[:2] > (epoch, self.shown_seq) and self.has_told(entry)
+        return entry[:2] > (head["epoch"], min(self.shown_seq, head["seq"])) and self.has_told(entry)
 
 
 class Reach(NamedTuple):
@@ -131,7 +131,7 @@ def judge(
         begins = entry.epoch > epoch and entry.seq == 1
         before = ends if begins else links.get((entry.epoch, entry.seq - 1), ())
         is_linked = prev in before or (is_cut and prev is not None and place > (epoch, top))
-        if is_linked and own.may_have_told(entry, epoch):
+        if is_linked and own.may_have_told(entry, head):
             links[place].add(entry_hash(line))
             ends.add(entry_hash(line))
             if place > (epoch, top):

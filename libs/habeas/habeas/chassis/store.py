@@ -68,6 +68,7 @@ ARE_FACTS_LEFT: Final = """
 
 # Whoever comes late moves nothing back, and says nothing about a Kafka that was filled anew or a database that was restored meanwhile.
 MARK_LINES_PUBLISHED: Final = """
+    WITH shown AS (UPDATE audit_seed SET shown_seq = $3 WHERE shown_seq IS NULL)
     UPDATE audit_head SET published_seq = $3 WHERE epoch = $1 AND replays = $2 AND published_seq < $3 AND seq >= $3
 """
 

@@ -4,7 +4,7 @@
 CREATE TABLE audit_seed (
     one       boolean PRIMARY KEY DEFAULT true CHECK (one),
     seed      bytea   NOT NULL CHECK (octet_length(seed) = 32),
-    shown_seq bigint                       -- up to which number the topic was seen to hold entries with these secrets; null: none yet
+    shown_seq bigint                       -- up to which number the topic is known to hold entries with these secrets; null: none yet
 );
 INSERT INTO audit_seed (seed) SELECT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));  -- 244 random bits
 
