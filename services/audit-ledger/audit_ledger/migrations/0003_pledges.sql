@@ -9,3 +9,21 @@ ALTER TABLE audit_ledger.refused
     ADD COLUMN pledge bytea,                                            -- what the record showed, if it had the form of it
     DROP CONSTRAINT refused_reason_check,
     ADD CONSTRAINT refused_reason_check CHECK (reason IN ('gap', 'equivocation', 'broken_link', 'bad_grammar', 'unproven'));
+
+-- Let a halted producer go on: a supervisor has looked (`habeas audit resume`). The service puts it into the log as `producer.resumed`, and the
+-- producer goes on where that entry stands. Gives whether there was anything to resume.
+CREATE FUNCTION audit_ledger.supervise_resume_producer(name text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    UPDATE audit_ledger.producers SET resume_asked_at = now(), resume_told_at = NULL
+     WHERE producer = name AND state = 'halted';
+    RETURN FOUND;
+END $$;
+
+-- Where the role was made before; deploy/postgres/roles.sql grants the same where it is made after.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'habeas_supervisor') THEN
+        GRANT EXECUTE ON FUNCTION audit_ledger.supervise_resume_producer(text) TO habeas_supervisor;
+    END IF;
+END $$;
