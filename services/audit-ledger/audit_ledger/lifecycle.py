@@ -21,7 +21,7 @@ from habeas.auditlog.scan import ACTIONS, LINES, OUTCOMES, PRODUCERS
 from habeas.auditlog.tree import HASH_BYTES, Frontier, Tile, hash_leaf, hash_leaves
 from habeas.chassis.errors import Invariant
 from habeas.chassis.lifecycle import row, table
-from habeas.contracts.audit import GENESIS, Action, AuditEntry, AuditFact, BadEntry, Producer, parse_entry
+from habeas.contracts.audit import GENESIS, Action, AuditEntry, AuditFact, AuditOutcome, BadEntry, Producer, parse_entry
 from habeas.contracts.audit_ledger import ProducerHalted
 from habeas.contracts.pledges import Pledge
 
@@ -149,6 +149,7 @@ class Judgement:
         self.refused: list[Refused] = []
         self.halted: list[Chain] = []
         self.resumed: Chain | None = None
+        self._seed_is_new = False
         self.proven: list[Chain] = []  # as they were halted: an entry that proved itself let them go on
         self.wanted: set[Place] = set()
         self._before = dict(chains)
@@ -196,10 +197,11 @@ class Judgement:
     def reread(self, held: Sequence[Held]) -> None:
         """Take what fits of the records that a resumed producer sent while it was halted, in the order of its sequence.
 
-        What does not fit stays refused, and halts nobody a second time. If nothing shows the secret that was pledged, the person who
-        resumed the producer answers for it: then whatever links on counts, of what was held or of what comes next, and pledges anew.
+        What does not fit stays refused, and halts nobody a second time. If the word to resume says that the seed is new, a person answers
+        for what cannot show the secret that was pledged: whatever links on counts, of what was held or what comes next, and pledges anew.
         """
-        if self._reread(held) or self.resumed is None or self.resumed.pledged is None:
+        is_done = bool(self._reread(held))
+        if is_done or self.resumed is None or self.resumed.pledged is None or not self._seed_is_new:
             return
         producer = self.resumed.producer
         self._pledged[producer] = _OPEN
@@ -251,7 +253,7 @@ class Judgement:
                 self._append(entry.producer, head, record.value, record.pledge)
                 target = self._resumes(entry)
                 if target is not None:
-                    self._resume(target)
+                    self._resume(target, entry)
             case Fit.REPEATED:
                 pass
             case Fit.EARLIER:
@@ -331,7 +333,7 @@ class Judgement:
         self.refused.append(Refused(record.offset, place, chain.producer, None, record.value, record.pledge))
         is_own = chain.pledged is None or record.value in self._own_lines
         if is_own and self._resumes(entry) is chain:
-            self._resume(chain)
+            self._resume(chain, entry)
 
     def _goes_on(self, chain: Chain, verdict: Fit, record: Record) -> bool:
         """Let a halted producer go on if this is its next entry, and proves itself; answer whether it is."""
@@ -351,7 +353,8 @@ class Judgement:
                 return chain
         return None
 
-    def _resume(self, chain: Chain) -> None:
+    def _resume(self, chain: Chain, word: AuditEntry) -> None:
+        self._seed_is_new = word.fact.outcome is AuditOutcome.KEY_MISSING
         self.resumed = self._chains[chain.producer] = chain.resumed()
         self._heads[chain.producer] = chain.head
 
@@ -418,9 +421,12 @@ def tell_halted(chain: Chain, origin: str) -> tuple[ProducerHalted, AuditFact]:
     return event, AuditFact(Action.PRODUCER_HALTED, count=halt.offset)
 
 
-def tell_resumed(offset: int) -> AuditFact:
-    """Word the entry that lets the producer go on that was halted by the record at this offset."""
-    return AuditFact(Action.PRODUCER_RESUMED, count=offset)
+def tell_resumed(offset: int, *, seed_is_new: bool = False) -> AuditFact:
+    """Word the entry that lets the producer go on that was halted by the record at this offset.
+
+    ``seed_is_new`` says that the producer cannot show the secret that it pledged, since its database was made anew.
+    """
+    return AuditFact(Action.PRODUCER_RESUMED, outcome=AuditOutcome.KEY_MISSING if seed_is_new else None, count=offset)
 
 
 def place_of_word(record: Record) -> int | None:

@@ -63,6 +63,7 @@ _SAVE_CHAINS: Final = """
            pledged = EXCLUDED.pledged,
            halted_offset = EXCLUDED.halted_offset, halted_reason = EXCLUDED.halted_reason, expected_seq = EXCLUDED.expected_seq,
            found_seq = EXCLUDED.found_seq, halted_at = EXCLUDED.halted_at,
+           resume_new_seed = producers.resume_new_seed AND producers.halted_offset IS NOT DISTINCT FROM EXCLUDED.halted_offset,
            resume_asked_at = CASE WHEN producers.halted_offset = EXCLUDED.halted_offset THEN producers.resume_asked_at END,
            resume_told_at = CASE WHEN producers.halted_offset = EXCLUDED.halted_offset THEN producers.resume_told_at END
 """
@@ -95,11 +96,12 @@ _FIND_OWN: Final = "SELECT line FROM audit_ledger.audit_lines WHERE seq = ANY($1
 _FIND_ASKED: Final = """
     UPDATE audit_ledger.producers SET resume_told_at = $1
      WHERE state = 'halted' AND resume_asked_at IS NOT NULL AND resume_told_at IS NULL
-    RETURNING halted_offset
+    RETURNING halted_offset, resume_new_seed
 """
 
 _ASK_RESUME: Final = """
-    UPDATE audit_ledger.producers SET resume_asked_at = $2, resume_told_at = NULL WHERE producer = $1 AND state = 'halted'
+    UPDATE audit_ledger.producers SET resume_asked_at = $2, resume_told_at = NULL, resume_new_seed = $3
+     WHERE producer = $1 AND state = 'halted'
 """
 
 _FIND_LAST_CHECKPOINT: Final = """
@@ -249,14 +251,14 @@ async def find_own(tx: Transaction, seqs: Iterable[int]) -> list[bytes]:
     return [row["line"] for row in await tx.fetch(_FIND_OWN, list(seqs))]
 
 
-async def ask_resume(tx: Transaction, producer: Producer) -> bool:
+async def ask_resume(tx: Transaction, producer: Producer, *, new_seed: bool = False) -> bool:
     """Note that a person has looked at a halted producer and lets it go on; False when it is not halted."""
-    return await tx.execute(_ASK_RESUME, producer, tx.now) != "UPDATE 0"
+    return await tx.execute(_ASK_RESUME, producer, tx.now, new_seed) != "UPDATE 0"
 
 
-async def take_asked(tx: Transaction) -> list[int]:
-    """Give the offsets at which producers were halted that are to go on, each once for each time it was asked for."""
-    return [row["halted_offset"] for row in await tx.fetch(_FIND_ASKED, tx.now)]
+async def take_asked(tx: Transaction) -> list[tuple[int, bool]]:
+    """Give the offsets at which producers were halted that are to go on, once for each time it was asked for; and if with a new seed."""
+    return [(row["halted_offset"], row["resume_new_seed"]) for row in await tx.fetch(_FIND_ASKED, tx.now)]
 
 
 async def find_frontier(tx: Transaction, size: int) -> Frontier:

@@ -157,19 +157,23 @@ async def test_lost_entries_that_are_sent_again_need_nobody(ledger: Ledger, batc
 
 @pytest.mark.parametrize("batch", [1, 3, 5_000])
 async def test_producer_that_lost_its_seed_goes_on_by_a_persons_word(ledger: Ledger, batch: int) -> None:
-    """A database made anew has another seed: its entries wait, none is lost, and after the word they are taken, the forged ones never."""
+    """A database made anew has another seed: its entries wait, none is lost, and the word that says so lets them in."""
     topic = Topic(seed=SEED)
     good = topic.grow(6)
     topic.forge(epoch_from_zeros(topic), entry_afar(topic))
     topic.seed = NEW_SEED
     held = topic.send(topic.producers.entry(INTAKE, TAIL), topic.producers.entry(INTAKE, TAIL))
     topic.seed = SEED
-    word = topic.send(topic.producers.entry(LEDGER, encode_fact(tell_resumed(6), START)))
+    first = topic.send(topic.producers.entry(LEDGER, encode_fact(tell_resumed(6), START)))
+    topic.seed = NEW_SEED
+    held += topic.send(topic.producers.entry(INTAKE, TAIL))  # halts it again: the word did not say that the seed is new
+    topic.seed = SEED
+    word = topic.send(topic.producers.entry(LEDGER, encode_fact(tell_resumed(11, seed_is_new=True), START)))
     topic.seed = NEW_SEED
     topic.forge(epoch_from_zeros(topic))
     after = topic.send(topic.producers.entry(INTAKE, TAIL))
     await ledger.follow(topic, batch)
-    expected = [*good, *word, *held, *after]
+    expected = [*good, *first, *word, *held, *after]
     assert await ledger.lines() == expected
     assert (await ledger.head())[1] == root_of_rfc(expected)
     assert await ledger.halted() == {}
@@ -181,16 +185,19 @@ async def test_ledger_that_lost_its_seed_knows_its_own_word(ledger: Ledger) -> N
     good = topic.grow(6)
     topic.seed = NEW_SEED
     held = topic.send(topic.producers.entry(LEDGER, TAIL))
-    word = topic.producers.entry(LEDGER, encode_fact(tell_resumed(6), START))
+    word = topic.producers.entry(LEDGER, encode_fact(tell_resumed(6, seed_is_new=True), START))
     topic.forge(word)
     await ledger.follow(topic)
     assert list(await ledger.halted()) == ["audit-ledger"]
     async with ledger.db.transaction("ask") as tx:
-        assert await store.ask_resume(tx, LEDGER)
+        assert await store.ask_resume(tx, LEDGER, new_seed=True)
         await tx.execute(
             "INSERT INTO audit_lines (seq, event_id, created_at, line) VALUES (3, gen_random_uuid(), now(), $1)", word
         )
     assert (await sweeps.resume_producers(ledger.db)).handled == 1
+    assert (await ledger.facts())[-1:] == [
+        "action=producer.resumed request=- subject=- outcome=key_missing count=6 commitments=-"
+    ]
     topic.send(word)
     await ledger.follow(topic)
     assert await ledger.lines() == [*good, *held, word]

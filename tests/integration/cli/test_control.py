@@ -90,6 +90,10 @@ async def test_a_halted_producer_of_the_log_is_let_go_on(run: Run, owner: Owner,
     assert await owner.fetch(asked) == []
     assert parsed(await run("audit", "resume", "export-builder", "--json")) == {"changed": True}
     assert [row["producer"] for row in await owner.fetch(asked)] == ["export-builder"]
+    for options, wanted in (((), False), (("--new-seed",), True), ((), False)):
+        parsed(await run("audit", "resume", "export-builder", *options, "--json"))
+        new_seed = "SELECT resume_new_seed FROM audit_ledger.producers WHERE producer = 'export-builder'"
+        assert await owner.fetchval(new_seed) is wanted
     assert parsed(await run("audit", "resume", "request-intake", "--json")) == {"changed": False}
     assert "not halted" in (await run("audit", "resume", "request-intake")).stdout
     assert (await run("audit", "resume", "nobody")).exit_code == 2

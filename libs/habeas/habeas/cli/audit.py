@@ -62,30 +62,35 @@ def verify(
 
 @audit.command(name="resume")
 @click.argument("producer")
+@click.option(
+    "--new-seed",
+    is_flag=True,
+    help="Its database was made anew: take what links on also without the secret that its last entry pledged.",
+)
 @SUPERVISOR_DSN
 @AS_JSON
-def resume(producer: str, dsn: str, *, as_json: bool) -> None:
+def resume(producer: str, dsn: str, *, new_seed: bool, as_json: bool) -> None:
     """Let a halted PRODUCER of the log go on, after you have found out why it is halted. On record.
 
-    What it told meanwhile and links on is taken, in its order, also if it cannot show the secret that its last entry pledged.
+    What it told meanwhile and fits is taken, in its order.
     """
     from habeas.cli import store
 
     if producer not in store.SERVICES:
         raise click.UsageError(f"producers are {', '.join(store.SERVICES)}")
-    changed = run(_resume(dsn, producer))
+    changed = run(_resume(dsn, producer, new_seed=new_seed))
     if as_json:
         write_json({"changed": changed})
     else:
         say(f"{producer} goes on" if changed else f"{producer} is not halted: nothing changed")
 
 
-async def _resume(dsn: str, producer: str) -> bool:
+async def _resume(dsn: str, producer: str, *, new_seed: bool) -> bool:
     from habeas.cli import store
     from habeas.cli.connection import connected
 
     async with connected(dsn, store.schema_of("audit-ledger"), writes=True) as conn:
-        return await store.resume_producer(conn, producer)
+        return await store.resume_producer(conn, producer, new_seed=new_seed)
 
 
 def _of_policy(file: Path) -> "Verifier":

@@ -240,7 +240,7 @@ _FIND_EXPORT: Final = """
 
 _SET_PAUSED: Final = "SELECT {schema}.supervise_pause($1, $2, $3) AS changed"
 
-_RESUME_PRODUCER: Final = "SELECT audit_ledger.supervise_resume_producer($1) AS is_asked"
+_RESUME_PRODUCER: Final = "SELECT audit_ledger.supervise_resume_producer($1, $2) AS is_asked"
 
 _SET_LOG_LEVEL: Final = "SELECT {schema}.supervise_log_level($1, $2) AS changed"
 
@@ -398,9 +398,9 @@ async def set_log_level(conn: Querying, service: str, fact_id: UUID, level: str 
     return row is not None and bool(row["changed"])
 
 
-async def resume_producer(conn: Querying, producer: str) -> bool:
+async def resume_producer(conn: Querying, producer: str, *, new_seed: bool) -> bool:
     """Let a halted producer of the audit log go on, on record; False when it is not halted."""
-    row = await conn.fetchrow(_RESUME_PRODUCER, producer)
+    row = await conn.fetchrow(_RESUME_PRODUCER, producer, new_seed)
     return row is not None and bool(row["is_asked"])
 
 
