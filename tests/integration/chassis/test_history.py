@@ -205,6 +205,19 @@ async def test_what_links_on_without_the_secret_ends_no_service(
     assert refused.value.unknown >= 1
 
 
+async def test_an_entry_that_shows_the_secret_counts_without_its_link(delivery: Delivery, topic: list[Told]) -> None:
+    """Where Kafka has lost records in the middle, what comes after them cannot be linked, and was told by the service all the same."""
+    told = await show(delivery, 3)
+    topic += [told[0], told[2]]
+    await delivery.look(
+        "UPDATE erasure_executor.audit_head SET seq = 1, published_seq = 1, hash = $1",
+        sha256(told[0].value or b"").hexdigest(),
+    )
+    with pytest.raises(DatabaseRestored) as refused:
+        await verify(delivery)
+    assert refused.value.unknown == 1
+
+
 async def test_a_seed_that_nobody_has_seen_proves_nothing(delivery: Delivery, topic: list[Told]) -> None:
     """A database restored to before its seed was made has another one: what was told with the lost one, or without any, is a witness."""
     told = await show(delivery, 3)

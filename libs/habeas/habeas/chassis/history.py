@@ -105,7 +105,7 @@ def judge(
     """Tell which entries of the topic link on from what the database holds: its head, and those ``lines`` that ``places`` names.
 
     When the beginning of the chain is gone from the topic (``is_cut``), links cannot be followed: then every entry beyond the head that
-    has the form of one counts. Once the service's entries show secrets, no other counts.
+    has the form of one counts. Once the service's entries show secrets, those beyond the head that do count, linked or not, and no others.
     """
     epoch, top = head["epoch"], head["seq"]
     links: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
@@ -130,8 +130,8 @@ def judge(
         prev = link_of(line)
         begins = entry.epoch > epoch and entry.seq == 1
         before = ends if begins else links.get((entry.epoch, entry.seq - 1), ())
-        is_linked = prev in before or (is_cut and prev is not None and place > (epoch, top))
-        if is_linked and own.may_have_told(entry, head):
+        is_beyond = prev is not None and place > (epoch, top)
+        if (prev in before or (is_beyond and (is_cut or own.shown_seq is not None))) and own.may_have_told(entry, head):
             links[place].add(entry_hash(line))
             ends.add(entry_hash(line))
             if place > (epoch, top):
