@@ -95,7 +95,7 @@ def draft(  # one argument per option
 
     try:
         policy = load_policy(policy_file) if policy_file else None
-        live = asyncio.run(_live(store, dsn, schema, _variable()))
+        live = asyncio.run(_live(store, dsn, schema, _variable())).only(schema)
     except ConfigurationError as error:
         _explain(error.problems)
         raise SystemExit(1) from None

@@ -94,8 +94,8 @@ class _Compiler:
         )
 
     def _is_loosened(self, key: ForeignKey) -> bool:
-        """Whether the database itself lets go of a row that an erasure or a sweep deletes."""
-        return key.to_table in self.store.tables and key.on_delete in {"set null", "set default"}
+        """Whether the database itself lets go of a row that an erasure or a sweep deletes, in a table that the map knows."""
+        return {key.table, key.to_table} <= set(self.store.tables) and key.on_delete in {"set null", "set default"}
 
     def _full_name(self, table: str) -> str:
         """Give a table with its schema; those of other schemas are named with theirs already, see ForeignKey."""
