@@ -66,7 +66,7 @@ CATALOGUE: Final = """
     ), acting AS (
         SELECT DISTINCT ON (n.nspname, c.relname, g.tgname, g.tgfoid)
                n.nspname, c.relname, g.tgname, g.tgtype, fn.nspname AS function_schema, f.proname, l.lanname, f.prosrc,
-               g.tgdeferrable, g.tgrelid, g.tgattr::smallint[] AS tgattr,
+               g.tgdeferrable, g.tgrelid, g.tgnargs, g.tgargs, g.tgattr::smallint[] AS tgattr,
                bool_or(g.tgenabled IN ('O', 'A')) OVER (PARTITION BY n.nspname, c.relname, g.tgname, g.tgfoid) AS is_enabled
           FROM pg_catalog.pg_trigger AS g
           JOIN pg_catalog.pg_class AS o ON o.oid = g.tgrelid
@@ -173,7 +173,8 @@ CATALOGUE: Final = """
                                   format('%s.%s', g.function_schema, g.proname), g.is_enabled, g.tgdeferrable,
                                   coalesce((SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
                                              WHERE a.attrelid = g.tgrelid AND a.attnum = ANY(g.tgattr)), '[]'),
-                                  g.lanname, g.prosrc)
+                                  g.lanname, g.prosrc,
+                                  (string_to_array(encode(g.tgargs, 'escape'), '\\000'))[1:g.tgnargs])
                                ORDER BY g.nspname, g.relname, g.tgname, g.function_schema, g.proname) FROM acting AS g),
             'reads', (WITH RECURSIVE reading AS (
                           SELECT DISTINCT r.ev_class AS of, d.refobjid AS read

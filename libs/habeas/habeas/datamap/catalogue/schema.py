@@ -71,8 +71,8 @@ class ForeignKey:
 class LiveTrigger:
     """A trigger that somebody made, on a table or on any of its partitions.
 
-    `function` is `schema.name`, `source` its text in `language`; `columns` are those of UPDATE OF. Not `enabled` is one that no ordinary
-    session fires.
+    `function` is `schema.name`, `source` its text in `language`; `columns` are those of UPDATE OF, `arguments` what it gives the function.
+    Not `enabled` is one that no ordinary session fires.
     """
 
     name: str
@@ -85,6 +85,7 @@ class LiveTrigger:
     columns: tuple[str, ...] = ()
     language: str = ""
     source: str = field(default="", repr=False)
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def _column(told: Sequence[Any]) -> LiveColumn:
 
 
 def _trigger(told: Sequence[Any]) -> LiveTrigger:
-    name, kind, function, is_enabled, is_deferrable, columns, language, source = told
+    name, kind, function, is_enabled, is_deferrable, columns, language, source, arguments = told
     return LiveTrigger(
         name=name,
         events=tuple(event for bit, event in EVENTS.items() if kind & bit),
@@ -269,6 +270,7 @@ def _trigger(told: Sequence[Any]) -> LiveTrigger:
         columns=tuple(columns),
         language=language,
         source=source,
+        arguments=tuple(arguments),
     )
 
 

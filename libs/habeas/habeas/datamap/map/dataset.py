@@ -157,6 +157,8 @@ class CollectionNotes(_Notes):
     export: Export = Export.SHOWN
     path: ColumnName | None = None
     where: dict[ColumnName, Constant | tuple[Constant, ...]] = Field(default_factory=dict)
+    triggers: tuple[ColumnName, ...] = ()
+    materialised: Literal["refresh"] | None = None
 
 
 class FieldNotes(_Notes):
@@ -167,6 +169,7 @@ class FieldNotes(_Notes):
     portable: Portable | None = None
     anonymise: Constant = None
     contact: Contact | None = None
+    large_object: bool | None = None
 
     @property
     def anonymises(self) -> bool:

@@ -69,7 +69,12 @@ def load_datamap(directory: Path, policy: Policy) -> DataMap:
             problems += reading.problems
     if problems:
         raise ConfigurationError(problems)
-    return DataMap(stores)
+    return DataMap({name: replace(store, elsewhere=_elsewhere(store, stores)) for name, store in stores.items()})
+
+
+def _elsewhere(store: StoreMap, stores: Mapping[str, StoreMap]) -> frozenset[str]:
+    others = [each for each in stores.values() if each is not store and each.connection == store.connection]
+    return frozenset(f"{each.schema}.{table}" for each in others for table in each.tables)
 
 
 class _StoreReading:
@@ -98,7 +103,7 @@ class _StoreReading:
         links = {
             name: Links(tuple(_identities(collection)), edges[name], collection.habeas.path)
             for name, collection in self.collections.items()
-            if collection.habeas.personal
+            if collection.habeas.personal and collection.habeas.materialised is None
         }
         paths = find_paths(links, root, identity) if root else {}
         tables = {name: self._table(name, edges[name], paths) for name in self.collections}
@@ -169,7 +174,7 @@ class _StoreReading:
         erasure, blanked = self._erasure(name, columns, mentions)
         return Table(
             name=name,
-            personal=notes.personal,
+            personal=notes.personal and notes.materialised is None,
             category=notes.category,
             columns=columns,
             key=tuple(field.name for field in collection.fields if field.fides_meta and field.fides_meta.primary_key),
@@ -182,6 +187,8 @@ class _StoreReading:
             partitioned=notes.partitioned is not None,
             edges=edges,
             place=at,
+            triggers=notes.triggers,
+            materialised=notes.materialised is not None,
         )
 
     def _path(self, name: str, paths: Mapping[str, SubjectPath | NoPath]) -> SubjectPath | None:
@@ -218,7 +225,14 @@ class _StoreReading:
             wrong.append(("`personal: false` stands without a reason", "`reason: …` beside it"))
         if not notes.personal and notes.on_erasure is not None:
             wrong.append(("a table without personal data has no `on_erasure`", "`personal: false` and `reason` alone"))
-        if notes.personal and notes.on_erasure is None:
+        if notes.materialised is not None and notes.on_erasure is not None:
+            wrong.append(
+                (
+                    "a materialised view is filled anew, row by row nothing happens to it",
+                    "`materialised: refresh` alone",
+                )
+            )
+        if notes.personal and notes.on_erasure is None and notes.materialised is None:
             write = "`on_erasure: delete`, `anonymise`, `{keep: GROUND, until: CLASS}` or `none`"
             wrong.append(("what an erasure does is missing", write))
         if notes.on_erasure is Action.NONE and notes.reason is None:
@@ -285,6 +299,7 @@ class _StoreReading:
             constant=field.habeas.anonymise,
             contact=field.habeas.contact,
             place=at,
+            large_object=field.habeas.large_object,
         )
 
     def _erasure(

@@ -43,6 +43,7 @@ class Column:
     constant: Constant
     contact: Contact | None
     place: Place
+    large_object: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Table:
 
     `path` is None only where `erasure` is Action.NONE or the table is not personal. `blanked` are the columns that an
     erasure overwrites with their constants, the rows staying. `mentions` are columns that name another person than the
-    one whose row it is; they are blanked when that other person is erased.
+    one whose row it is; they are blanked when that other person is erased. `triggers` are those that somebody has looked at and found
+    right. `materialised`: a materialised view, filled anew after an erasure; its rows count as nobody's own.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Table:
     partitioned: bool
     edges: tuple[Edge, ...]
     place: Place
+    triggers: tuple[str, ...] = ()
+    materialised: bool = False
 
     def column(self, name: str) -> Column | None:
         """Give the column of that name, if the map lists it."""
@@ -92,7 +96,10 @@ class Table:
 
 @dataclass(frozen=True)
 class StoreMap:
-    """One store: where it is, where a person begins in it, and its tables by name in the order of the file."""
+    """One store: where it is, where a person begins in it, and its tables by name in the order of the file.
+
+    `elsewhere` are the tables, as `schema.table`, that other stores of the map have over the same connection.
+    """
 
     name: str
     connection: str
@@ -101,6 +108,7 @@ class StoreMap:
     identity: str
     tables: Mapping[str, Table]
     place: Place
+    elsewhere: frozenset[str] = frozenset()
 
     @property
     def personal(self) -> Iterator[Table]:

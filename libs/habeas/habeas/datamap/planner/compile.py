@@ -11,6 +11,7 @@ from habeas.datamap.map.model import Column, Kept, StoreMap, Table
 from habeas.datamap.map.paths import Edge, ReferenceCycleError, SubjectPath, children_first
 from habeas.datamap.planner.plan import AgeKind, ExportPlan, LayerPlan, PlanError, RootPlan, StorePlan, TablePlan
 from habeas.datamap.planner.purge import purge_rules, references_to
+from habeas.datamap.planner.refresh import refreshes
 from habeas.datamap.planner.sql import (
     CASELESS,
     ID_TYPES,
@@ -91,6 +92,7 @@ class _Compiler:
             loosened=frozenset(self._full_name(key.table) for key in self.live.foreign_keys if self._is_loosened(key)),
             foreign=frozenset(self._full_name(name) for name, table in self.live.tables.items() if table.kind == "f"),
             fingerprint=self.live.fingerprint,
+            refreshes=tuple(refreshes(self.store, self.live)),
         )
 
     def _is_loosened(self, key: ForeignKey) -> bool:

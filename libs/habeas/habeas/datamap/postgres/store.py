@@ -32,7 +32,9 @@ from habeas.datamap.postgres.connection import Connection, Link, StoreOptions, r
 from habeas.datamap.postgres.export import ExportedRows, read_out
 from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import Portion, PurgeResult, purge
+from habeas.datamap.postgres.refresh import refresh_views
 from habeas.datamap.postgres.tally import Tally
+from habeas.datamap.postgres.trial import try_constants
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class PostgresStore:
         if live is None:
             assert self._plan is not None, "the fingerprint of a plan was asked for"  # noqa: S101 - for mypy
             return self._plan
-        problems = compare(self.map, live)
+        problems = compare(self.map, live) or await try_constants(conn, self.map, live)
         if problems:
             self._plan = None
             raise SchemaMismatch(self.name, problems)
@@ -229,6 +231,7 @@ class PostgresStore:
             with self._link.told(self.map.root):
                 await conn.fetch(plan.root.lock, asked.parameter)
             done = await work(conn, plan, asked, tally)
+            await refresh_views(conn, self._link, plan)
             await tally.require_nothing_else(conn)
             crash.at(Point.STORE_ERASED)
             if guard is not None:
