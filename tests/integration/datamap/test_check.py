@@ -218,7 +218,7 @@ TRIGGERS: Final = {
     "calls others": ("PERFORM helper(OLD); RETURN OLD;", "`helper()`"),
     "by a text": ("EXECUTE 'INSERT INTO ' || 'copies' || ' VALUES (1)'; RETURN OLD;", "`EXECUTE`"),
     "of people": ("UPDATE accounts SET note = 'left'; RETURN OLD;", "writes to `accounts`, whose rows are people's"),
-    "keeps": ("RETURN NEW;", "so that no row ever goes"),
+    "keeps": ("RETURN NEW;", "which keeps the row"),
 }
 HARMLESS: Final = {
     "looks": "IF EXISTS (SELECT FROM copies c WHERE c.what = OLD.id FOR UPDATE) THEN RAISE EXCEPTION 'held'; END IF; RETURN OLD;",
@@ -243,7 +243,7 @@ async def test_triggers_that_may_write_elsewhere_are_told(platform: Platform, ki
     assert told in await platform.refused(mapped())
     assert "`triggers: [acts]`" in await platform.refused(mapped())
     assert await platform.problems(mapped(notes="triggers: [acts]")) == ()
-    assert "no trigger `act`" in str(await platform.problems(mapped(notes="triggers: [act]")))
+    assert "no trigger or rule `act`" in str(await platform.problems(mapped(notes="triggers: [act]")))
     assert await platform.problems(mapped(erasure="anonymise")) == ()
     await platform.owner.execute("ALTER TABLE accounts DISABLE TRIGGER acts")
     assert await platform.problems(mapped()) == ()
@@ -334,7 +334,8 @@ async def test_rules_and_row_security_are_told(platform: Platform) -> None:
     await platform.owner.execute(
         f"{COPIES} CREATE RULE kept AS ON DELETE TO accounts DO ALSO INSERT INTO copies VALUES (OLD.id)"
     )
-    assert "has a rule" in await platform.refused(mapped(NOBODYS))
+    assert "the rule `kept` of `accounts` may" in await platform.refused(mapped(NOBODYS))
+    assert await platform.problems(mapped(NOBODYS, notes="triggers: [kept]")) == ()
     role = f"reader_{platform.dsn.rsplit('_', 1)[-1]}"
     await platform.owner.execute(
         f"DROP RULE kept ON accounts; ALTER TABLE accounts ENABLE ROW LEVEL SECURITY;"

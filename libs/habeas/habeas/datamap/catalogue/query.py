@@ -81,8 +81,8 @@ CATALOGUE: Final = """
     SELECT fingerprint, CASE WHEN fingerprint IS DISTINCT FROM $1::text THEN (
         SELECT json_build_object(
             'tables', (SELECT json_agg(json_build_array(t.nspname, t.relname, t.relkind, t.is_secured,
-                                  EXISTS (SELECT FROM pg_catalog.pg_rewrite AS r
-                                           WHERE r.ev_class = t.oid AND r.rulename <> '_RETURN' AND r.ev_enabled <> 'D'),
+                                  (SELECT json_agg(r.rulename ORDER BY r.rulename) FROM pg_catalog.pg_rewrite AS r
+                                    WHERE r.ev_class = t.oid AND r.rulename <> '_RETURN' AND r.ev_enabled <> 'D'),
                                   CASE WHEN t.relkind = 'p' THEN
                                       (SELECT count(*) FROM pg_catalog.pg_partition_tree(t.oid) AS l WHERE l.isleaf) ELSE 0 END,
                                   (SELECT json_agg(json_build_array(n.nspname, p.relname) ORDER BY i.inhseqno)

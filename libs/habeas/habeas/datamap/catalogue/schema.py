@@ -95,7 +95,8 @@ class LiveTable:
     `keys` are the columns of each unique index that holds for every row. `uniques` are those of each unique index, whatever it
     leaves out, with the columns of its expressions and of its predicate. `unique_expressions` are columns with a unique index on
     `lower(column)` alone that holds for every row. `inherits` names the parents of a table that is no partition, `reads` the tables that a
-    view is made of, through other views too. `row_security` is true only where it holds for the connected role.
+    view is made of, through other views too. `rules` tells of rewrite rules other than a view's own, by `rule_names`. `row_security` is
+    true only where it holds for the connected role.
     """
 
     name: str
@@ -115,6 +116,7 @@ class LiveTable:
     unique_expressions: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     publications: tuple[str, ...] = ()
+    rule_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Take the name itself for the bare one that was not given."""
@@ -201,7 +203,7 @@ class _Reading:
         return table if schema == self.schema else f"{schema}.{table}"
 
     def table(self, told: Sequence[Any]) -> LiveTable:
-        schema, relation, kind, is_secured, has_rules, leaves, parents, columns = told
+        schema, relation, kind, is_secured, rules, leaves, parents, columns = told
         of = (schema, relation)
         return LiveTable(
             name=self.named(of),
@@ -216,7 +218,8 @@ class _Reading:
             inherits=tuple(self.named(parent) for parent in parents or ()),
             leaves=leaves,
             triggers=tuple(self.triggers[of]),
-            rules=has_rules,
+            rules=bool(rules),
+            rule_names=tuple(rules or ()),
             row_security=is_secured,
             unique_expressions=tuple(self.caseless[of]),
             reads=tuple(sorted(self.reads[of])),

@@ -35,9 +35,9 @@ def acting(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
             if _is_fired(trigger, caused) and trigger.name not in table.triggers:
                 yield from _judge(store, table, trigger)
         for index, name in enumerate(table.triggers):
-            known = [trigger.name for trigger in found.triggers]
+            known = [*(trigger.name for trigger in found.triggers), *found.rule_names]
             if name not in known:
-                what = f"the table `{table.name}` has no trigger `{name}`"
+                what = f"the table `{table.name}` has no trigger or rule `{name}`"
                 yield table.place.problem(
                     what, one_of(name, known) if known else "no `triggers`", "habeas", "triggers", index
                 )
@@ -79,9 +79,12 @@ def _judge(store: StoreMap, table: Table, trigger: LiveTrigger) -> Iterator[Prob
     if does is None:
         return
     what = f"the trigger `{trigger.name}` of `{table.name}` {does}"
-    looked_at = ", ".join((*table.triggers, trigger.name))
-    write = f"`triggers: [{looked_at}]` once somebody has looked at it and found it right, or change the trigger"
-    yield table.place.problem(what, write, "habeas")
+    yield table.place.problem(what, _looked_at(table, trigger.name), "habeas")
+
+
+def _looked_at(table: Table, name: str) -> str:
+    looked_at = ", ".join((*table.triggers, name))
+    return f"`triggers: [{looked_at}]` once somebody has looked at it and found it right, or change it in the database"
 
 
 def _does(store: StoreMap, trigger: LiveTrigger) -> str | None:
@@ -106,7 +109,7 @@ def _does(store: StoreMap, trigger: LiveTrigger) -> str | None:
         and trigger.for_each_row
         and "delete" in trigger.events
     ):
-        return "returns NULL or NEW before a deletion, so that no row ever goes"
+        return "returns NULL or NEW before a deletion, which keeps the row"
     return None
 
 
@@ -116,9 +119,10 @@ def _table_name(store: StoreMap, parts: tuple[str, ...]) -> str:
 
 
 def _hidden(table: Table, found: LiveTable, caused: Mapping[str, frozenset[str]]) -> Iterator[Problem]:
-    if found.rules and caused:
-        what = f"the table `{table.name}` has a rule, which may do something else than an erasure says"
-        yield table.place.problem(what, "`DROP RULE` in the database, or a trigger in its place", "habeas")
+    for rule in found.rule_names if caused else ():
+        if rule not in table.triggers:
+            what = f"the rule `{rule}` of `{table.name}` may do something else than an erasure says"
+            yield table.place.problem(what, _looked_at(table, rule), "habeas")
     if found.row_security and table.path is not None:
         what = f"row level security hides rows of `{table.name}` from the connected role, so an erasure or export could miss some"
         yield table.place.problem(

@@ -39,7 +39,7 @@ def _materialised(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         read = sorted(people & set(found.reads))
         write = "`{materialised: refresh}`, or `{personal: false, reason: …}` if nothing in it is about a single person"
         if table is None and read:
-            what = f"the materialised view `{name}` is not in the data map, but it keeps what it read of {names(read)}"
+            what = f"the table `{name}` is not in the data map, but as a materialised view it keeps what it read of {names(read)}"
             yield store.place.problem(what, f"a collection `{name}` with {write}", "collections")
         elif table is not None and table.personal:
             what = f"`{name}` is a materialised view, of which no row can be deleted or changed"

@@ -42,10 +42,10 @@ _ACTS: Final = frozenset(
 
 _BEFORE_BRACKETS: Final = frozenset(
     """
-    all and any array as assert between by case cast check distinct else elsif except exists filter foreach from group having if ilike
-    in intersect into is join lateral like limit loop materialized not offset on or order over partition perform raise recursive return
-    returning row select set similar slice some then union using values when where while window with within bit char character decimal
-    float interval nchar numeric time timestamp varchar varying
+    all and any array as assert between by case cast check conflict distinct else elsif except exists filter foreach from group having
+    if ilike in intersect into is join lateral like limit loop materialized not offset on or order over partition perform raise
+    recursive return returning row select set similar slice some then union using values when where while window with within bit char
+    character decimal float interval nchar numeric time timestamp varchar varying
     """.split()  # noqa: SIM905 - a list would take a line for each
 )
 """Words that may stand before a bracket and call nothing."""
