@@ -205,6 +205,14 @@ async def test_row_security_counts_where_it_holds(owner: "Connection") -> None:
     assert [name for name, table in live.tables.items() if table.row_security] == ["events"]
 
 
+async def test_statement_is_prepared_once_in_a_connection(owner: "Connection") -> None:
+    """It is asked before every erasure: asyncpg keeps no longer texts than 15 KiB."""
+    for _ in range(3):
+        await owner.fetchrow(CATALOGUE, None)
+    prepared = "SELECT generic_plans + custom_plans FROM pg_prepared_statements WHERE statement = $1"
+    assert await owner.fetchval(prepared, CATALOGUE) == 3
+
+
 CHANGES: Final = (
     "ALTER TABLE accounts ADD COLUMN later text",
     "ALTER TABLE accounts DROP COLUMN later",

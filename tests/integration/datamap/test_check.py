@@ -113,6 +113,25 @@ EVENTS: Final = (
 )
 
 
+async def test_foreign_keys_of_partitions_alone_set_the_order(platform: Platform) -> None:
+    """Rows of the partition go before those that they refer to; a table that refers to a partition alone is asked for."""
+    await platform.owner.execute(
+        "CREATE TABLE zlogs (id int, account_id text, at date) PARTITION BY RANGE (at);"
+        " CREATE TABLE zlogs_1 PARTITION OF zlogs FOR VALUES FROM ('2020-01-01') TO ('2030-01-01');"
+        " ALTER TABLE zlogs_1 ADD FOREIGN KEY (account_id) REFERENCES accounts ON DELETE RESTRICT;"
+        " ALTER TABLE zlogs_1 ADD PRIMARY KEY (id);"
+        " INSERT INTO accounts VALUES ('a'), ('b'); INSERT INTO zlogs VALUES (1, 'a', '2026-01-01'), (2, 'b', '2026-01-01')"
+    )
+    zlogs = EVENTS.replace("events", "zlogs").replace("fields: [", "fields: [{name: id}, {name: at}, ")
+    async with platform.store(mapped(zlogs)) as store:
+        await store.erase(["a"])
+    assert await platform.owner.fetchval("SELECT array_agg(account_id) FROM zlogs") == ["b"]
+    await platform.owner.execute("CREATE TABLE hints (log int REFERENCES zlogs_1)")
+    assert "`hints` is not in the data map, but its foreign key on `log` leads to `zlogs`" in await platform.refused(
+        mapped(zlogs)
+    )
+
+
 async def test_children_with_columns_of_their_own_are_asked_for(platform: Platform) -> None:
     """What is done to a table is done to those that inherit from it, but their further columns nobody knows."""
     await platform.owner.execute(
@@ -264,6 +283,15 @@ async def test_triggers_may_write_to_tables_that_are_nobodys(platform: Platform)
     async with platform.store(mapped(NOBODYS)) as store:
         await store.erase(["a"])
     assert await platform.owner.fetchval("SELECT count(*) FROM copies") == 1
+
+
+async def test_triggers_write_where_their_own_search_path_leads(platform: Platform) -> None:
+    """A table of the same name in another schema is another table."""
+    await act(platform.owner, "INSERT INTO copies VALUES (OLD.email); RETURN OLD;")
+    await platform.owner.execute("CREATE SCHEMA audit; CREATE TABLE audit.copies (what text)")
+    assert await platform.problems(mapped(NOBODYS)) == ()
+    await platform.owner.execute("ALTER FUNCTION acted() SET search_path = audit, public")
+    assert "writes to `audit.copies`" in await platform.refused(mapped(NOBODYS))
 
 
 async def test_triggers_count_for_the_columns_that_an_erasure_changes(platform: Platform) -> None:

@@ -8,7 +8,7 @@ since TRUNCATE, REFRESH and CLUSTER write them too. What is a function of the sa
 
 from typing import Final
 
-CATALOGUE: Final = """
+_CATALOGUE: Final = """
     WITH tables AS MATERIALIZED (
         SELECT c.oid, n.nspname, c.relname, c.relkind,
                c.relrowsecurity AND pg_catalog.row_security_active(c.oid) AS is_secured
@@ -65,7 +65,7 @@ CATALOGUE: Final = """
          WHERE k.contype = 'f' AND k.conparentid = 0 AND t.relpersistence <> 't'
     ), acting AS (
         SELECT DISTINCT ON (n.nspname, c.relname, g.tgname, g.tgfoid)
-               n.nspname, c.relname, g.tgname, g.tgtype, fn.nspname AS function_schema, f.proname, l.lanname, f.prosrc,
+               n.nspname, c.relname, g.tgname, g.tgtype, fn.nspname AS function_schema, f.proname, l.lanname, f.prosrc, f.proconfig,
                g.tgdeferrable, g.tgrelid, g.tgnargs, g.tgargs, g.tgattr::smallint[] AS tgattr,
                bool_or(g.tgenabled IN ('O', 'A')) OVER (PARTITION BY n.nspname, c.relname, g.tgname, g.tgfoid) AS is_enabled
           FROM pg_catalog.pg_trigger AS g
@@ -174,7 +174,8 @@ CATALOGUE: Final = """
                                   coalesce((SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
                                              WHERE a.attrelid = g.tgrelid AND a.attnum = ANY(g.tgattr)), '[]'),
                                   g.lanname, g.prosrc,
-                                  (string_to_array(encode(g.tgargs, 'escape'), '\\000'))[1:g.tgnargs])
+                                  (string_to_array(encode(g.tgargs, 'escape'), '\\000'))[1:g.tgnargs],
+                                  (SELECT substr(s.set, 13) FROM unnest(g.proconfig) AS s (set) WHERE starts_with(s.set, 'search_path=')))
                                ORDER BY g.nspname, g.relname, g.tgname, g.function_schema, g.proname) FROM acting AS g),
             'reads', (WITH RECURSIVE reading AS (
                           SELECT DISTINCT r.ev_class AS of, d.refobjid AS read
@@ -208,4 +209,8 @@ CATALOGUE: Final = """
         )::text) END AS told
       FROM seen
 """
-"""One row: a fingerprint of everything that the check looks at, and the whole only when it differs from `$1`."""
+
+CATALOGUE: Final = " ".join(_CATALOGUE.split())
+"""One row: a fingerprint of everything that the check looks at, and the whole only when it differs from `$1`.
+
+Without its indentation, since asyncpg would make longer texts anew each time (`max_cacheable_statement_size`, 15 KiB)."""

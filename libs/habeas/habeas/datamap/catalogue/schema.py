@@ -72,7 +72,7 @@ class LiveTrigger:
     """A trigger that somebody made, on a table or on any of its partitions.
 
     `function` is `schema.name`, `source` its text in `language`; `columns` are those of UPDATE OF, `arguments` what it gives the function.
-    Not `enabled` is one that no ordinary session fires.
+    Not `enabled` is one that no ordinary session fires; `search_path` is what the function sets for itself.
     """
 
     name: str
@@ -86,6 +86,7 @@ class LiveTrigger:
     language: str = ""
     source: str = field(default="", repr=False)
     arguments: tuple[str, ...] = ()
+    search_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,8 @@ def _column(told: Sequence[Any]) -> LiveColumn:
 
 
 def _trigger(told: Sequence[Any]) -> LiveTrigger:
-    name, kind, function, is_enabled, is_deferrable, columns, language, source, arguments = told
+    name, kind, function, is_enabled, is_deferrable, columns, *rest = told
+    language, source, arguments, search_path = rest
     return LiveTrigger(
         name=name,
         events=tuple(event for bit, event in EVENTS.items() if kind & bit),
@@ -274,6 +276,7 @@ def _trigger(told: Sequence[Any]) -> LiveTrigger:
         language=language,
         source=source,
         arguments=tuple(arguments),
+        search_path=search_path,
     )
 
 

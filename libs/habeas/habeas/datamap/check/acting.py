@@ -33,7 +33,7 @@ def acting(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         caused = _caused(table, live)
         for trigger in found.triggers:
             if _is_fired(trigger, caused) and trigger.name not in table.triggers:
-                yield from _judge(store, table, trigger)
+                yield from _judge(store, live, table, trigger)
         for index, name in enumerate(table.triggers):
             known = [*(trigger.name for trigger in found.triggers), *found.rule_names]
             if name not in known:
@@ -72,10 +72,10 @@ def _is_fired(trigger: LiveTrigger, caused: Mapping[str, frozenset[str]]) -> boo
     return by_update or ("delete" in trigger.events and "delete" in caused)
 
 
-def _judge(store: StoreMap, table: Table, trigger: LiveTrigger) -> Iterator[Problem]:
+def _judge(store: StoreMap, live: LiveSchema, table: Table, trigger: LiveTrigger) -> Iterator[Problem]:
     if trigger.function in OWN or (trigger.function.endswith(LARGE_OBJECTS) and trigger.language == "c"):
         return
-    does = _does(store, trigger)
+    does = _does(store, live, trigger)
     if does is None:
         return
     what = f"the trigger `{trigger.name}` of `{table.name}` {does}"
@@ -87,12 +87,12 @@ def _looked_at(table: Table, name: str) -> str:
     return f"`triggers: [{looked_at}]` once somebody has looked at it and found it right, or change it in the database"
 
 
-def _does(store: StoreMap, trigger: LiveTrigger) -> str | None:
+def _does(store: StoreMap, live: LiveSchema, trigger: LiveTrigger) -> str | None:
     """What speaks against a trigger; None where its function only looks, computes, refuses, or writes to tables that are nobody's."""
     if trigger.language != "plpgsql":
         return f"runs `{trigger.function}` ({trigger.language}), which may write elsewhere what an erasure deletes"
     effects = read_effects(trigger.source)
-    written = [_table_name(store, parts) for parts in effects.writes]
+    written = [_table_name(store, live, parts, trigger.search_path) for parts in effects.writes]
     unmapped = [name for name in written if name not in store.tables]
     if unmapped:
         return (
@@ -113,9 +113,15 @@ def _does(store: StoreMap, trigger: LiveTrigger) -> str | None:
     return None
 
 
-def _table_name(store: StoreMap, parts: tuple[str, ...]) -> str:
-    *schema, name = parts
-    return name if schema in ([], [store.schema]) else ".".join(parts)
+def _table_name(store: StoreMap, live: LiveSchema, parts: tuple[str, ...], search_path: str | None) -> str:
+    """Name of a table as the map would have it; without a schema it is the first on the path, the function's own or the session's."""
+    path = [store.schema, "public"]
+    if len(parts) > 1:
+        path = [parts[0]]
+    elif search_path is not None:
+        path = [each.strip().strip('"') for each in search_path.split(",")]
+    named = [parts[-1] if schema == store.schema else f"{schema}.{parts[-1]}" for schema in path]
+    return next((name for name in named if name in live.tables), named[0])
 
 
 def _hidden(table: Table, found: LiveTable, caused: Mapping[str, frozenset[str]]) -> Iterator[Problem]:

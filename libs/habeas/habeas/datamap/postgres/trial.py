@@ -107,7 +107,8 @@ def _refused(found: LiveTable, columns: Sequence[Column]) -> Iterator[Problem]:
         known = found.columns[column.name]
         by = " or its CHECK constraint" if known.checks else ""
         what = f"`{found.name}.{column.name}` ({known.type}) does not take what it is to be anonymised to: its type{by} refuses it"
-        yield column.place.problem(what, "another `anonymise` that the database takes, or null", "habeas", "anonymise")
+        write = "another `anonymise` that the database takes" + ("" if known.not_null else ", or null")
+        yield column.place.problem(what, write, "habeas", "anonymise")
 
 
 def _refused_together(found: LiveTable, columns: Sequence[Column]) -> Iterator[Problem]:
