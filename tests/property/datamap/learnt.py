@@ -12,6 +12,9 @@ ON: Final = frozenset(
         Feature.KEEP,
         Feature.CASCADES,
         Feature.DEFERRED,
+        Feature.POLYMORPHIC,
+        Feature.PARTITIONS,
+        Feature.SELF_REFERENCE,
     }
 )
 

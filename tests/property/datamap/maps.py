@@ -200,7 +200,7 @@ class _Saying:
             choices += [DETACH, DETACH]
         if not parent.table.co_owned:
             choices += [DELETE] if Feature.DELETE_WITH_PARENT in self.on and not self._is_kept(said) else []
-            choices += [KEEP_PARENT] if Feature.KEEP_PARENT in self.on and self._can_stay(parent, said) else []
+            choices += [KEEP_PARENT] * 4 if Feature.KEEP_PARENT in self.on and self._can_stay(parent, said) else []
         is_way = any(way.columns == reference.columns and way.role == "owner" for way in said.table.ways)
         if reference.on_delete in LOOSENS and not column.not_null and not is_way:
             choices += [""]
@@ -423,9 +423,9 @@ class _Saying:
         return self.schema.tables[reference.to_table].bare
 
     def _group(self, references: list[Reference], table: Table) -> str | None:
-        """Return a name for the reference, where another one leads to the same table."""
+        """Return a name for the reference, where an earlier one leads to the same table and one of both is over several columns."""
         for each in references:
             others = [other for other in self.schema.of(table.name) if other.to_table == each.to_table]
-            if len(others) > 1 and any(len(other.columns) > 1 for other in others):
+            if others[0] is not each and any(len(other.columns) > 1 for other in others):
                 return each.columns[-1]
         return None

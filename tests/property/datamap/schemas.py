@@ -52,7 +52,7 @@ class _Making:
             (self._nobodys, 2, (Feature.NOBODYS,)),
             (self._edge, 2, (Feature.EDGES, Feature.LINKS)),
             (self._polymorphic, 2, (Feature.POLYMORPHIC,)),
-            (self._thread, 2, (Feature.SELF_REFERENCE,)),
+            (self._thread, 4, (Feature.SELF_REFERENCE,)),
             (self._letters, 2, (Feature.CO_OWNER, Feature.LINKS)),
             (self._group, 2, (Feature.MEMBERSHIPS, Feature.CO_OWNER, Feature.LINKS)),
             (self._address, 2, (Feature.PARENTS_SIDE, Feature.LINKS)),
@@ -248,9 +248,11 @@ class _Making:
     def _thread(self) -> None:
         """Words of people, below words of others."""
         table = self._table()
-        table.ways.append(self._to_root(table, "author", nullable=self.chance(0.5), loose=0.1))
+        table.ways.append(self._to_root(table, "author", nullable=self.chance(0.8), loose=0.1))
         if table.key[-1] == "id":
-            self._refer(table, table, "parent", nullable=True)
+            if "body" not in table.columns:
+                table.add("body", "text")
+            self._refer(table, table, "parent", nullable=True, firm=self.chance(0.5))
         self._furnish(table)
 
     def _letters(self) -> None:
