@@ -364,6 +364,8 @@ class _Saying:
             link["role"] = way.role
         if way.role == "accessor" and way.kind != "in" and way.columns[-1] in said.anonymise:
             link["on_erasure"] = {"anonymise": [way.columns[-1]]}
+        elif way.role == "accessor" and way.kind != "in":
+            link |= {"on_erasure": "none", "reason": "the other end has it"}
         if where:
             link["where"] = dict(where)
         if way.role != "owner" and self.chance(0.3):
