@@ -236,7 +236,7 @@ class _Saying:
             if way.columns != reference.columns or way.kind != "reference":
                 continue
             if way.columns[-1] in said.anonymise and not self._is_kept(said):
-                return True
+                return not parent.cascaded
             return said.treatment == DELETE and not parent.cascaded and not self._is_kept(said)
         return False
 
@@ -282,7 +282,7 @@ class _Saying:
             return False
         reference = self.schema.by(said.table.name, way.columns)
         if reference is not None and reference.to_table != self.schema.root:
-            return reference in said.words or not reference.enforced
+            return reference in said.words or (not reference.enforced and not column.not_null)
         return not column.not_null or (self.schema.ghost is not None and len(way.columns) == 1)
 
     def _hold(self, said: Said) -> None:
@@ -298,8 +298,10 @@ class _Saying:
             reference = self.schema.by(said.table.name, way.columns)
             if way.kind == "identity" or (reference is not None and reference.to_table == self.schema.root):
                 not_null = said.table.columns[way.columns[-1]].not_null
-                if way.identity == "account_id":
+                if way.identity == "account_id" or not not_null:
                     said.anonymise.setdefault(way.columns[-1], self._ghost() if not_null else None)
+            elif reference is not None and reference not in said.words:
+                said.anonymise.setdefault(way.columns[-1], None)
 
     # -- the document
 

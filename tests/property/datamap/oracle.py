@@ -275,7 +275,7 @@ class _Erasure:
             others = [each for each in told.links if each.role == "co_owner" and each.kind == "by" and each is not link]
             return all(self.oracle.leads[each.table, each.name].get(at, set()) <= nobody for each in others)
         for reference in self.oracle.references():
-            if reference.to_table != told.name or self._lets_go(reference):
+            if reference.to_table != told.name or (reference.table != link.other and self._lets_go(reference)):
                 continue
             for other, row in self.oracle.rows(reference.table):
                 spot = (reference.table, other)
