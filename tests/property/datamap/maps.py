@@ -123,7 +123,7 @@ class _Saying:
         column = way.columns[-1]
         not_null = said.table.columns[column].not_null
         said.anonymise[column] = self._ghost() if not_null else None
-        if not_null and self.schema.ghost is None:
+        if not_null and (self.schema.ghost is None or column in said.table.key):
             del said.anonymise[column]
 
     def _ghost(self) -> Any:  # noqa: ANN401 -- what YAML holds
@@ -141,6 +141,7 @@ class _Saying:
             said.where = {"kind": self.rng.choice(("a", ["a", "b"], [None, "a"], None))}
         to_root = reference is not None and reference.to_table == self.schema.root
         can_clear = not column.not_null or (to_root and self.schema.ghost is not None and len(way.columns) == 1)
+        can_clear = can_clear and column.name not in table.key
         is_membership = any(each.other == table.name for other in self.schema.tables.values() for each in other.ways)
         stays = self.chance(0.45) and (not firm or can_clear) and not is_membership
         said.treatment = self.rng.choice(self._stays(table)) if stays else DELETE

@@ -13,7 +13,21 @@ from tests.property.datamap.reading import Book, Link, Stated, Told, spelled
 Spot: TypeAlias = tuple[str, int]
 """A row: its table, and its place among the table's rows."""
 
-Expected: TypeAlias = dict[str, "str | re.Pattern[str] | None"]
+
+@dataclass(frozen=True)
+class Made:
+    """A value that chance makes; where nothing stood, nothing may stay, for there was nothing to overwrite."""
+
+    pattern: str
+    may_be_null: bool
+
+    def fits(self, value: str | None) -> bool:
+        """Whether it could be this value."""
+        return self.may_be_null if value is None else re.fullmatch(self.pattern, value) is not None
+
+
+Value: TypeAlias = str | Made | None
+Expected: TypeAlias = dict[str, Value]
 
 RANDOM: Final = "[0-9a-f]{16,32}"
 
@@ -31,7 +45,7 @@ class Erased:
         """Return the rows with something in the place of what chance makes."""
         return {
             table: [
-                {name: value.pattern if isinstance(value, re.Pattern) else value for name, value in row.items()}
+                {name: value.pattern if isinstance(value, Made) else value for name, value in row.items()}
                 for row in rows
             ]
             for table, rows in self.content.items()
@@ -367,14 +381,14 @@ class _Erasure:
                     after[column.name] = default if reference.on_delete == SET_DEFAULT else None
         return after
 
-    def _becomes(self, told: Told, name: str, row: Row) -> "str | re.Pattern[str] | None":
+    def _becomes(self, told: Told, name: str, row: Row) -> Value:
         constant: Any = told.notes(name).get("anonymise")
         if not isinstance(constant, dict):
             return spelled(constant)
         keys = self.oracle.schema.tables[told.name].key
         key = ".*?".join(re.escape(row[each] or "") for each in keys)
         pattern = re.escape(constant["template"]).replace(r"\{random\}", RANDOM).replace(r"\{key\}", key)
-        return re.compile(pattern)
+        return Made(pattern, row[name] is None)
 
 
 def _folded(value: str, *, folded: bool) -> str:
@@ -429,7 +443,7 @@ def differences(expected: dict[str, list[Expected]], actual: Content) -> Iterato
 
 
 def _is_pattern(row: Expected) -> bool:
-    return any(isinstance(value, re.Pattern) for value in row.values())
+    return any(isinstance(value, Made) for value in row.values())
 
 
 def _alike(expected: Expected, row: Row) -> bool:
@@ -437,11 +451,11 @@ def _alike(expected: Expected, row: Row) -> bool:
     return all(test(name) for name in expected)
 
 
-def _fits(expected: "str | re.Pattern[str] | None", value: str | None) -> bool:
-    if isinstance(expected, re.Pattern):
-        return value is not None and expected.fullmatch(value) is not None
+def _fits(expected: Value, value: str | None) -> bool:
+    if isinstance(expected, Made):
+        return expected.fits(value)
     return expected == value
 
 
 def _told_row(row: Expected) -> dict[str, str | None]:
-    return {name: value.pattern if isinstance(value, re.Pattern) else value for name, value in row.items()}
+    return {name: value.pattern if isinstance(value, Made) else value for name, value in row.items()}
