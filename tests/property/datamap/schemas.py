@@ -8,6 +8,7 @@ from tests.property.datamap.model import (
     CASCADE,
     NO_ACTION,
     RESTRICT,
+    SET_DEFAULT,
     SET_NULL,
     Feature,
     Reference,
@@ -148,13 +149,16 @@ class _Making:
         kind = parent.columns["id"].type
         table.add(own, kind, not_null=not nullable)
         enforced = firm or self.chance(0.75)
+        on_delete = self._on_delete(nullable=nullable)
+        if parent.name == self.schema.root and to == ("id",) and self.schema.ghost is not None and self.chance(0.15):
+            on_delete, table.columns[own].default = SET_DEFAULT, f"'{self.schema.ghost}'"
         reference = Reference(
             table.name,
             columns,
             parent.name,
             to,
             enforced=enforced,
-            on_delete=self._on_delete(nullable=nullable),
+            on_delete=on_delete,
             deferred=enforced and self.chance(0.25, Feature.DEFERRED),
             on_parts=table.partition is not None and self.chance(0.5, Feature.PARTITION_KEYS),
         )
