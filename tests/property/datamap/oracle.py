@@ -411,21 +411,35 @@ def _inside(value: str | None, at: str) -> Iterator[str]:
     if not at:
         yield from (each for each in elements(value) if each != "NULL")
         return
-    document = json.loads(value)
-    found = document.get("members", []) if at == "$.members[*]" else [document.get("owner")]
-    yield from (str(each) for each in found if each is not None)
+    before, _, after = at.partition("[*]")
+    found = _under(json.loads(value), before)
+    for each in (found if isinstance(found, list) else []) if "[*]" in at else [found]:
+        held = _under(each, f"${after}") if "[*]" in at else each
+        if held is not None:
+            yield str(held)
+
+
+def _under(document: Any, at: str) -> Any:  # noqa: ANN401 -- what JSON holds
+    """Return what stands under the keys of a path without arrays; None where nothing does."""
+    for name in at.split(".")[1:]:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
 
 
 def _without(value: str | None, at: str, people: Collection[str]) -> str | None:
+    """Return an array or a document without the elements or the value that name these people."""
     if value is None:
         return None
     if not at:
         return "{" + ",".join(each for each in elements(value) if each not in people) + "}"
     document = json.loads(value)
-    if at == "$.members[*]":
-        document["members"] = [each for each in document["members"] if str(each) not in people]
+    before, _, after = at.partition("[*]")
+    *above, last = before.split(".")[1:]
+    holder = _under(document, ".".join(["$", *above]))
+    if "[*]" in at:
+        holder[last] = [each for each in holder[last] if str(_under(each, f"${after}")) not in people]
     else:
-        del document["owner"]
+        del holder[last]
     return json.dumps(document, ensure_ascii=False)
 
 

@@ -160,9 +160,12 @@ class _Filling:
         way = next(way for way in table.ways if way.at)
         quote = "" if self._id_type == "integer" else '"'
         some = [f"{quote}{each}{quote}" for each in self.rng.choices(self.people, k=self.rng.randint(0, 3))]
-        if way.at == "$.owner":
-            return '{"note": "x"}' if not some else f'{{"note": "x", "owner": {some[0]}}}'
-        return f'{{"note": null, "members": [{", ".join(some)}]}}'
+        one = some[0] if some else "null"
+        listed = ", ".join(f'{{"id": {each}}}' if way.at.endswith(".id") else each for each in some)
+        return {
+            "$.owner": f'{{"note": "x", "owner": {one}}}' if some else '{"note": "x"}',
+            "$.team.lead": f'{{"team": {{"lead": {one}, "name": "x"}}}}',
+        }.get(way.at, f'{{"note": null, "members": [{listed}]}}')
 
     def _is_free(self, table: Table, row: Row) -> bool:
         unique = [table.key, *table.uniques, *((each.name,) for each in table.columns.values() if each.unique)]

@@ -311,7 +311,7 @@ class _Making:
     def _document(self) -> None:
         table = self._table()
         table.add("settings", "jsonb", not_null=self.chance(0.3))
-        at = self.rng.choice(("$.members[*]", "$.owner"))
+        at = self.rng.choice(("$.members[*]", "$.owner", "$.members[*].id", "$.team.lead"))
         table.ways.append(Way("named", "in", ("settings",), role="accessor", at=at))
         if self.chance(0.5):
             table.ways.append(self._to_root(table, "account", nullable=self.chance(0.4)))
