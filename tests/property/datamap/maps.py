@@ -189,7 +189,7 @@ class _Saying:
         """Choose what becomes of rows whose parent goes, where the database enforces the reference and the parent may go."""
         parent = self.said[reference.to_table]
         column = said.table.columns[reference.columns[-1]]
-        if not reference.enforced or self._is_settled(said, reference):
+        if self._is_shared(said, reference) or not reference.enforced or self._is_settled(said, reference):
             return
         if self._closes(reference):
             said.words[reference] = DETACH
@@ -203,7 +203,7 @@ class _Saying:
             choices += [DELETE] if Feature.DELETE_WITH_PARENT in self.on and not self._is_kept(said) else []
             choices += [KEEP_PARENT] * 4 if Feature.KEEP_PARENT in self.on and self._can_stay(parent, said) else []
         is_way = any(way.columns == reference.columns and way.role == "owner" for way in said.table.ways)
-        if reference.on_delete in LOOSENS and not column.not_null and not is_way:
+        if reference.on_delete in LOOSENS and not column.not_null and not is_way and not parent.table.co_owned:
             choices += [""]
         if is_way and said.treatment == DELETE:
             choices = [each for each in choices if each == DELETE] or choices
@@ -218,6 +218,24 @@ class _Saying:
         if word == KEEP_PARENT:
             self._hold(parent)
 
+    def _is_shared(self, said: Said, reference: Reference) -> bool:
+        """Choose what is said of a reference that makes a row shared, or that a co-owner has; False for any other."""
+        column = said.table.columns[reference.columns[-1]]
+        for way in said.table.ways:
+            if way.role == "co_owner" and way.kind == "reference" and way.columns == reference.columns:
+                if Feature.LEAVES not in self.on or self.chance(0.5, Feature.DETACH):
+                    said.words[reference] = DETACH
+                    said.anonymise.pop(column.name, None)
+                return True
+        for way in self.said[reference.to_table].table.ways:
+            is_through = way.kind == "through" and way.other == said.table.name
+            if is_through or (way.kind == "from" and way.columns == reference.columns):
+                if Feature.HOLDERS not in self.on or self.chance(0.5):
+                    said.words[reference] = DELETE if column.not_null else DETACH
+                    said.cascaded = said.cascaded or column.not_null
+                return True
+        return False
+
     def _abandon(self, reference: Reference) -> None:
         """Where nothing that is on would do, the schema is made without the foreign key."""
         at = self.schema.references.index(reference)
@@ -229,10 +247,6 @@ class _Saying:
     def _is_settled(self, said: Said, reference: Reference) -> bool:
         """Whether rows that refer to a doomed one are doomed themselves, or let go of it, by their own links."""
         table, parent = said.table, self.said[reference.to_table]
-        if any(way.kind == "through" and way.other == table.name for way in parent.table.ways):
-            return True
-        if any(way.kind == "from" and way.columns == reference.columns for way in parent.table.ways):
-            return True
         for way in table.ways:
             if way.columns != reference.columns or way.kind != "reference":
                 continue

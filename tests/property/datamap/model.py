@@ -44,6 +44,8 @@ class Feature(StrEnum):
     DEFERRED = auto()
     CO_OWNER = auto()  # a row of two people
     PARENTS_SIDE = auto()  # accounts.address_id
+    LEAVES = auto()  # a co-owner's field that is overwritten when they leave a row that stays
+    HOLDERS = auto()  # a reference to a shared row, which goes only when nobody refers to it, has no word of its own
     MEMBERSHIPS = auto()
     DETACH = auto()
     DELETE_WITH_PARENT = auto()
