@@ -1,8 +1,8 @@
 """Many seeds one after another, and what came of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -77,6 +77,32 @@ async def run(
                 await _spoil(report, workshop, case, not_yet)
     report.seconds = monotonic() - started
     return report
+
+
+async def first_bad(
+    dsn: str, directory: Path, count: int, on: Collection[Feature], break_it: Callable[[], AbstractContextManager[None]]
+) -> str | None:
+    """Return the words of the first seed that goes wrong with a broken product and well without; None where there is none."""
+    workshop = Workshop(directory, dsn)
+    async with opened(dsn) as owner:
+        for seed in range(1, count + 1):
+            case = Case.of(seed, on)
+            with break_it():
+                words = await _first_word(owner, workshop, case)
+            if words is not None and await _first_word(owner, workshop, case) is None:
+                return f"seed {seed}: {words}"
+    return None
+
+
+async def _first_word(owner: Owner, workshop: Workshop, case: Case) -> str | None:
+    verdict = await judge(owner, workshop, case)
+    if verdict.kind is not Kind.GOOD:
+        return str(verdict)
+    for name, document in sabotages(case, Random(case.seed)):
+        overlooked = await judge_broken(workshop, name, document)
+        if overlooked is not None:
+            return str(overlooked)
+    return None
 
 
 async def _spoil(report: Report, workshop: Workshop, case: Case, not_yet: Collection[str]) -> None:

@@ -404,6 +404,11 @@ class _Saying:
             )
             if word is not None:
                 notes["when_parent_goes"] = word
+        if (
+            any(way.identity == "email" and way.columns == (name,) for way in said.table.ways)
+            and self.schema.is_caseless
+        ):
+            notes["match"] = "case_insensitive"
         if name in said.anonymise:
             notes["anonymise"] = said.anonymise[name]
         if name in {"body", "code", "kind"} and self.chance(0.15):

@@ -52,6 +52,7 @@ class Feature(StrEnum):
     KEEP_PARENT = auto()
     NOBODYS_CHILD = auto()  # a table of nobody that refers to one of people
     MATCH = auto()  # identity: email
+    CASELESS = auto()  # match: case_insensitive
     TEMPLATES = auto()
     CYCLES = auto()  # references in a circle over two tables
     INHERITANCE = auto()
@@ -153,6 +154,8 @@ class Schema:
     root: str = "accounts"
     identity: str = "id"
     ghost: str | None = None
+    is_caseless: bool = False
+    """Whether mail addresses are unique without regard to case."""
 
     def of(self, table: str) -> list[Reference]:
         """References that a table has."""
@@ -183,6 +186,8 @@ class Schema:
             yield "CREATE SCHEMA crm"
         for table in self.tables.values():
             yield from _create(table)
+        if self.is_caseless:
+            yield f"CREATE UNIQUE INDEX ON {self.tables[self.root].sql} (lower(email))"
         for number, reference in enumerate(each for each in self.references if each.enforced):
             yield from _constraint(number, reference, self.tables)
 

@@ -84,6 +84,7 @@ class _Making:
         root.add("name", "text", not_null=self.chance(0.3))
         root.add("closed_at", "timestamptz")
         self.schema.tables["accounts"] = root
+        self.schema.is_caseless = self.chance(0.7, Feature.CASELESS, Feature.MATCH)
         if self.chance(0.5, Feature.GHOST):
             self.schema.ghost = GHOSTS[self.id_type]
 

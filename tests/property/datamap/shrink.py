@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 
-from tests.property.datamap.model import Document, Schema
+from tests.property.datamap.model import Document
 from tests.property.datamap.rows import broken
 from tests.property.datamap.trial import Case
 
@@ -47,12 +47,10 @@ def _smaller(case: Case) -> Iterator[Case]:
 
 
 def _without_table(case: Case, name: str) -> Case:
-    schema = Schema(
-        {each: table for each, table in case.schema.tables.items() if each != name},
-        [each for each in case.schema.references if name not in {each.table, each.to_table}],
-        case.schema.root,
-        case.schema.identity,
-        case.schema.ghost,
+    schema = replace(
+        case.schema,
+        tables={each: table for each, table in case.schema.tables.items() if each != name},
+        references=[each for each in case.schema.references if name not in {each.table, each.to_table}],
     )
     content = {each: rows for each, rows in case.content.items() if each != name}
     gone = case.schema.tables[name]
