@@ -33,7 +33,9 @@ from habeas.datamap.postgres.erasing import Done, Erasing, Held
 from habeas.datamap.postgres.export import ExportedRows, read_out
 from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import Portion, PurgeResult, purge
+from habeas.datamap.postgres.refresh import refresh_views
 from habeas.datamap.postgres.tally import Tally
+from habeas.datamap.postgres.trial import try_values
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class PostgresStore:
         if live is None:
             assert self._plan is not None, "the fingerprint of a plan was asked for"  # noqa: S101 - for mypy
             return self._plan
-        problems = compare(self.map, live)
+        problems = compare(self.map, live) or await try_values(conn, self.map, live)
         if problems:
             self._plan = None
             raise SchemaMismatch(self.name, problems)
@@ -220,6 +222,7 @@ class PostgresStore:
             with self._link.told(self.map.root):
                 await conn.fetch(plan.root.lock, asked.parameter)
             done = await work(Erasing(self._link, conn, plan, asked, tally))
+            await refresh_views(conn, self._link, plan)
             await tally.require_nothing_else(conn)
             crash.at(Point.STORE_ERASED)
             if guard is not None:

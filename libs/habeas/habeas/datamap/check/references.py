@@ -13,7 +13,7 @@ from habeas.datamap.source import Problem
 WORDS_FOR_PARENT = "`habeas: {when_parent_goes: detach}` on it (or `delete`, or `keep_parent`)"
 
 
-def link_problems(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
+def unsafe_references(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     """Everything by which an erasure could take rows of others, or leave what names the person."""
     shape = Shape(store, live)
     for key in live.foreign_keys:
@@ -69,7 +69,7 @@ def _survivable(shape: Shape, key: ForeignKey) -> Iterator[Problem]:
 def _loosened(shape: Shape, child: Table, key: ForeignKey) -> Iterator[Problem]:
     """The database lets go by itself; that must be possible, and must not take the row from its own owner."""
     live = shape.live.tables[child.name]
-    changed = getattr(key, "set_columns", ()) or key.columns
+    changed = key.set_columns or key.columns
     for name in changed if key.on_delete == "set null" else ():
         column = live.columns.get(name)
         if column is not None and column.not_null:
