@@ -219,18 +219,18 @@ class _Saying:
             self._hold(parent)
 
     def _is_shared(self, said: Said, reference: Reference) -> bool:
-        """Choose what is said of a reference that makes a row shared, or that a co-owner has; False for any other."""
+        """Whether a reference makes a row shared, or leads to a co-owner: then it needs no word, and may have one."""
         column = said.table.columns[reference.columns[-1]]
-        for way in said.table.ways:
-            if way.role == "co_owner" and way.kind == "reference" and way.columns == reference.columns:
-                if Feature.LEAVES not in self.on or self.chance(0.5, Feature.DETACH):
-                    said.words[reference] = DETACH
-                    said.anonymise.pop(column.name, None)
-                return True
+        if any(
+            way.role == "co_owner" and way.columns == reference.columns
+            for way in said.table.ways
+            if way.kind == "reference"
+        ):
+            return True
         for way in self.said[reference.to_table].table.ways:
             is_through = way.kind == "through" and way.other == said.table.name
             if is_through or (way.kind == "from" and way.columns == reference.columns):
-                if Feature.HOLDERS not in self.on or self.chance(0.5):
+                if self.chance(0.5, Feature.HOLDER_WORDS):
                     said.words[reference] = DELETE if column.not_null else DETACH
                     said.cascaded = said.cascaded or column.not_null
                 return True
@@ -291,6 +291,8 @@ class _Saying:
 
     def _clearable(self, said: Said, way: Way) -> bool:
         if way.kind not in {"reference", "identity"} or way.role == "co_owner":
+            return False
+        if way.identity != "account_id" and said.table.columns[way.columns[-1]].not_null:
             return False
         column = said.table.columns[way.columns[-1]]
         if column.name in said.table.key:

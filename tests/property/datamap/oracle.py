@@ -285,7 +285,7 @@ class _Erasure:
 
     def _nobody_else(self, told: Told, link: Link, at: int) -> bool:
         if link.kind == "by":
-            nobody = self.people | {self.oracle.schema.ghost or ""}
+            nobody = self.people | self.book.ghosts
             others = [each for each in told.links if each.role == "co_owner" and each.kind == "by" and each is not link]
             return all(self.oracle.leads[each.table, each.name].get(at, set()) <= nobody for each in others)
         for reference in self.oracle.references():

@@ -113,6 +113,7 @@ def word_dropped(spoiling: Spoiling) -> bool:
         each
         for each in spoiling.firm()
         if spoiling.word(each) is not None
+        and not any(way.other == each.table for way in spoiling.schema.tables[each.to_table].ways)
         and not any(way.columns == each.columns for way in spoiling.schema.tables[each.table].ways)
     ]
     if not found:

@@ -264,7 +264,7 @@ class _Making:
         """Between two people, until the second of them goes."""
         table = self._table()
         for stem in ("sender", "recipient"):
-            way = self._to_root(table, stem, nullable=True, loose=0.3 if Feature.LEAVES in self.on else 0)
+            way = self._to_root(table, stem, nullable=True)
             table.ways.append(Way(stem, way.kind, way.columns, role="co_owner"))
         table.co_owned = True
 
