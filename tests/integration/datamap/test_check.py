@@ -143,8 +143,27 @@ async def test_children_with_columns_of_their_own_are_asked_for(platform: Platfo
     )
     problems = await platform.problems(mapped(EVENTS))
     assert ["`seen` refers to its rows" in problem.what for problem in problems] == [True]
-    await platform.owner.execute("DROP TABLE seen")
+    await platform.owner.execute("DROP TABLE seen; CREATE TABLE others (what text) INHERITS (events)")
+    others = EVENTS.replace("name: events", "name: others").replace("fields: [", "fields: [{name: what}, ")
+    assert "`same` inherits from `events` beside a table of the data map" in await platform.refused(
+        mapped(EVENTS, others)
+    )
+    await platform.owner.execute("DROP TABLE others")
     assert await platform.problems(mapped(EVENTS)) == ()
+
+
+async def test_ghosts_have_to_fit_too(platform: Platform) -> None:
+    """A constant by which rows let go of one that is deleted is tried like any other."""
+    await platform.owner.execute(
+        "CREATE TABLE posts (id int PRIMARY KEY, account_id text NOT NULL REFERENCES accounts CHECK (account_id <> 'nobody'))"
+    )
+    posts = (
+        "{name: posts, habeas: {category: account, on_erasure: none, reason: words stay}, fields: [{name: id}, "
+        "{name: account_id, fides_meta: {references: [{dataset: shop, field: accounts.id}]}, "
+        "habeas: {when_parent_goes: {detach: {to: nobody}}}}]}"
+    )
+    assert "`posts.account_id` (text) does not take" in await platform.refused(mapped(posts))
+    assert await platform.problems(mapped(posts.replace("to: nobody", "to: ghost"))) == ()
 
 
 def anonymised(constant: str) -> str:
@@ -152,6 +171,7 @@ def anonymised(constant: str) -> str:
     return mapped(erasure="anonymise", note=f"{{name: note, habeas: {{anonymise: {constant}}}}}")
 
 
+GONE_FOR_EACH: Final = "{template: 'gone-{random}-{key}'}"
 CONSTANTS: Final = {
     "domain": ("CREATE DOMAIN mail AS text CHECK (VALUE ~ '@'); {set} mail", "erased", "gone@x.example", "its type"),
     "domain without null": ("CREATE DOMAIN word AS text CHECK (VALUE IS NOT NULL); {set} word", "null", "x", "its type"),
@@ -161,7 +181,7 @@ CONSTANTS: Final = {
         "a@b",
         "its type",
     ),
-    "length": ("{set} varchar(3)", "erased", "x", "holds 3 characters, the constant has 6"),
+    "length": ("{set} varchar(3)", "erased", "x", "holds 3 characters, what it is to be anonymised to has 6"),
     "length of a domain": ("CREATE DOMAIN code AS char(3); {set} code", "erased", "x", "holds 3 characters"),
     "enumeration": ("CREATE TYPE mood AS ENUM ('good', 'bad'); {set} mood USING NULL", "erased", "good", "`good`, `bad`"),
     "number": ("{set} int USING NULL", "erased", "0", "its type"),
@@ -169,6 +189,12 @@ CONSTANTS: Final = {
     "date": ("{set} date USING NULL", "erased", '"1900-01-01"', "its type"),
     "digits": ("{set} numeric(3,1) USING NULL", "1000", "1.5", "its type"),
     "bits": ("{set} bit(3) USING NULL", '"1"', '"101"', "its type"),
+    "length of a template": ("{set} varchar(38)", GONE_FOR_EACH, GONE_FOR_EACH.replace("gone-", ""), "has 39"),
+    "domain of a template": (
+        "CREATE DOMAIN mail AS text CHECK (VALUE ~ '@'); {set} mail", GONE_FOR_EACH, GONE_FOR_EACH.replace("gone", "@"), "its type"
+    ),
+    "check of a template": ("ALTER TABLE accounts ADD CHECK (note ~ '@')", GONE_FOR_EACH, GONE_FOR_EACH.replace("gone", "@"), "CHECK"),
+    "uuid of a template": ("{set} uuid USING NULL", GONE_FOR_EACH, "{template: '{random}'}", "its type"),
     "check": ("ALTER TABLE accounts ADD CHECK (note <> 'erased')", "erased", "x", "CHECK constraint"),
     "check of a table": ("ALTER TABLE accounts ADD CHECK (length(note) BETWEEN 1 AND 3 OR note IS NULL) NOT VALID", "erased", "x", "CHECK"),
     "check of null": ("ALTER TABLE accounts ADD CHECK (note IS NOT NULL)", "null", "x", "CHECK constraint"),

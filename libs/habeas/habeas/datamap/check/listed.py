@@ -87,15 +87,16 @@ def _telling_names(store: StoreMap) -> frozenset[str]:
     """Column names by which a table gives away that its rows belong to somebody."""
     telling = {IDENTITY, store.identity}
     for table in store.personal:
-        if table.path is not None and table.path.direct:
-            telling.add(table.path.subject_column)
+        telling |= {path.subject_column for link in table.owning for path in link.paths if path.direct}
     return frozenset(telling - {"id"})
 
 
 def _children(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     """Tables that inherit from a personal one: what is done to that is done to their rows, but of their own columns it knows nothing."""
+    mapped = [live.tables[name] for name in store.tables if name in live.tables]
+    alone = {above for table in mapped for above in table.inherits}
     for name, found in live.tables.items():
-        parents = [parent for parent in _mapped_parents(store, live, found) if store.tables[parent].path is not None]
+        parents = [parent for parent in _mapped_parents(store, live, found) if store.tables[parent].links]
         if name in store.tables or not parents:
             continue
         inherited = {column for parent in parents for column in live.tables[parent].columns}
@@ -103,6 +104,8 @@ def _children(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         referring = sorted({key.table for key in live.foreign_keys if key.to_table == name})
         if own:
             what = f"the table `{name}` inherits from `{parents[0]}` and has columns of its own, {names(own)}, which no export would show"
+        elif not alone.isdisjoint((*parents, name)):
+            what = f"the table `{name}` inherits from `{parents[0]}` beside a table of the data map, so that each stands for its own rows"
         elif referring:
             what = f"the table `{name}` inherits from `{parents[0]}`, and {names(referring)} refers to its rows, which go with an erasure"
         else:

@@ -11,8 +11,9 @@ from typing import Final
 import asyncpg
 
 from habeas.datamap.catalogue.schema import LiveColumn, LiveSchema, LiveTable
+from habeas.datamap.check.constants import detached
 from habeas.datamap.map.model import Column, StoreMap, Table, names
-from habeas.datamap.planner.sql import literal, quoted
+from habeas.datamap.planner.sql import quoted, written
 from habeas.datamap.postgres.connection import Connection
 from habeas.datamap.source import Problem
 
@@ -39,7 +40,7 @@ async def try_constants(conn: Connection, store: StoreMap, live: LiveSchema) -> 
         found = live.tables.get(table.name)
         if found is None or found.kind == "m":
             continue
-        for columns in _together(table):
+        for columns in filter(None, _together(table)):
             if not await _is_taken(conn, store, found, columns):
                 refused = [column for column in columns if not await _is_taken(conn, store, found, [column])]
                 problems += _refused(found, refused) if refused else _refused_together(found, columns)
@@ -48,20 +49,20 @@ async def try_constants(conn: Connection, store: StoreMap, live: LiveSchema) -> 
 
 def _together(table: Table) -> Iterator[Sequence[Column]]:
     """Columns that one statement overwrites."""
-    if table.blanked:
-        yield table.blanked
-    for column in table.mentions:
-        yield [column]
+    for link in table.links:
+        yield link.blanked
+    for reference in table.references:
+        yield detached(table, reference)
 
 
 async def _is_taken(conn: Connection, store: StoreMap, found: LiveTable, columns: Sequence[Column]) -> bool:
     name = quoted(found.schema or store.schema, found.relation)
-    assigned = ", ".join(f"{quoted(column.name)} = {literal(column.constant)}" for column in columns)
+    assigned = ", ".join(f"{quoted(column.name)} = {_value(found, column)}" for column in columns)
     update = f"EXPLAIN UPDATE {name} SET {assigned} WHERE FALSE"  # noqa: S608 - names and constants of the map, quoted
     if not await _is_accepted(conn, update):
         return False
     cast = ", ".join(
-        f"CAST({literal(column.constant)} AS {_type(found.columns[column.name])}) AS {quoted(column.name)}"
+        f"CAST({_value(found, column)} AS {_type(found.columns[column.name])}) AS {quoted(column.name)}"
         for column in columns
     )
     # What nothing asks for the server would not compute.
@@ -70,6 +71,11 @@ async def _is_taken(conn: Connection, store: StoreMap, found: LiveTable, columns
     conditions = ", ".join(f"({each})" for each in asked)
     tried = f"SELECT {conditions} FROM (SELECT {cast} OFFSET 0) AS {quoted(found.relation)}"  # noqa: S608 - as above
     return await _is_accepted(conn, tried)
+
+
+def _value(found: LiveTable, column: Column) -> str:
+    """Return what would be written into some row."""
+    return written(column.constant, found.columns[column.name].type, ["1"])
 
 
 def _type(column: LiveColumn) -> str:
