@@ -152,6 +152,20 @@ async def test_children_with_columns_of_their_own_are_asked_for(platform: Platfo
     assert await platform.problems(mapped(EVENTS)) == ()
 
 
+async def test_children_are_erased_with_what_acts_on_them(platform: Platform) -> None:
+    """Their triggers fire with the table that they inherit from; a foreign key that both have is no news."""
+    await act(platform.owner, TRIGGERS["copies"][0], "AFTER DELETE")
+    await platform.owner.execute(
+        "DROP TRIGGER acts ON accounts; CREATE TABLE events (account_id text REFERENCES accounts);"
+        " CREATE TABLE same (FOREIGN KEY (account_id) REFERENCES accounts) INHERITS (events)"
+    )
+    assert await platform.problems(mapped(EVENTS)) == ()
+    await platform.owner.execute("CREATE TRIGGER acts AFTER DELETE ON same FOR EACH ROW EXECUTE FUNCTION acted()")
+    assert "the trigger `acts` of `events` writes to `copies`" in await platform.refused(mapped(EVENTS))
+    await platform.owner.execute("DROP TRIGGER acts ON same; ALTER TABLE events DROP CONSTRAINT events_account_id_fkey")
+    assert "`same` is not in the data map, but its foreign key" in await platform.refused(mapped(EVENTS))
+
+
 async def test_ghosts_have_to_fit_too(platform: Platform) -> None:
     """A constant by which rows let go of one that is deleted is tried like any other."""
     await platform.owner.execute(
@@ -197,6 +211,10 @@ CONSTANTS: Final = {
     "uuid of a template": ("{set} uuid USING NULL", GONE_FOR_EACH, "{template: '{random}'}", "its type"),
     "check": ("ALTER TABLE accounts ADD CHECK (note <> 'erased')", "erased", "x", "CHECK constraint"),
     "check of a table": ("ALTER TABLE accounts ADD CHECK (length(note) BETWEEN 1 AND 3 OR note IS NULL) NOT VALID", "erased", "x", "CHECK"),
+    "check by a function": (
+        ("CREATE FUNCTION judged(text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN IF $1 = 'erased' THEN RAISE 'no'; END IF;"
+        " RETURN TRUE; END $$; ALTER TABLE accounts ADD CHECK (judged(note))"), "erased", "x", "CHECK constraint"
+    ),
     "check of null": ("ALTER TABLE accounts ADD CHECK (note IS NOT NULL)", "null", "x", "CHECK constraint"),
 }  # fmt: skip
 

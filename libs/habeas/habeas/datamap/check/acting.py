@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from habeas.datamap.catalogue.schema import LiveSchema, LiveTable, LiveTrigger
+from habeas.datamap.check.constants import heirs
 from habeas.datamap.check.plpgsql import read_effects
 from habeas.datamap.explain import one_of
 from habeas.datamap.map.model import StoreMap, Table, names
@@ -30,11 +31,12 @@ def acting(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         if found is None:
             continue
         caused = _caused(table, live)
-        for trigger in found.triggers:
+        triggers = [trigger for one in (found, *heirs(store, live, table.name)) for trigger in one.triggers]
+        for trigger in triggers:
             if _is_fired(trigger, caused) and trigger.name not in table.triggers:
                 yield from _judge(store, live, table, trigger)
         for index, name in enumerate(table.triggers):
-            known = [*(trigger.name for trigger in found.triggers), *found.rule_names]
+            known = [*(trigger.name for trigger in triggers), *found.rule_names]
             if name not in known:
                 what = f"the table `{table.name}` has no trigger or rule `{name}`"
                 yield table.place.problem(

@@ -19,7 +19,7 @@ def unfit_constants(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     for table in store.tables.values():
         found = live.tables.get(table.name)
         for column in changed_columns(table) if found is not None else ():
-            for one in (found, *_heirs(store, live, table.name)):
+            for one in (found, *heirs(store, live, table.name)):
                 known = one.columns.get(column.name) if one is not None else None
                 if one is not None and known is not None:
                     yield from _unfit(one, column, known)
@@ -39,9 +39,9 @@ def detached(table: Table, reference: Reference) -> tuple[Column, ...]:
     return tuple(replace(column, constant=constant) for column, constant in known if column is not None)
 
 
-def _heirs(store: StoreMap, live: LiveSchema, name: str) -> list[LiveTable]:
+def heirs(store: StoreMap, live: LiveSchema, name: str) -> list[LiveTable]:
     """Unmapped tables that inherit from this one: they are changed with it."""
-    heirs: list[LiveTable] = []
+    found: list[LiveTable] = []
     below = {name}
     grown = True
     while grown:
@@ -50,10 +50,10 @@ def _heirs(store: StoreMap, live: LiveSchema, name: str) -> list[LiveTable]:
             for each in live.tables.values()
             if each.name not in below and each.name not in store.tables and not below.isdisjoint(each.inherits)
         ]
-        heirs += more
+        found += more
         below |= {each.name for each in more}
         grown = bool(more)
-    return heirs
+    return found
 
 
 def _unfit(table: LiveTable, column: Column, known: LiveColumn) -> Iterator[Problem]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from habeas.datamap.catalogue.schema import LiveSchema, LiveTable
+from habeas.datamap.catalogue.schema import ForeignKey, LiveSchema, LiveTable
 from habeas.datamap.explain import one_of
 from habeas.datamap.map.dataset import IDENTITY
 from habeas.datamap.map.model import StoreMap, names
@@ -51,7 +51,8 @@ def _unmapped_tables(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     while grown:
         grown = False
         for key in live.foreign_keys:
-            if key.to_table in reached and key.table not in reached and key.table not in store.tables:
+            is_new = key.to_table in reached and key.table not in reached and key.table not in store.tables
+            if is_new and not _is_inherited(store, live, key):
                 reached[key.table] = f"its foreign key on {names(key.columns)} leads to `{key.to_table}`"
                 grown = True
     telling = _telling_names(store)
@@ -63,6 +64,17 @@ def _unmapped_tables(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         if name not in store.tables:
             what = f"the table `{name}` is not in the data map, but {why}"
             yield store.place.problem(what, _as_collection(name, store, live), "collections")
+
+
+def _is_inherited(store: StoreMap, live: LiveSchema, key: ForeignKey) -> bool:
+    """Whether a mapped table that this one inherits from has the same foreign key: what is done for that is done for both."""
+    found = live.tables.get(key.table)
+    parents = set(_mapped_parents(store, live, found)) if found is not None else set()
+    same = (key.columns, key.to_table, key.to_columns, key.on_delete)
+    return any(
+        each.table in parents and (each.columns, each.to_table, each.to_columns, each.on_delete) == same
+        for each in live.foreign_keys
+    )
 
 
 def _is_told_of(store: StoreMap, live: LiveSchema, found: LiveTable) -> bool:

@@ -20,8 +20,8 @@ from habeas.datamap.source import Problem
 REFUSALS: Final = frozenset({"42804", "42846", "428C9", "42883"})
 """datatype_mismatch, cannot_coerce, generated_always, undefined_function (a comparison or cast that the type lacks)."""
 
-REFUSAL_CLASSES: Final = frozenset({"22", "23"})
-"""data_exception, integrity_constraint_violation."""
+REFUSAL_CLASSES: Final = frozenset({"22", "23", "P0"})
+"""data_exception, integrity_constraint_violation, and what a function of a constraint raises."""
 
 NO_RIGHTS: Final = "42501"
 """insufficient_privilege: who checks may have fewer rights than who erases."""
