@@ -169,7 +169,8 @@ async def test_children_are_erased_with_what_acts_on_them(platform: Platform) ->
 async def test_ghosts_have_to_fit_too(platform: Platform) -> None:
     """A constant by which rows let go of one that is deleted is tried like any other."""
     await platform.owner.execute(
-        "CREATE TABLE posts (id int PRIMARY KEY, account_id text NOT NULL REFERENCES accounts CHECK (account_id <> 'nobody'))"
+        "CREATE TABLE posts (id int PRIMARY KEY, account_id text NOT NULL REFERENCES accounts CHECK (account_id <> 'nobody'));"
+        " INSERT INTO accounts VALUES ('ghost')"
     )
     posts = (
         "{name: posts, habeas: {category: account, on_erasure: none, reason: words stay}, fields: [{name: id}, "

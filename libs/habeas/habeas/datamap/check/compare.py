@@ -6,8 +6,8 @@ from habeas.datamap.catalogue.schema import LiveSchema
 from habeas.datamap.check.acting import acting
 from habeas.datamap.check.constants import unfit_constants
 from habeas.datamap.check.copies import copies
-from habeas.datamap.check.links import link_problems
 from habeas.datamap.check.listed import unlisted
+from habeas.datamap.check.references import unsafe_references
 from habeas.datamap.map.model import StoreMap, Table, names
 from habeas.datamap.planner import PlanError, compile_store
 from habeas.datamap.source import Problem
@@ -22,13 +22,10 @@ def compare(store: StoreMap, live: LiveSchema) -> tuple[Problem, ...]:
         *unlisted(store, live),
         *unfit_constants(store, live),
         *(problem for table in store.tables.values() for problem in _droppable(table, live)),
+        *_unsafe(store, live),
         *acting(store, live),
         *copies(store, live),
     ]
-    try:
-        problems += link_problems(store, live)
-    except PlanError as error:
-        problems += error.problems
     if not problems:
         try:
             compile_store(store, live)
@@ -37,6 +34,13 @@ def compare(store: StoreMap, live: LiveSchema) -> tuple[Problem, ...]:
     return tuple(
         sorted(set(problems), key=lambda problem: (str(problem.file), problem.line, problem.path, problem.what))
     )
+
+
+def _unsafe(store: StoreMap, live: LiveSchema) -> list[Problem]:
+    try:
+        return list(unsafe_references(store, live))
+    except PlanError as error:  # of references in a circle, which leave no order
+        return list(error.problems)
 
 
 def _droppable(table: Table, live: LiveSchema) -> Iterator[Problem]:

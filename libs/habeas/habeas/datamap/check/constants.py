@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveSchema, LiveTable
-from habeas.datamap.check.links import goes_along
+from habeas.datamap.check.references import goes_along
 from habeas.datamap.map.dataset import Constant, Template
 from habeas.datamap.map.model import Column, StoreMap, Table, names
 from habeas.datamap.map.paths import Reference
 from habeas.datamap.planner.shape import Shape
 from habeas.datamap.planner.sql import RANDOM_DIGITS
 from habeas.datamap.source import Problem
+
+TEMPLATE: Final = '`habeas: {anonymise: {template: "erased-{random}"}}`'
 
 
 def unfit_constants(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
@@ -69,13 +72,12 @@ def _unfit(table: LiveTable, column: Column, known: LiveColumn) -> Iterator[Prob
         return
     if known.not_null and constant is None:
         what = f"{name} is NOT NULL and can't be anonymised to null"
-        write = '`habeas: {anonymise: {template: "erased-{random}"}}` or a constant, or make the column nullable'
-        yield column.place.problem(what, write)
+        yield column.place.problem(what, f"{TEMPLATE} or a constant, or make the column nullable")
     if constant is None:
         return
     if not isinstance(constant, Template) and _would_clash(table, column.name):
         what = f"{name} is unique: a constant fits only the first person"
-        yield column.place.problem(what, '`habeas: {anonymise: {template: "erased-{random}"}}`, or null')
+        yield column.place.problem(what, f"{TEMPLATE}, or null")
     length = _length(constant)
     if known.length is not None and length > known.length:
         what = f"{name} holds {known.length} characters, what it is to be anonymised to has {length}"

@@ -279,7 +279,6 @@ class FieldNotes(_Notes):
     portable: Portable | None = None
     anonymise: Constant | Template = None
     contact: Contact | None = None
-    large_object: bool | None = None
     reference: LinkName | tuple[LinkName, ...] | None = None
     when_parent_goes: (
         Annotated[
@@ -289,6 +288,7 @@ class FieldNotes(_Notes):
         | None
     ) = None
     match: Match | None = None
+    large_object: bool | None = None
 
     @property
     def anonymises(self) -> bool:

@@ -95,9 +95,8 @@ class Table:
     """One table of a store. `name` is its own for tables of the root's schema, with the schema and a point before it for others.
 
     `links` may be none where nothing is erased in it or the table is not personal. `erasure` is what the collection says for its
-    links.
-    `triggers` are those that somebody has looked at and found right. `materialised`: a view that is filled anew after an erasure;
-    its rows count as nobody's own.
+    links. `triggers` are those that somebody has looked at and found right. `materialised`: a materialised view, filled anew after an
+    erasure; its rows count as nobody's own.
     """
 
     name: str
@@ -153,6 +152,7 @@ class StoreMap:
     """One store: where it is, where a person begins in it, and its tables by name in the order of the files.
 
     `schema` is that of the root, in which names stand without it.
+
     `elsewhere` are the tables, as `schema.table`, that other stores of the map have over the same connection.
     """
 

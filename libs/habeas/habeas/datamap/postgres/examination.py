@@ -6,7 +6,7 @@ from habeas.datamap.catalogue.schema import LiveSchema
 from habeas.datamap.check import compare, notices
 from habeas.datamap.map.model import StoreMap
 from habeas.datamap.postgres.connection import Link, StoreOptions, read_catalogue
-from habeas.datamap.postgres.trial import try_constants
+from habeas.datamap.postgres.trial import try_values
 from habeas.datamap.source import Problem
 
 
@@ -24,7 +24,7 @@ async def examine(store: StoreMap, dsn: str, variable: str = "the DSN") -> Exami
     try:
         async with link.connection() as conn:
             live = await read_catalogue(conn, store.schema) or LiveSchema({})
-            problems = compare(store, live) or await try_constants(conn, store, live)
+            problems = compare(store, live) or await try_values(conn, store, live)
             return Examination(problems, notices(store, live))
     finally:
         await link.close()

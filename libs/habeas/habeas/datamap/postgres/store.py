@@ -35,7 +35,7 @@ from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import Portion, PurgeResult, purge
 from habeas.datamap.postgres.refresh import refresh_views
 from habeas.datamap.postgres.tally import Tally
-from habeas.datamap.postgres.trial import try_constants
+from habeas.datamap.postgres.trial import try_values
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class PostgresStore:
         if live is None:
             assert self._plan is not None, "the fingerprint of a plan was asked for"  # noqa: S101 - for mypy
             return self._plan
-        problems = compare(self.map, live) or await try_constants(conn, self.map, live)
+        problems = compare(self.map, live) or await try_values(conn, self.map, live)
         if problems:
             self._plan = None
             raise SchemaMismatch(self.name, problems)

@@ -13,7 +13,7 @@ import asyncpg
 from habeas.datamap.catalogue.schema import LiveColumn, LiveSchema, LiveTable
 from habeas.datamap.check.constants import detached
 from habeas.datamap.map.model import Column, StoreMap, Table, names
-from habeas.datamap.planner.sql import quoted, written
+from habeas.datamap.planner.sql import literal, quoted, written
 from habeas.datamap.postgres.connection import Connection
 from habeas.datamap.source import Problem
 
@@ -29,8 +29,16 @@ NO_RIGHTS: Final = "42501"
 UNLIMITED: Final = {"character": '"bpchar"', "bit": '"bit"'}
 """Types that mean a length of one where none is said."""
 
+LOCKED: Final = "55P03"
+"""lock_not_available: one table that somebody holds must not keep work from all others; the database refuses again when it comes to it."""
+
 CHECK: Final = re.compile(r"CHECK \((?P<condition>.*)\)(?: NO INHERIT)?(?: NOT VALID)?", re.DOTALL)
 """A constraint as PostgreSQL writes it; one that is NOT ENFORCED does not match."""
+
+
+async def try_values(conn: Connection, store: StoreMap, live: LiveSchema) -> tuple[Problem, ...]:
+    """Everything that the database would refuse to write, and ghosts that are not there."""
+    return await try_constants(conn, store, live) or await find_ghosts(conn, store, live)
 
 
 async def try_constants(conn: Connection, store: StoreMap, live: LiveSchema) -> tuple[Problem, ...]:
@@ -47,6 +55,38 @@ async def try_constants(conn: Connection, store: StoreMap, live: LiveSchema) -> 
     return tuple(problems)
 
 
+async def find_ghosts(conn: Connection, store: StoreMap, live: LiveSchema) -> tuple[Problem, ...]:
+    """Ids of nobody that references to a person become: rows of the root that are not there, where a foreign key asks for them."""
+    if not store.ghosts:
+        return ()
+    target = (store.root, store.identity)
+    held = {
+        (key.table, own)
+        for key in live.foreign_keys
+        for own, theirs in zip(key.columns, key.to_columns, strict=True)
+        if (key.to_table, theirs) == target
+    }
+    wanted: dict[str, Column] = {}
+    for table in store.tables.values():
+        written_to = {column.name: column.constant for column in table.columns if column.anonymises}
+        written_to |= {column: constant for each in table.references for column, constant in each.detached}
+        for name, constant in written_to.items():
+            column = table.column(name)
+            if column is not None and (table.name, name) in held and str(constant) in store.ghosts:
+                wanted[str(constant)] = column
+    name = quoted(live.tables[store.root].schema or store.schema, live.tables[store.root].relation or store.root)
+    sql = f"SELECT {quoted(store.identity)}::text FROM {name} WHERE {quoted(store.identity)}::text = ANY($1)"  # noqa: S608 - quoted
+    there = {row[0] for row in await conn.fetch(sql, list(wanted))} if wanted else set()
+    return tuple(
+        column.place.problem(
+            f"`{ghost}` is to stand for people who are erased, but `{store.root}` has no such row",
+            f"the id of a row of `{store.root}` that is nobody's, or that row made first", "habeas",
+        )
+        for ghost, column in wanted.items()
+        if ghost not in there
+    )  # fmt: skip
+
+
 def _together(table: Table) -> Iterator[Sequence[Column]]:
     """Columns that one statement overwrites."""
     for link in table.links:
@@ -57,12 +97,15 @@ def _together(table: Table) -> Iterator[Sequence[Column]]:
 
 async def _is_taken(conn: Connection, store: StoreMap, found: LiveTable, columns: Sequence[Column]) -> bool:
     name = quoted(found.schema or store.schema, found.relation)
-    assigned = ", ".join(f"{quoted(column.name)} = {_value(found, column)}" for column in columns)
+    values = {
+        column.name: written(column.constant, found.columns[column.name].type, [literal("1")]) for column in columns
+    }
+    assigned = ", ".join(f"{quoted(column.name)} = {values[column.name]}" for column in columns)
     update = f"EXPLAIN UPDATE {name} SET {assigned} WHERE FALSE"  # noqa: S608 - names and constants of the map, quoted
     if not await _is_accepted(conn, update):
         return False
     cast = ", ".join(
-        f"CAST({_value(found, column)} AS {_type(found.columns[column.name])}) AS {quoted(column.name)}"
+        f"CAST({values[column.name]} AS {_type(found.columns[column.name])}) AS {quoted(column.name)}"
         for column in columns
     )
     # What nothing asks for the server would not compute.
@@ -71,11 +114,6 @@ async def _is_taken(conn: Connection, store: StoreMap, found: LiveTable, columns
     conditions = ", ".join(f"({each})" for each in asked)
     tried = f"SELECT {conditions} FROM (SELECT {cast} OFFSET 0) AS {quoted(found.relation)}"  # noqa: S608 - as above
     return await _is_accepted(conn, tried)
-
-
-def _value(found: LiveTable, column: Column) -> str:
-    """Return what would be written into some row."""
-    return written(column.constant, found.columns[column.name].type, ["1"])
 
 
 def _type(column: LiveColumn) -> str:
@@ -102,7 +140,7 @@ async def _is_accepted(conn: Connection, statement: str) -> bool:
         code = error.sqlstate or ""
         if code in REFUSALS or code[:2] in REFUSAL_CLASSES:
             return False
-        if code == NO_RIGHTS:
+        if code in {NO_RIGHTS, LOCKED}:
             return True
         raise
     return row is None or not any(value is False for value in row.values())

@@ -13,7 +13,7 @@ from habeas.datamap.source import Problem
 WORDS_FOR_PARENT = "`habeas: {when_parent_goes: detach}` on it (or `delete`, or `keep_parent`)"
 
 
-def link_problems(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
+def unsafe_references(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     """Everything by which an erasure could take rows of others, or leave what names the person."""
     shape = Shape(store, live)
     for key in live.foreign_keys:
