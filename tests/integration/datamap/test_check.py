@@ -89,6 +89,18 @@ async def test_tables_of_other_schemas_are_asked_for(platform: Platform) -> None
     assert "`schema: log`, and in it a collection `visits`" in problems[2].write
 
 
+async def test_columns_of_the_account_ids_own_type_are_asked_for(platform: Platform) -> None:
+    """Whatever they are called; a type of PostgreSQL's own says nothing."""
+    await platform.owner.execute("CREATE TABLE visits (who text)")
+    assert await platform.problems(mapped()) == ()
+    await platform.owner.execute(
+        "CREATE DOMAIN person AS text; ALTER TABLE accounts ALTER id TYPE person; ALTER TABLE visits ALTER who TYPE person"
+    )
+    assert "`visits` is not in the data map, but its column `who` has the account id's type" in str(
+        await platform.problems(mapped())
+    )
+
+
 async def test_tables_that_another_store_of_the_same_database_maps_are_known(
     platform: Platform, tmp_path: Path
 ) -> None:

@@ -55,11 +55,18 @@ def _unmapped_tables(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
             if is_new and not _is_inherited(store, live, key):
                 reached[key.table] = f"its foreign key on {names(key.columns)} leads to `{key.to_table}`"
                 grown = True
-    telling = _telling_names(store)
+    telling, domain = _telling_names(store), _telling_type(store, live)
     for name, found in live.tables.items():
         named = sorted(telling & set(found.columns))
-        if name not in store.tables and name not in reached and named and not _is_told_of(store, live, found):
-            reached[name] = f"its column {names(named)} is named like an account id"
+        typed = sorted(column.name for column in found.columns.values() if column.type == domain)
+        if name in store.tables or name in reached or not (named or typed) or _is_told_of(store, live, found):
+            continue
+        why = (
+            f"{names(named)} is named like an account id"
+            if named
+            else f"{names(typed)} has the account id's type `{domain}`"
+        )
+        reached[name] = f"its column {why}"
     for name, why in reached.items():
         if name not in store.tables:
             what = f"the table `{name}` is not in the data map, but {why}"
@@ -101,6 +108,12 @@ def _telling_names(store: StoreMap) -> frozenset[str]:
     for table in store.personal:
         telling |= {path.subject_column for link in table.owning for path in link.paths if path.direct}
     return frozenset(telling - {"id"})
+
+
+def _telling_type(store: StoreMap, live: LiveSchema) -> str | None:
+    """Type by which a column gives away that it holds an account id: that of the root's, where somebody made one for it."""
+    identity = live.column(store.root, store.identity)
+    return identity.type if identity is not None and identity.type != identity.base else None
 
 
 def _children(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
