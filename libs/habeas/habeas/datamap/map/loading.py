@@ -471,8 +471,12 @@ class _StoreReading:
             if isinstance(given, Anonymise):
                 return Action.ANONYMISE, blanked
             return self._kept(self.collections[name].habeas, given, at.at("on_erasure")), blanked
+        if given is Action.DELETE and _role(notes) is Role.CO_OWNER:
+            return given, self._leaving(columns, said)
         if isinstance(given, Action):
             return given, self._anonymised(columns, mentions) if given is Action.ANONYMISE else ()
+        if _role(notes) is Role.CO_OWNER and self._erasure(name, columns) is Action.DELETE:
+            return Action.DELETE, self._leaving(columns, said)
         if _role(notes) is not Role.ACCESSOR:
             return self._erasure(name, columns), self._blanked(name, columns, mentions)
         if said.within is None and given is None:
@@ -480,6 +484,12 @@ class _StoreReading:
             write = "`on_erasure: {anonymise: [FIELD]}`, or `on_erasure: none` and a `reason`"
             self.problems.append(at.problem(what, write))
         return Action.NONE, ()
+
+    @staticmethod
+    def _leaving(columns: tuple[Column, ...], said: Said) -> tuple[Column, ...]:
+        """What names one of several owners goes from a row that stays for the others."""
+        own = {said.column} if said.column is not None else set(said.by.columns if said.by is not None else ())
+        return tuple(column for column in columns if column.name in own and column.anonymises)
 
     def _columns_called(self, columns: tuple[Column, ...], wanted: Sequence[str], at: Place) -> tuple[Column, ...]:
         by_name = {column.name: column for column in columns}

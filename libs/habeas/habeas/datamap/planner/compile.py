@@ -88,7 +88,9 @@ class _Compiler:
             for name in sorted(self.shape.collected, key=self.shape.level, reverse=True)
             if (plan := self._collect(collecting, self.store.tables[name])) is not None
         }
-        planned = [tuple(self._table(table) for table in layer if table.links) for layer in ordered]
+        planned = [
+            tuple(self._table(table) for table in layer if table.links or table.name in collected) for layer in ordered
+        ]
         tables = tuple(table for layer in planned for table in layer)
         return StorePlan(
             store=self.store.name,
@@ -199,7 +201,9 @@ class _Compiler:
             category=table.category or next((c.category for c in table.columns if c.category), ""),
             result=_result(changing[0][0].erasure if changing else table.erasure),
             is_collected=is_collected,
-            locate=self._locate(table, owning or [(rank, reach) for rank, _, reach in reaches], newest),
+            locate=self._locate(table, owning or [(rank, reach) for rank, _, reach in reaches], newest)
+            if reaches
+            else "",
             erase=change.counted if change else None,
             erase_one=change.alone if change else None,
             verify=change.verify if change else None,
@@ -404,6 +408,7 @@ def _located(tables: Iterable[TablePlan]) -> str:
     return " UNION ALL ".join(
         words("SELECT", literal(table.table), "AS name, account_id, rows FROM (", table.locate, ") AS l")
         for table in tables
+        if table.locate
     )
 
 

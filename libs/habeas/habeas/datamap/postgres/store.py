@@ -172,12 +172,13 @@ class PostgresStore:
         async with self._link.connection() as conn:
             plan = self._plan or await self._checked(conn)
             asked = AskedIds(account_ids, plan.root.identity_type, plan.ghosts)
-            held = {account_id: {table.table: 0 for table in plan.tables} for account_id in asked.asked}
+            tables = [table for table in plan.tables if table.locate]
+            held = {account_id: {table.table: 0 for table in tables} for account_id in asked.asked}
             try:
                 with self._link.told():
                     rows = await conn.fetch(plan.located, asked.parameter)
             except StoreRefused:
-                for table in plan.tables:  # the one that refuses is to be named
+                for table in tables:  # the one that refuses is to be named
                     await self._counts(conn, table, table.locate, asked)
                 raise
         for row in rows:
@@ -260,7 +261,7 @@ class PostgresStore:
             return max(known) if len(known) == len(ends) else None
 
         for table in plan.tables:
-            if table.result is None and not done.of(table.table, account_id):
+            if not table.category or (table.result is None and not done.of(table.table, account_id)):
                 continue
             nothing = {TableResult.NOTHING_HELD: Held(0)}
             for result, held in (done.of(table.table, account_id) or nothing).items():
