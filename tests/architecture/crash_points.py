@@ -136,6 +136,7 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
     ("datamap/postgres/erasing.py", "self._conn.execute"): _IN_STORE,
     ("datamap/postgres/erasing.py", "self._conn.fetch"): _IN_STORE,
     ("datamap/postgres/erasing.py", "self._conn.fetchval"): _READS,
+    ("datamap/postgres/connection.py", "conn.fetchval"): _READS,
     ("datamap/postgres/export.py", "cursor.fetch"): _READS,
     ("datamap/postgres/purge.py", "conn.execute"): _IN_TRANSACTION,
     ("datamap/postgres/purge.py", "conn.fetch"): _READS,

@@ -41,7 +41,7 @@ def _survivable(shape: Shape, key: ForeignKey) -> Iterator[Problem]:
     if key.on_delete in LOOSENS:
         yield from _loosened(shape, child, key)
         return
-    if _waits_for_others(parent) or _go_along(shape, child, parent, key):
+    if _waits_for_others(parent) or goes_along(shape, child, parent, key):
         return
     column = child.column(key.columns[0])
     names_person = column is not None and pairs(key) == ((column.name, store.identity),) and key.to_table == store.root
@@ -96,7 +96,7 @@ def _waits_for_others(parent: Table) -> bool:
     )
 
 
-def _go_along(shape: Shape, child: Table, parent: Table, key: ForeignKey) -> bool:
+def goes_along(shape: Shape, child: Table, parent: Table, key: ForeignKey) -> bool:
     """Whether every row of the child that refers to a row which goes is gone, or has let go of it, before."""
     if any(shape.follows(each) for each in parent.references):
         # The parent's rows may go because of a row above them, whoever's they are: then the child has to say so for itself.
