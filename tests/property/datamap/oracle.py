@@ -293,16 +293,24 @@ class _Erasure:
                 continue
             for other, row in self.oracle.rows(reference.table):
                 spot = (reference.table, other)
+                if self._goes_along(reference, row):
+                    continue
                 held = at in self.oracle.targets(told.name, reference.to_columns, row, reference.columns)
                 if held and spot not in self.doomed and not self._overwritten(spot) & set(reference.columns):
                     return False
         return True
 
+    def _goes_along(self, reference: Stated | Reference, row: Row) -> bool:
+        """Whether a row goes with the shared row on which it hangs, as its owner link has it."""
+        told = self.book.tables[reference.table]
+        hanging = self.oracle.hangs(told.name)
+        if hanging is None or hanging.columns != reference.columns:
+            return False
+        links = [link for link in told.links if link.columns == hanging.columns and link.erasure == "delete"]
+        return any(_holds(link.where, row) and _holds(told.where, row) for link in links)
+
     def _lets_go(self, reference: Stated | Reference) -> bool:
-        """Whether rows that refer by it keep nothing: they are detached, or go with what they hang on."""
-        table = self.oracle.hangs(reference.table)
-        if table is not None and table.columns == reference.columns:
-            return True
+        """Whether rows that refer by it keep nothing: they are detached."""
         if isinstance(reference, Reference):
             if reference.on_delete in LOOSENS:
                 return True

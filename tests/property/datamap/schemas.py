@@ -142,7 +142,7 @@ class _Making:
             to = ("id",)
         columns: tuple[str, ...] = (own,)
         if len(to) > 1:
-            taken = any(TENANT in each.columns and each.to_table == parent.name for each in self.schema.of(table.name))
+            taken = any(each.to_table == parent.name for each in self.schema.of(table.name))
             tenant = f"{stem}_{TENANT}" if taken else TENANT
             if tenant not in table.columns:
                 table.add(tenant, "integer", not_null=True)
