@@ -6,6 +6,7 @@ from random import Random
 from typing import Any, Final
 
 import yaml
+from typing_extensions import override
 
 from tests.property.datamap.model import LOOSENS, Document, Feature, Reference, Schema, Table, Way
 
@@ -50,9 +51,18 @@ def map_of(schema: Schema, rng: Random, on: Collection[Feature]) -> Document:
     return _Saying(schema, rng, on).document()
 
 
+class _Writer(yaml.SafeDumper):
+    """Writes everything out, also what stands twice."""
+
+    @override
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def written(document: Document) -> str:
     """Return the file."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=140)
+    text: str = yaml.dump(document, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=140)
+    return text
 
 
 class _Saying:
@@ -362,6 +372,10 @@ class _Saying:
             erasure = {"keep": "legal_obligation", "until": "invoices", "anonymise": said.listed}
             return {"retention": "invoices", "age": "created_at", "on_erasure": erasure}
         notes: Document = {"retention": "short", "age": "created_at"} if has_age and self.chance(0.5) else {}
+        reference = self.schema.by(said.table.name, said.owner.columns) if said.owner is not None else None
+        parent = self.schema.tables[reference.to_table].columns if reference is not None else {}
+        if not has_age and "created_at" in parent and self.chance(0.5):
+            notes = {"retention": "short", "age": "parent.created_at"}
         notes["on_erasure"] = said.treatment
         if said.treatment == "none":
             notes["reason"] = "nothing to take away"

@@ -114,7 +114,9 @@ def word_dropped(spoiling: Spoiling) -> bool:
         each
         for each in spoiling.firm()
         if spoiling.word(each) is not None
-        and not any(way.other == each.table for way in spoiling.schema.tables[each.to_table].ways)
+        and not any(
+            way.other for way in spoiling.schema.tables[each.to_table].ways
+        )  # such rows are held, and do not go
         and not any(way.columns == each.columns for way in spoiling.schema.tables[each.table].ways)
     ]
     if not found:
