@@ -22,7 +22,7 @@ def unsafe_references(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         for reference in table.references:
             yield from _detachable(shape, table, reference)
         yield from _keeps_nobody(shape, table)
-        yield from _leave_shared_rows(table)
+        yield from _leave_shared_rows(shape, table)
         yield from _both_sides(shape, table)
     yield from _mentions(shape)
     yield from _claims_nobody(store, live)
@@ -164,12 +164,19 @@ def _keeps_nobody(shape: Shape, table: Table) -> Iterator[Problem]:
                 )
 
 
-def _leave_shared_rows(table: Table) -> Iterator[Problem]:
+def _leave_shared_rows(shape: Shape, table: Table) -> Iterator[Problem]:
     """A row that stays for its other owners must not name the one who left."""
+    root = shape.store.tables[shape.store.root]
+    detached = {
+        column
+        for each in table.references
+        if each.to_table == root.name and root.deletes
+        for column, _ in each.detached
+    }
     for link in table.owning:
         if link.role is not Role.CO_OWNER or not link.deletes:
             continue
-        cleared = {column.name for column in link.blanked}
+        cleared = {column.name for column in link.blanked} | detached
         for path in link.paths:
             if (not path.joins or not path.joins[0].is_down) and cleared.isdisjoint(path.own_columns):
                 what = (
