@@ -241,19 +241,17 @@ def _is_cleared(shape: Shape, table: Table, column: Column) -> bool:
 
 
 def _claims_nobody(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
-    """Tables said to hold nothing personal, while the database leads from them to a person."""
-    people = {table.name for table in store.personal}
+    """Tables said to hold nothing personal, while the database leads from them to a person, or to rows that go."""
     for table in store.tables.values():
         if table.links or isinstance(table.erasure, Kept):
             continue
         said = {frozenset(each.on) for each in table.references if each.when_parent_goes is not None}
-        leading = [
-            key
-            for key in live.foreign_keys
-            if key.table == table.name and key.to_table in people and frozenset(pairs(key)) not in said
-        ]
-        if leading:
-            what = f"`{table.name}` is said to hold no person's data, but {names(leading[0].columns)} leads to `{leading[0].to_table}`"
+        for key in live.foreign_keys:
+            if key.table != table.name or key.to_table != store.root or frozenset(pairs(key)) in said:
+                continue
+            what = (
+                f"`{table.name}` is said to hold no person's data, but {names(key.columns)} leads to `{key.to_table}`"
+            )
             write = "`references` on that field, and what an erasure does to the rows"
             yield table.place.problem(what, write, "habeas")
 

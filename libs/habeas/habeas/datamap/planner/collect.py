@@ -160,7 +160,7 @@ class Collecting:
         for reference in table.references:
             if not self.shape.follows(reference) or reference.to_table not in self.shape.collected:
                 continue
-            where = next(
+            where = reference.where or next(
                 (
                     path.where
                     for link in table.owning
@@ -213,7 +213,7 @@ class Collecting:
         key = self._key(table)
         after = len(key) + 1
         chosen = ["d.n"]
-        where: list[str] = [f"${after}::text[] IS NOT NULL"]
+        where: list[str] = [f"${after}::text[] IS NOT NULL", *holding(reference.where)]
         child = self.shape.store.tables.get(reference.table)
         is_collected = child is not None and reference.table in self.shape.collected
         if child is not None and is_collected:
@@ -221,9 +221,8 @@ class Collecting:
         for link in child.links if child is not None else ():
             is_cleared = not {column.name for column in link.blanked}.isdisjoint(reference.columns)
             if (link.deletes and not is_collected) or (is_cleared and not link.deletes):
-                for path in link.paths:
-                    kind = self._type(path.tables[-1], path.subject_column)
-                    where.append(words("NOT", Reach(self.names, path, kind).leads_to_any_of(f"${after}")))
+                ways = (self.shape.reach(self.names, path) for path in link.paths)
+                where += [words("NOT", way.leads_to_any_of(f"${after}")) for way in ways]
         on = [
             equal(quoted("t0", own), quoted("p", theirs), is_caseless=reference.is_caseless)
             for own, theirs in reference.on
@@ -242,7 +241,8 @@ class Collecting:
             assigned = ", ".join(
                 words(quoted(column), "=", literal(constant)) for column, constant in reference.detached
             )
-            update = words("UPDATE", self._own(reference.table), "SET", assigned, "FROM", given, conditions(on))
+            where = conditions(on, holding(reference.where))
+            update = words("UPDATE", self._own(reference.table), "SET", assigned, "FROM", given, where)
             if reference.table in self.shape.collected:
                 key = self._key(self.shape.store.tables[reference.table])
                 update = words(update, "RETURNING", ", ".join(self._texts(key)))
