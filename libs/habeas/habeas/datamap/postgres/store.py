@@ -77,6 +77,11 @@ class PostgresStore:
         """Name of the store in outcomes, events and alarms."""
         return self.map.name
 
+    @property
+    def root(self) -> str | None:
+        """The table in which people begin; None where only other stores know them."""
+        return self.map.root or None
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -195,6 +200,26 @@ class PostgresStore:
             for account_id in asked.given(row["account_id"]):
                 held[account_id][row["name"]] += row["rows"]
         return held
+
+    async def planned(self, account_ids: Iterable[str]) -> Mapping[str, tuple[TableOutcome, ...]]:
+        """Count like `locate`: per account an outcome for each table that holds rows of it, with what the map says will become of them."""
+        located = await self.locate(account_ids)
+        tables = {table.table: table for table in (await self.plan()).tables}
+        return {
+            account_id: tuple(
+                TableOutcome(
+                    store=self.name,
+                    table=name,
+                    category=tables[name].category,
+                    result=tables[name].result or TableResult.NOTHING_HELD,
+                    rows=count,
+                    ground=tables[name].ground,
+                )
+                for name, count in rows.items()
+                if count
+            )
+            for account_id, rows in located.items()
+        }
 
     async def erase(
         self, account_ids: Iterable[str], guard: Callable[[], Awaitable[None]] | None = None
