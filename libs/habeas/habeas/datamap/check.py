@@ -197,7 +197,8 @@ def _ambiguous(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     if root is not None and store.identity in root.columns and not root.is_unique([store.identity]):
         what = f"`{store.root}.{store.identity}` is not unique, so one account id could be two people"
         write = (
-            "a column with a primary key or a unique index on it alone as the identity, or such an index on this one"
+            "a column with a primary key or a unique index on it alone as the identity, or such an index on this one; `root: none` if the "
+            "store has no table of people"
         )
         yield store.tables[store.root].place.problem(what, write)
     for table in store.personal:
@@ -209,7 +210,7 @@ def _ambiguous(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
 
 def _alike(store: StoreMap, table: Table, live: LiveSchema) -> Iterator[Problem]:
     """An id that is one with another in one table must not be two in the next: there, rows would be left behind."""
-    if table.path is None or not table.path.direct:
+    if table.path is None or not table.path.direct or not store.has_root:
         return
     own, root = (live.type_of(*of) for of in ((table.name, table.path.subject_column), (store.root, store.identity)))
     if own != root and own is not None and CASELESS in {own, root}:

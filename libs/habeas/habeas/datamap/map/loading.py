@@ -8,6 +8,7 @@ from habeas.contracts.vocabulary import KeepGround
 from habeas.datamap.explain import one_of
 from habeas.datamap.map.dataset import (
     IDENTITY,
+    NO_ROOT,
     REVIEW,
     Action,
     CollectionNotes,
@@ -67,6 +68,10 @@ def load_datamap(directory: Path, policy: Policy) -> DataMap:
             reading = _StoreReading(dataset, place, policy)
             stores[dataset.habeas.store] = reading.store()
             problems += reading.problems
+    if stores and not problems and not any(store.has_root for store in stores.values()):
+        what = "no store of this map has a root, so nobody could say who has an account"
+        first = next(iter(stores.values()))
+        problems.append(first.place.problem(what, "`root: COLLECTION` on the store with the table of people", "habeas"))
     if problems:
         raise ConfigurationError(problems)
     return DataMap(stores)
@@ -100,23 +105,33 @@ class _StoreReading:
             for name, collection in self.collections.items()
             if collection.habeas.personal
         }
-        paths = find_paths(links, root, identity) if root else {}
+        paths = find_paths(links, root, identity) if root or self._is_without_root() else {}
         tables = {name: self._table(name, edges[name], paths) for name in self.collections}
         for table in list(tables.values()):
             tables[table.name] = self._with_inherited_age(table, tables)
         for table in tables.values():
             self._require_end(table, tables)
         self._refuse_cycles([edge for each in edges.values() for edge in each])
+        if self._is_without_root() and not any(table.path for table in tables.values()):
+            what = "nothing in this store leads to a person"
+            write = f"`identity: {IDENTITY}` on a column that holds the account id, or no dataset for this store"
+            self.problems.append(self.place.problem(what, write))
         return StoreMap(notes.store, notes.connection, notes.schema_name, root, identity, tables, self.place)
 
+    def _is_without_root(self) -> bool:
+        """Whether the file says that no table of people is here; a table of that name is one all the same."""
+        return self.dataset.habeas.root == NO_ROOT and NO_ROOT not in self.collections
+
     def _root(self) -> tuple[str, str]:
-        """Name of the root and its identity column; empty names after a problem."""
+        """Name of the root and its identity column; empty names where there is none, and after a problem."""
         name = self.dataset.habeas.root
+        if self._is_without_root():
+            return "", ""
         if name is None:
             having = [each.name for each in self.collections.values() if list(_identities(each))]
             if len(having) != 1:
                 what = f"the root can't be told: {len(having)} collections have a field with `identity: {IDENTITY}`"
-                self.problems.append(self.place.problem(what, "`root: COLLECTION`", "habeas"))
+                self.problems.append(self.place.problem(what, f"`root: COLLECTION`, or `root: {NO_ROOT}`", "habeas"))
                 return "", ""
             name = having[0]
         if name not in self.collections:
@@ -390,7 +405,10 @@ class _StoreReading:
             what = (
                 f"`{collection.habeas.retention}` counts from the closing of the account, not from `{table}.{column}`"
             )
-            self.problems.append(at.problem(what, f"the column of `{self.target[0]}` that says when it was closed"))
+            write = f"the column of `{self.target[0]}` that says when it was closed"
+            if not self.target[0]:
+                write = "a class of the form `{for: 90d}`: only the store of the root knows when an account was closed"
+            self.problems.append(at.problem(what, write))
         return Age(table, column)
 
     def _lineage(self, path: SubjectPath | None) -> tuple[Join, ...]:

@@ -92,7 +92,10 @@ class Table:
 
 @dataclass(frozen=True)
 class StoreMap:
-    """One store: where it is, where a person begins in it, and its tables by name in the order of the file."""
+    """One store: where it is, where a person begins in it, and its tables by name in the order of the file.
+
+    `root` and `identity` are empty in a store that has no table of people.
+    """
 
     name: str
     connection: str
@@ -101,6 +104,11 @@ class StoreMap:
     identity: str
     tables: Mapping[str, Table]
     place: Place
+
+    @property
+    def has_root(self) -> bool:
+        """Whether people begin in this store; otherwise its rows hold ids of accounts that other stores know."""
+        return self.root != ""
 
     @property
     def personal(self) -> Iterator[Table]:
@@ -113,7 +121,9 @@ class StoreMap:
         return (edge for table in self.tables.values() for edge in table.edges)
 
     def contacts(self) -> Mapping[Contact, str]:
-        """Columns of the root that a mail to the person needs."""
+        """Columns of the root that a mail to the person needs; a store without a root has none."""
+        if not self.has_root:
+            return {}
         columns = self.tables[self.root].columns
         return {column.contact: column.name for column in columns if column.contact is not None}
 

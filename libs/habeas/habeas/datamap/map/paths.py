@@ -64,8 +64,8 @@ class SubjectPath:
         return self.joins[0].column if self.joins else self.subject_column
 
     def lineage(self, root: str, identity: str) -> tuple[Join, ...]:
-        """Joins all the way into the root, whose row the path itself often needs no longer."""
-        if self.tables[-1] == root:
+        """Joins all the way into the root, whose row the path itself often needs no longer; without a root as far as the path leads."""
+        if not root or self.tables[-1] == root:
             return self.joins
         return (*self.joins, Join(self.subject_column, root, identity))
 

@@ -9,6 +9,7 @@ from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveSchema
 from habeas.datamap.map.dataset import Action, Export, Portable
 from habeas.datamap.map.model import Column, Kept, StoreMap, Table
 from habeas.datamap.map.paths import Edge, ReferenceCycleError, SubjectPath, children_first
+from habeas.datamap.planner.identity import identity_type
 from habeas.datamap.planner.plan import AgeKind, ExportPlan, LayerPlan, PlanError, RootPlan, StorePlan, TablePlan
 from habeas.datamap.planner.purge import purge_rules, references_to
 from habeas.datamap.planner.sql import (
@@ -79,7 +80,8 @@ class _Compiler:
         return StorePlan(
             store=self.store.name,
             schema=self.store.schema,
-            root=self.root(),
+            identity_type=identity_type(self.store, self.live, self.problems),
+            root=self.root() if self.store.has_root else None,
             located=_located(tables),
             read_again=_read_again(tables),
             layers=tuple(_layers([layer for layer in planned if layer])),

@@ -145,6 +145,8 @@ class LayerPlan:
 class StorePlan:
     """Every statement for one store. `tables`, `layers` and `purges` stand children first.
 
+    `identity_type` is that of the columns that hold the account id; `root` is None in a store that has no table of people.
+
     `located` gives (`name`, `account_id`, `rows`) of every table at once. The last of `layers` erases nothing, it only counts.
 
     `nobodys` are the tables that hold nobody's data, `loosened` those whose references the database sets null (or to their default) when a
@@ -156,7 +158,8 @@ class StorePlan:
 
     store: str
     schema: str
-    root: RootPlan
+    identity_type: str
+    root: RootPlan | None
     located: str
     read_again: str | None
     layers: tuple[LayerPlan, ...]

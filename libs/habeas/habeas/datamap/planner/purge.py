@@ -23,10 +23,12 @@ def purge_rules(
     A table with an age has a rule of its own. When the account itself is past its retention, everything that would be
     deleted with the person goes with it (a second rule on the account's age); what a ground keeps stays.
     """
-    root = store.tables[store.root]
+    root = store.tables.get(store.root)
     for table in order:
         if table.age is not None and table.retention is not None:
             yield from _rule(store, live, table, (table.age, table.retention), problems)
+        if root is None:
+            continue
         goes_with_root = table.erasure is Action.DELETE and table.path is not None and table is not root
         if goes_with_root and root.age is not None and root.retention is not None and table.retention != root.retention:
             yield from _rule(store, live, table, (root.age, root.retention), problems)

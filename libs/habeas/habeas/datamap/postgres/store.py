@@ -134,10 +134,12 @@ class PostgresStore:
         return self._root
 
     async def contacts(self, account_ids: Iterable[str]) -> Mapping[str, ContactDetails]:
-        """Address, name and language of those accounts that exist, by one statement.
+        """Address, name and language of those accounts that exist, by one statement; nothing of a store without a root.
 
         Works also while other tables differ from the map: a request is accepted whatever the schema looks like.
         """
+        if not self.map.has_root:
+            return {}
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             asked = AskedIds(account_ids, root.identity_type)
@@ -151,7 +153,9 @@ class PostgresStore:
         return found
 
     async def identity_type(self) -> str:
-        """Type of the column that holds the account id, as the database names it; works like `contacts`."""
+        """Type of the columns that hold the account id, as the database names it; works like `contacts` where there is a root."""
+        if not self.map.has_root:
+            return (await self.plan()).identity_type
         if self._root is not None:
             return self._root.identity_type
         async with self._link.connection() as conn:
@@ -159,6 +163,8 @@ class PostgresStore:
 
     async def existing(self, account_ids: Iterable[str]) -> frozenset[str]:
         """Those of the accounts that the root has a row for; works like `contacts`."""
+        if not self.map.has_root:
+            return frozenset()
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             asked = AskedIds(account_ids, root.identity_type)
@@ -171,6 +177,8 @@ class PostgresStore:
 
         Works like `contacts`. An account that is made while somebody pages may come before the place reached.
         """
+        if not self.map.has_root:
+            return []
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             with self._link.told(root.table):
@@ -187,7 +195,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = self._plan or await self._checked(conn)
-            asked = AskedIds(account_ids, plan.root.identity_type)
+            asked = AskedIds(account_ids, plan.identity_type)
             held = {account_id: {table.table: 0 for table in plan.tables} for account_id in asked.asked}
             try:
                 with self._link.told():
@@ -249,10 +257,11 @@ class PostgresStore:
         """One transaction: check, lock, work, ask the guard. Everything that it raises, it raises before the commit."""
         async with conn.transaction():
             plan = await self._checked(conn)
-            asked = AskedIds(wanted, plan.root.identity_type)
+            asked = AskedIds(wanted, plan.identity_type)
             tally = await Tally.begin(conn, plan)
-            with self._link.told(self.map.root):
-                await conn.fetch(plan.root.lock, asked.parameter)
+            if plan.root is not None:
+                with self._link.told(plan.root.table):
+                    await conn.fetch(plan.root.lock, asked.parameter)
             done = await work(conn, plan, asked, tally)
             await tally.require_nothing_else(conn)
             crash.at(Point.STORE_ERASED)
@@ -405,7 +414,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(account_ids, plan.root.identity_type)
+            asked = AskedIds(account_ids, plan.identity_type)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 for source in _sources(plan, portable_only=portable_only):
                     with self._link.told(source.table):
@@ -435,7 +444,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(held, plan.root.identity_type)
+            asked = AskedIds(held, plan.identity_type)
             live = next((r for r in plan.purges if (r.table, r.retention) == (rule.table, rule.retention)), None)
             if live is None:
                 raise SchemaMismatch(self.name, (), rule.table)
