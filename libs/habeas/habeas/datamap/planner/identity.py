@@ -1,10 +1,11 @@
 """The type in which a store is asked for account ids."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from habeas.datamap.catalogue.schema import LiveSchema
-from habeas.datamap.map.model import StoreMap, Table
+from habeas.datamap.map.model import StoreMap
+from habeas.datamap.map.paths import SubjectPath
 from habeas.datamap.planner.sql import INTEGER_TYPES
 from habeas.datamap.source import Problem
 
@@ -20,9 +21,11 @@ def identity_type(store: StoreMap, live: LiveSchema, problems: list[Problem]) ->
     if store.has_root:
         return live.type_of(store.root, store.identity) or ""
     held = [
-        (table, f"{name}.{column}", live.type_of(name, column) or "")
+        (table, f"{path.tables[-1]}.{path.subject_column}", _kind(path, live))
         for table in store.personal
-        for name, column in _holders(table)
+        for link in table.links
+        for path in link.paths
+        if path.within is None or path.within.keys is None  # ids in JSON are compared as texts
     ]
     agreed = _agreed({kind for _, _, kind in held})
     if agreed is None:
@@ -34,11 +37,9 @@ def identity_type(store: StoreMap, live: LiveSchema, problems: list[Problem]) ->
     return agreed or ""
 
 
-def _holders(table: Table) -> Iterator[tuple[str, str]]:
-    if table.path is not None:
-        yield table.path.tables[-1], table.path.subject_column
-    for column in table.mentions:
-        yield table.name, column.name
+def _kind(path: SubjectPath, live: LiveSchema) -> str:
+    kind = live.type_of(path.tables[-1], path.subject_column) or ""
+    return kind if path.within is None else kind.removesuffix("[]")
 
 
 def _agreed(kinds: Iterable[str]) -> str | None:
