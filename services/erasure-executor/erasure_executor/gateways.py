@@ -6,7 +6,7 @@ from typing import Final, Protocol
 from typing_extensions import override
 
 from habeas.chassis import log
-from habeas.datamap.errors import OthersTouched, StoreRefused
+from habeas.datamap.errors import OthersTouched, StoreError, StoreRefused
 from habeas.datamap.stores import Guard, Outcomes, Store, Stores
 
 __all__ = ["Erasable", "Guard", "LoggedStores", "Outcomes"]
@@ -21,8 +21,8 @@ class Erasable(Protocol):
         """Count what an erasure would touch. Raises ``StoreError``."""
         ...
 
-    async def check(self) -> None:
-        """Ask each store whether it still fits the data map. Raises ``StoreError``."""
+    async def check(self) -> Sequence[StoreError]:
+        """Ask each store whether it still fits the data map; returns what is wrong."""
         ...
 
     async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:

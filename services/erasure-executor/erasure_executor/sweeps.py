@@ -21,7 +21,6 @@ from habeas.chassis.settings import LogLevel
 from habeas.chassis.sweep import Swept
 from habeas.chassis.together import Failure, Lane, Limits, try_together
 from habeas.contracts.vocabulary import StuckReason
-from habeas.datamap.errors import StoreError
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, try_open_text
 
 SMALL: Final = Lane(is_large=False, items_max=250, limits=Limits(3.0, 0.02))
@@ -234,9 +233,7 @@ async def look_at_stores(_: Database, stores: Erasable) -> Swept:
 
     It keeps a connection and its plans at hand too, for which the first request after a quiet hour would wait.
     """
-    try:
-        await stores.check()
-    except StoreError as error:
+    for error in await stores.check():
         log.event("stores.unfit", reason=error.because, why=log.Words(str(error)), error=error)
     return Swept(0)
 

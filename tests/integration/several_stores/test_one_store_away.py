@@ -136,6 +136,23 @@ async def test_nothing_is_erased_before_both_were_counted(eraser: erasing.Bench,
     assert ((await eraser.look(request_id)).state, await platform.rows_of(ONE)) == (ErasureState.COMPLETED, GONE)
 
 
+async def test_each_store_is_looked_at_whatever_is_wrong_with_another(
+    eraser: erasing.Bench, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is away does not hide that the other differs from its map; what is told names the store."""
+    told: list[tuple[object, object]] = []
+    monkeypatch.setattr(
+        "habeas.chassis.log.event", lambda _, **fields: told.append((fields["error"].store, fields["reason"]))
+    )
+    stores = LoggedStores(platform.stores)
+    await erasure_executor.sweeps.look_at_stores(eraser.db, stores)
+    assert told == []
+    platform.take_away("shop")
+    await platform.support_owner.execute("ALTER TABLE tickets ADD COLUMN phone text")
+    await erasure_executor.sweeps.look_at_stores(eraser.db, stores)
+    assert told == [("shop", StuckReason.STORE_UNAVAILABLE), ("support", StuckReason.SCHEMA_MISMATCH)]
+
+
 @pytest.mark.parametrize(
     ("name", "lock"),
     [

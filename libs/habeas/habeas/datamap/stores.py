@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 from habeas.contracts.outcomes import TableOutcome
 from habeas.datamap.addresses import TEXT_CHARACTERS_MAX
-from habeas.datamap.errors import SchemaMismatch
+from habeas.datamap.errors import SchemaMismatch, StoreError
 from habeas.datamap.planner import ExportPlan, PurgeRule
 from habeas.datamap.planner.sql import TEXT_TYPES
 from habeas.datamap.postgres import ContactDetails, ExportedRows, PurgeResult, canonical
@@ -129,11 +129,19 @@ class Stores:
             for store in self._stores:
                 closing.push_async_callback(store.close)
 
-    async def check(self) -> None:
-        """Compare each store with the map, and count nobody's rows: what is planned once is planned now."""
+    async def check(self) -> Sequence[StoreError]:
+        """Compare each store with the map, and count nobody's rows: what is planned once is planned now.
+
+        Return what is wrong with stores instead of raising it, so that one hides nothing about another.
+        """
+        unfit: list[StoreError] = []
         for store in self._stores:
-            await store.check()
-            await store.planned(())
+            try:
+                await store.check()
+                await store.planned(())
+            except StoreError as error:
+                unfit.append(error)
+        return unfit
 
     async def spelling(self) -> Spelling:
         """Return the rule by which account ids are spelled: by the first type of a root's identity that can hold them.
