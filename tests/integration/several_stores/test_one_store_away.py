@@ -136,6 +136,31 @@ async def test_nothing_is_erased_before_both_were_counted(eraser: erasing.Bench,
     assert ((await eraser.look(request_id)).state, await platform.rows_of(ONE)) == (ErasureState.COMPLETED, GONE)
 
 
+async def test_a_store_that_falls_silent_keeps_the_erasure_open(
+    eraser: erasing.Bench, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections stay open and say nothing, as when packets are dropped: the attempt ends, and a later one completes the erasure."""
+    options = platform.support._link.options
+    platform.support._link.options = replace(options, connect_timeout_s=1.0, acquire_timeout_s=1.0)
+    request_id = await eraser.begin(ONE)
+    stores = LoggedStores(platform.stores)
+    planned = await stores.plan([ONE])  # connections and plans are at hand
+    with monkeypatch.context() as counted:
+        counted.setattr(LoggedStores, "plan", lambda *_: asyncio.sleep(0, planned))
+        counted.setattr(erasure_executor.sweeps, "SMALL", replace(erasure_executor.sweeps.SMALL, limits=Limits(1.0)))
+        platform.proxies["support"].stall()
+        await erasure_executor.sweeps.erase_due(eraser.db, stores, eraser.keys, eraser.fingerprinter)
+    waiting = await eraser.look(request_id)
+    assert (waiting.state, waiting.stuck_store) == (ErasureState.STUCK, "support")
+    assert await platform.rows_of(ONE) == {"accounts": 0, "tasks": 0, "tickets": 1, "messages": 2}
+    platform.bring_back("support")
+    eraser.wait_out()
+    await erasure_executor.sweeps.erase_due(eraser.db, stores, eraser.keys, eraser.fingerprinter)
+    done = await eraser.look(request_id)
+    assert (done.state, await platform.rows_of(ONE)) == (ErasureState.COMPLETED, GONE)
+    assert {each.store for each in done.outcomes if each.rows} == {"shop", "support"}
+
+
 async def test_each_store_is_looked_at_whatever_is_wrong_with_another(
     eraser: erasing.Bench, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

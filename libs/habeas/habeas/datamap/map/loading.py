@@ -370,6 +370,7 @@ class _StoreReading:
     ) -> Table:
         collection, notes, at = self.collections[name], self.collections[name].habeas, self.places[name]
         self._judge(notes, at)
+        self._judge_retention(name, at.at("habeas", "retention"))
         self._judge_collection_where(name, collection, at.at("habeas", "where"))
         paths: list[tuple[Said, LinkNotes, tuple[SubjectPath, ...]]] = []
         own: tuple[SubjectPath, ...] = ()
@@ -544,6 +545,14 @@ class _StoreReading:
         self._known("retention class", notes.retention, list(self.policy.retention), at.at("habeas", "retention"))
         self._known("category", notes.category, list(self.policy.categories), at.at("habeas", "category"))
 
+    def _judge_retention(self, name: str, at: Place) -> None:
+        """Whether a class can come to its end here; that of an account can't where only another store knows accounts."""
+        retention = self.policy.retention.get(self.collections[name].habeas.retention or "")
+        if isinstance(retention, WhileOpen) and self._is_without_root():
+            word = self.collections[name].habeas.retention
+            what = f"rows of `{name}` would never go by `{word}`: only the store of the root knows when an account was closed"
+            self.problems.append(at.problem(what, "a class of the form `{for: 90d}`, and `age: COLUMN`"))
+
     def _judge_collection_where(self, name: str, collection: DatasetCollection, at: Place) -> None:
         """Whether the condition of one collection can tell whose rows are a person's."""
         where = collection.habeas.where
@@ -709,14 +718,12 @@ class _StoreReading:
             self.problems.append(at.problem(f"`{table}` has no field `{column}`", one_of(column, fields)))
             return None
         retention = self.policy.retention.get(collection.habeas.retention or "")
-        if retention is not None and retention.counts_from is CountsFrom.ACCOUNT_CLOSED and table != self.target[0]:
+        is_of_account = retention is not None and retention.counts_from is CountsFrom.ACCOUNT_CLOSED
+        if is_of_account and self.target[0] not in {"", table}:
             what = (
                 f"`{collection.habeas.retention}` counts from the closing of the account, not from `{table}.{column}`"
             )
-            write = f"the column of `{self.target[0]}` that says when it was closed"
-            if not self.target[0]:
-                write = "a class of the form `{for: 90d}`: only the store of the root knows when an account was closed"
-            self.problems.append(at.problem(what, write))
+            self.problems.append(at.problem(what, f"the column of `{self.target[0]}` that says when it was closed"))
         return Age(table, column)
 
     def _lineage(self, path: SubjectPath | None) -> tuple[Join, ...]:
