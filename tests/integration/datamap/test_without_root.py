@@ -139,15 +139,18 @@ async def test_columns_that_spell_an_id_otherwise_are_refused(
         assert problem.write == "the same type for both columns"
 
 
-async def test_kept_and_anonymised_rows_need_no_root(empty_database: str, tmp_path: Path) -> None:
-    """A row that stays loses the id; running it again finds nothing."""
+@pytest.mark.parametrize("becomes", [None, "nobody"])
+async def test_rows_that_stay_need_no_root(empty_database: str, tmp_path: Path, becomes: str | None) -> None:
+    """A row that stays loses the id, for nothing or for one that is nobody's; running it again finds nothing."""
     ddl = DESK + "CREATE TABLE calls (id bigint PRIMARY KEY, account_id text, called_at timestamptz NOT NULL);"
-    async with desk(empty_database, tmp_path, ddl, CALLS) as (store, owner):
+    more = CALLS.replace("anonymise: null", f"anonymise: {becomes or 'null'}")
+    async with desk(empty_database, tmp_path, ddl, more) as (store, owner):
         await owner.execute("INSERT INTO calls VALUES (1, 'acc_1', now()), (2, 'acc_2', now())")
         expected = TableOutcome(store="support", table="calls", category="usage", result=TableResult.ANONYMISED, rows=1)
         assert expected in (await store.erase([ONE]))[ONE]
         assert [row["account_id"] for row in await owner.fetch("SELECT account_id FROM calls ORDER BY id")] == [
-            None,
+            becomes,
             OTHER,
         ]
+        assert sum(each.rows for each in (await store.erase(["nobody"]))["nobody"]) == 0
         assert sum(each.rows for each in (await store.erase([ONE]))[ONE]) == 0
