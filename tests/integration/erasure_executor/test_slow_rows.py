@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from erasure_executor import store, sweeps
-from erasure_executor.gateways import MappedStores
+from erasure_executor.gateways import LoggedStores
 from habeas.chassis.clock import FakeClock
 from habeas.chassis.together import Limits
 from habeas.datamap.postgres import PostgresStore, StoreOptions
@@ -45,7 +45,7 @@ class Fleet(Bench):
     """The service over a real store."""
 
     shop: "asyncpg.Connection[asyncpg.Record]"
-    stores: MappedStores
+    stores: LoggedStores
 
 
 @pytest_asyncio.fixture
@@ -57,7 +57,7 @@ async def fleet(database: Access, empty_database: str, tmp_path: Path) -> AsyncI
     await open_shop(owner, PEOPLE)
     store_map, policy = read_map(tmp_path)
     async with PostgresStore(store_map, policy, empty_database, StoreOptions(connections_max=2)) as shop:
-        yield Fleet(db, clock, KeyStore(RING, clock.now), Fingerprinter(RING), owner, MappedStores([shop]))
+        yield Fleet(db, clock, KeyStore(RING, clock.now), Fingerprinter(RING), owner, LoggedStores([shop]))
     await owner.close()
     await db.close()
 

@@ -66,6 +66,11 @@ class PostgresStore:
         """Name of the store in outcomes, events and alarms."""
         return self.map.name
 
+    @property
+    def root(self) -> str | None:
+        """The table in which people begin; None where only other stores know them."""
+        return self.map.root or None
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -118,10 +123,12 @@ class PostgresStore:
         return self._root
 
     async def contacts(self, account_ids: Iterable[str]) -> Mapping[str, ContactDetails]:
-        """Address, name and language of those accounts that exist, by one statement.
+        """Address, name and language of those accounts that exist, by one statement; nothing of a store without a root.
 
         Works also while other tables differ from the map: a request is accepted whatever the schema looks like.
         """
+        if not self.map.has_root:
+            return {}
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             asked = AskedIds(account_ids, root.identity_type)
@@ -135,7 +142,9 @@ class PostgresStore:
         return found
 
     async def identity_type(self) -> str:
-        """Type of the column that holds the account id, as the database names it; works like `contacts`."""
+        """Type of the columns that hold the account id, as the database names it; works like `contacts` where there is a root."""
+        if not self.map.has_root:
+            return (await self.plan()).identity_type
         if self._root is not None:
             return self._root.identity_type
         async with self._link.connection() as conn:
@@ -143,6 +152,8 @@ class PostgresStore:
 
     async def existing(self, account_ids: Iterable[str]) -> frozenset[str]:
         """Those of the accounts that the root has a row for; works like `contacts`."""
+        if not self.map.has_root:
+            return frozenset()
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             asked = AskedIds(account_ids, root.identity_type)
@@ -155,6 +166,8 @@ class PostgresStore:
 
         Works like `contacts`. An account that is made while somebody pages may come before the place reached.
         """
+        if not self.map.has_root:
+            return []
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             with self._link.told(root.table):
@@ -171,7 +184,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = self._plan or await self._checked(conn)
-            asked = AskedIds(account_ids, plan.root.identity_type, plan.ghosts)
+            asked = AskedIds(account_ids, plan.identity_type, plan.ghosts)
             tables = [table for table in plan.tables if table.locate]
             held = {account_id: {table.table: 0 for table in tables} for account_id in asked.asked}
             try:
@@ -185,6 +198,26 @@ class PostgresStore:
             for account_id in asked.given(row["account_id"]):
                 held[account_id][row["name"]] += row["rows"]
         return held
+
+    async def planned(self, account_ids: Iterable[str]) -> Mapping[str, tuple[TableOutcome, ...]]:
+        """Count like `locate`: per account an outcome for each table that holds rows of it, with what the map says will become of them."""
+        located = await self.locate(account_ids)
+        tables = {table.table: table for table in (await self.plan()).tables}
+        return {
+            account_id: tuple(
+                TableOutcome(
+                    store=self.name,
+                    table=name,
+                    category=tables[name].category,
+                    result=tables[name].result or TableResult.NOTHING_HELD,
+                    rows=count,
+                    ground=tables[name].ground,
+                )
+                for name, count in rows.items()
+                if count
+            )
+            for account_id, rows in located.items()
+        }
 
     async def erase(
         self, account_ids: Iterable[str], guard: Callable[[], Awaitable[None]] | None = None
@@ -218,10 +251,11 @@ class PostgresStore:
         """One transaction: check, lock, work, ask the guard. Everything that it raises, it raises before the commit."""
         async with conn.transaction():
             plan = await self._checked(conn)
-            asked = AskedIds(wanted, plan.root.identity_type, plan.ghosts)
+            asked = AskedIds(wanted, plan.identity_type, plan.ghosts)
             tally = await Tally.begin(conn, plan)
-            with self._link.told(self.map.root):
-                await conn.fetch(plan.root.lock, asked.parameter)
+            if plan.root is not None:
+                with self._link.told(plan.root.table):
+                    await conn.fetch(plan.root.lock, asked.parameter)
             done = await work(Erasing(self._link, conn, plan, asked, tally))
             await refresh_views(conn, self._link, plan)
             await tally.require_nothing_else(conn)
@@ -305,7 +339,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(account_ids, plan.root.identity_type, plan.ghosts)
+            asked = AskedIds(account_ids, plan.identity_type, plan.ghosts)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 for source in _sources(plan, portable_only=portable_only):
                     with self._link.told(source.table):
@@ -335,7 +369,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(held, plan.root.identity_type)
+            asked = AskedIds(held, plan.identity_type)
             live = next((r for r in plan.purges if (r.table, r.retention) == (rule.table, rule.retention)), None)
             if live is None:
                 raise SchemaMismatch(self.name, (), rule.table)
