@@ -166,11 +166,11 @@ def _keeps_nobody(shape: Shape, table: Table) -> Iterator[Problem]:
 
 def _leave_shared_rows(shape: Shape, table: Table) -> Iterator[Problem]:
     """A row that stays for its other owners must not name the one who left."""
-    root = shape.store.tables[shape.store.root]
+    root = shape.store.tables.get(shape.store.root)
     detached = {
         column
         for each in table.references
-        if each.to_table == root.name and root.deletes
+        if root is not None and each.to_table == root.name and root.deletes
         for column, _ in each.detached
     }
     for link in table.owning:
