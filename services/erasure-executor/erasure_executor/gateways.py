@@ -5,7 +5,6 @@ from typing import Final, Protocol
 
 from habeas.chassis import log
 from habeas.contracts.outcomes import TableOutcome
-from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.errors import OthersTouched, StoreRefused
 from habeas.datamap.postgres import PostgresStore
 
@@ -15,7 +14,7 @@ Guard = Callable[[], Awaitable[None]]
 """Called when a store is about to commit; what it raises rolls the store back."""
 
 Outcomes = Mapping[str, tuple[TableOutcome, ...]]
-"""Per account, one outcome for each table of every store."""
+"""Per account, what became of its rows in each table of every store, one outcome for each result."""
 
 
 class Stores(Protocol):
@@ -42,24 +41,11 @@ class MappedStores:
         self._told: set[str] = set()
 
     async def plan(self, account_ids: Sequence[str]) -> Outcomes:
-        """Count rows per table, each with what the data map says will become of them."""
+        """Count rows per table and result, by what an erasure would do now."""
         planned: dict[str, tuple[TableOutcome, ...]] = dict.fromkeys(account_ids, ())
         for store in self._stores:
-            located = await store.locate(account_ids)
-            tables = {table.table: table for table in (await store.plan()).tables}
-            for account_id, rows in located.items():
-                planned[account_id] += tuple(
-                    TableOutcome(
-                        store=store.name,
-                        table=name,
-                        category=tables[name].category,
-                        result=tables[name].result or TableResult.NOTHING_HELD,
-                        rows=count,
-                        ground=tables[name].ground,
-                    )
-                    for name, count in rows.items()
-                    if count
-                )
+            for account_id, outcomes in (await store.expect(account_ids)).items():
+                planned[account_id] += outcomes
         return planned
 
     async def check(self) -> None:
