@@ -192,17 +192,16 @@ class PostgresStore:
         Rows of others that would let go are not counted; those that would go with a row of the account are.
         """
         located = await self.locate(account_ids)
+        plan = await self.plan()
         done = Done()
-        async with self._link.connection() as conn:
-            plan = self._plan or await self._checked(conn)
-            if plan.collected:
+        if plan.collected:
+            asked = AskedIds(located, plan.root.identity_type, plan.ghosts)
+            async with self._link.connection() as conn:
                 with self._link.told():
-                    collection = await Collection.collect(
-                        conn, plan, AskedIds(located, plan.root.identity_type, plan.ghosts)
-                    )
-                for name in plan.collected:
-                    for account_id, result, _ in collection.results(name):
-                        done.add(name, account_id, result, Held(1))
+                    collection = await Collection.collect(conn, plan, asked)
+            for name in plan.collected:
+                for account_id, result, _ in collection.results(name):
+                    done.add(name, account_id, result, Held(1))
         for account_id, rows in located.items():
             for table in plan.tables:
                 if not table.is_collected:
