@@ -303,6 +303,8 @@ class PostgresStore:
             return max(known) if len(known) == len(ends) else None
 
         for table in plan.tables:
+            if not table.category:
+                continue
             found = done.of(table.table, account_id)
             if table.result is not None and all(result.is_of_others for result in found):
                 found = {TableResult.NOTHING_HELD: Held(0), **found}
