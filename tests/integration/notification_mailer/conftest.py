@@ -387,7 +387,7 @@ async def start_mailer(
         hold=Hold(instance, timedelta(minutes=15)),
         batch_mails_max=20,
     )
-    reader = await asyncpg.connect(access.operator_dsn)
+    reader = await asyncpg.connect(access.admin_dsn)  # `dump` is to see what operators may not see, too
     mailer = Mailer(db, clock, worker, consumer, room, post, sink.mailbox, owner, reader, fate)
     try:
         yield mailer

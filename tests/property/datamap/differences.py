@@ -24,8 +24,7 @@ def _is_pattern(row: Expected) -> bool:
 
 
 def _alike(expected: Expected, row: Row) -> bool:
-    test: Callable[[str], bool] = lambda name: _fits(expected[name], row[name])  # noqa: E731 -- one line, used once
-    return all(test(name) for name in expected)
+    return all(_fits(expected[name], row[name]) for name in expected)
 
 
 def _fits(expected: Value, value: str | None) -> bool:

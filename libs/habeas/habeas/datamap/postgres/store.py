@@ -28,6 +28,7 @@ from habeas.datamap.planner import (
 )
 from habeas.datamap.policy.model import Policy
 from habeas.datamap.policy.retention import expires_on
+from habeas.datamap.postgres.collecting import Collection
 from habeas.datamap.postgres.connection import Connection, Link, StoreOptions, read_catalogue
 from habeas.datamap.postgres.erasing import Done, Erasing, Held
 from habeas.datamap.postgres.export import ExportedRows, read_out
@@ -200,24 +201,46 @@ class PostgresStore:
         return held
 
     async def planned(self, account_ids: Iterable[str]) -> Mapping[str, tuple[TableOutcome, ...]]:
-        """Count like `locate`: per account an outcome for each table that holds rows of it, with what the map says will become of them."""
+        """What an erasure would do to rows of the accounts now; tables without any are left out. Nothing is changed.
+
+        Rows of others that would let go are not counted; those that would go with a row of the account are.
+        """
         located = await self.locate(account_ids)
-        tables = {table.table: table for table in (await self.plan()).tables}
+        plan = await self.plan()
+        done = Done()
+        if plan.collected:
+            asked = AskedIds(located, plan.identity_type, plan.ghosts)
+            async with self._link.connection() as conn:
+                with self._link.told():
+                    collection = await Collection.collect(conn, plan, asked)
+            for name in plan.collected:
+                for account_id, result, _ in collection.results(name):
+                    done.add(name, account_id, result, Held(1))
+        for account_id, rows in located.items():
+            for table in plan.tables:
+                if not table.is_collected:
+                    held = Held(rows.get(table.table, 0))
+                    done.add(table.table, account_id, table.result or TableResult.NOTHING_HELD, held)
         return {
             account_id: tuple(
-                TableOutcome(
-                    store=self.name,
-                    table=name,
-                    category=tables[name].category,
-                    result=tables[name].result or TableResult.NOTHING_HELD,
-                    rows=count,
-                    ground=tables[name].ground,
-                )
-                for name, count in rows.items()
-                if count
+                self._outcome(table, result, held.rows)
+                for table in plan.tables
+                if table.category
+                for result, held in done.of(table.table, account_id).items()
             )
-            for account_id, rows in located.items()
+            for account_id in located
         }
+
+    def _outcome(self, table: TablePlan, result: TableResult, rows: int, until: date | None = None) -> TableOutcome:
+        return TableOutcome(
+            store=self.name,
+            table=table.table,
+            category=table.category,
+            result=result,
+            rows=rows,
+            ground=table.ground if result is TableResult.KEPT else None,
+            until=until,
+        )
 
     async def erase(
         self, account_ids: Iterable[str], guard: Callable[[], Awaitable[None]] | None = None
@@ -295,20 +318,14 @@ class PostgresStore:
             return max(known) if len(known) == len(ends) else None
 
         for table in plan.tables:
-            if not table.category or (table.result is None and not done.of(table.table, account_id)):
+            if not table.category:
                 continue
-            nothing = {TableResult.NOTHING_HELD: Held(0)}
-            for result, held in (done.of(table.table, account_id) or nothing).items():
-                is_kept = result is TableResult.KEPT
-                yield TableOutcome(
-                    store=self.name,
-                    table=table.table,
-                    category=table.category,
-                    result=result,
-                    rows=held.rows,
-                    ground=table.ground if is_kept else None,
-                    until=end_of(table) if is_kept else None,
-                )
+            found = done.of(table.table, account_id)
+            if table.result is not None and all(result.is_of_others for result in found):
+                found = {TableResult.NOTHING_HELD: Held(0), **found}
+            for result, held in found.items():
+                until = end_of(table) if result is TableResult.KEPT else None
+                yield self._outcome(table, result, held.rows, until)
 
     def _until(self, table: TablePlan, held: Held) -> date | None:
         """Last day on which the newest of the kept rows stays; None where the rows carry no age."""
