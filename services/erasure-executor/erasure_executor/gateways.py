@@ -44,7 +44,7 @@ class MappedStores:
         """Count rows per table and result, by what an erasure would do now."""
         planned: dict[str, tuple[TableOutcome, ...]] = dict.fromkeys(account_ids, ())
         for store in self._stores:
-            for account_id, outcomes in (await store.expect(account_ids)).items():
+            for account_id, outcomes in (await store.planned(account_ids)).items():
                 planned[account_id] += outcomes
         return planned
 

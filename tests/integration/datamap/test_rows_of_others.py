@@ -94,10 +94,10 @@ async def test_rows_of_others_are_told_apart(empty_database: str, tmp_path: Path
 async def test_what_is_expected_is_what_is_done(empty_database: str, tmp_path: Path) -> None:
     """What an erasure expects is what it does, but for rows that let go: also of shared rows that stay and of rows with several links."""
     async with await opened(empty_database, tmp_path, DDL + MORE, *ALL) as store:
-        expected = told((await store.expect(["1"]))["1"])
+        expected = told((await store.planned(["1"]))["1"])
         assert await column(empty_database, "SELECT count(*) FROM posts") == [3]
         done = told((await store.erase(["1"]))["1"])
-        again = told((await store.expect(["1"]))["1"])
+        again = told((await store.planned(["1"]))["1"])
     own = {
         table: {result: rows for result, rows in results.items() if rows and result is not TableResult.DETACHED}
         for table, results in done.items()
@@ -109,7 +109,7 @@ async def test_what_is_expected_is_what_is_done(empty_database: str, tmp_path: P
 async def test_a_shared_row_that_stays_is_not_told_as_erased(empty_database: str, tmp_path: Path) -> None:
     """A board stays for who is left on it, and is then no row that went; the one of the person alone is."""
     async with await opened(empty_database, tmp_path, DDL + MORE, *ALL) as store:
-        expected = told((await store.expect(["1"]))["1"])
+        expected = told((await store.planned(["1"]))["1"])
         done = told((await store.erase(["1"]))["1"])
     assert done["boards"] == expected["boards"] == {TableResult.ERASED: 1}
     assert await column(empty_database, "SELECT id FROM boards ORDER BY id") == [1, 3]

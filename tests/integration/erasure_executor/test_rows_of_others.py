@@ -11,7 +11,7 @@ from tests.integration.datamap.test_rows_of_others import ALL, DDL, MORE, told
 async def test_the_report_of_an_attempt_that_died_is_made_up_again(empty_database: str, tmp_path: Path) -> None:
     """What was planned comes back by table and result; a shared row that stayed is not told as erased, and rows that let go are lost."""
     async with await opened(empty_database, tmp_path, DDL + MORE, *ALL) as store:
-        planned = (await store.expect(["1"]))["1"]
+        planned = (await store.planned(["1"]))["1"]
         first = (await store.erase(["1"]))["1"]
         second = (await store.erase(["1"]))["1"]
     assert {each.result for each in second} == {TableResult.NOTHING_HELD}

@@ -186,7 +186,7 @@ class PostgresStore:
                 held[account_id][row["name"]] += row["rows"]
         return held
 
-    async def expect(self, account_ids: Iterable[str]) -> Mapping[str, tuple[TableOutcome, ...]]:
+    async def planned(self, account_ids: Iterable[str]) -> Mapping[str, tuple[TableOutcome, ...]]:
         """What an erasure would do to rows of the accounts now; tables without any are left out. Nothing is changed.
 
         Rows of others that would let go are not counted; those that would go with a row of the account are.
