@@ -39,7 +39,7 @@ os.environ["HABEAS_LOCAL_FLEET"] = "-"  # no fleet that a person runs here is sp
 
 TESTS = Path(__file__).parent
 TIERS = frozenset(
-    {"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss", "crash", "fuzz"}
+    {"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss", "crash", "fuzz", "schemas"}
 )
 
 # No deadline per example: two shared cores make times meaningless. A failure prints the blob that repeats it.
@@ -59,6 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fuzz = parser.getgroup("fuzz")
     fuzz.addoption("--records", type=int, default=100_000, help="how many records the reader gets")
     fuzz.addoption("--sent", type=int, default=5_000, help="how many records a running fleet gets")
+    schemas = parser.getgroup("schemas")
+    schemas.addoption("--write-drafts", action="store_true", help="write the drafts of the applications' maps anew")
     simulation.addoption("--seed", type=int, default=1, help="the seed of the first one; the others follow by one")
 
 
