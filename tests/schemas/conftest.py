@@ -54,4 +54,4 @@ async def fill(chosen: Application, connection: Connection) -> tuple[str, ...]:
     await filling.fill()
     empty = {name: filling.failures.get(name, "") for name, rows in filling.rows.items() if not rows}
     assert not empty, empty
-    return tuple(row.values[rules.get("identity", "id")] or "" for row in filling.rows[chosen.root])
+    return tuple(row.values[rules.get("identity", "id")] or "" for _, row in sorted(filling.people.items()))

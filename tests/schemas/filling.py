@@ -19,6 +19,7 @@ _ROWS_OF_PEOPLE: Final = 90
 _ROWS_OF_NOBODY: Final = 6
 _TRIES: Final = 4
 _NULL_SHARE: Final = 0.15
+_ANYBODY_SHARE: Final = 0.7
 
 _TABLES: Final = r"""
     SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, NULL) AS type, a.atttypmod, a.attnotnull,
@@ -135,6 +136,11 @@ class Filling:
         self.templates: Mapping[str, str] = rules.get("columns", {})
         self.subjects: Mapping[str, str] = rules.get("subjects", {})
         self.counts: Mapping[str, int] = rules.get("rows", {})
+        self.before: Sequence[str] = rules.get("before", ())
+        self.anybody: Mapping[str, str] = rules.get("people", {})
+        self.same = frozenset(rules.get("same", ()))
+        self.other = Person(0)
+        self.people: dict[int, Row] = {}
         self.random = random.Random(seed)
         self.shapes: dict[str, Shape] = {}
         self.rows: dict[str, list[Row]] = {}
@@ -143,6 +149,8 @@ class Filling:
 
     async def fill(self) -> None:
         """Write all rows, parents first, and then what refers to later tables."""
+        for statement in self.before:
+            await self.connection.execute(statement)
         self.shapes = await read_shapes(self.connection)
         reaching = self._reaching()
         for shape in self._order():
@@ -150,7 +158,7 @@ class Filling:
             seeded = len(self.rows[shape.name])
             count = self.counts.get(_short(shape.name))
             if count is None:
-                is_personal = shape.name in reaching
+                is_personal = shape.name in reaching or _short(shape.name) in self.anybody
                 count = PEOPLE if shape.name == self.root else _ROWS_OF_PEOPLE if is_personal else _ROWS_OF_NOBODY
                 count = 0 if seeded and not is_personal else count
             for number in range(count):
@@ -174,6 +182,7 @@ class Filling:
                 shape
                 for shape in left.values()
                 if all(r.parent in done or r.parent == shape.name for r in shape.references if shape.needs(r))
+                and (self.root in done or _short(shape.name) not in self.anybody)
             ]
             best = min(
                 ready or left.values(),
@@ -191,6 +200,7 @@ class Filling:
     async def _write(self, shape: Shape, person: Person | None) -> None:
         for _ in range(_TRIES):
             self.number += 1
+            self.other = Person(self.random.randrange(PEOPLE))
             try:
                 values, owner = self._parents(shape, person)
                 for name, column in shape.columns.items():
@@ -204,14 +214,20 @@ class Filling:
                 self.failures[shape.name] = f"{type(error).__name__}: {error}"
                 continue
             if row is not None:
-                self.rows[shape.name].append(Row(row, owner))
+                written = Row(row, owner)
+                self.rows[shape.name].append(written)
+                if person is not None:
+                    self.people[person.number] = written
                 return
 
     def _parents(self, shape: Shape, person: Person | None) -> tuple[dict[str, str | None], Person | None]:
         """A row's foreign keys, and the person that its names and addresses are about."""
         values: dict[str, str | None] = {}
         owners: dict[str, Person | None] = {}
-        for reference in sorted(shape.references, key=lambda each: -len(each.columns)):
+        later = [r for r in shape.references if f"{_short(shape.name)}.{r.columns[0]}" in self.same]
+        for reference in sorted(shape.references, key=lambda each: (each in later, -len(each.columns))):
+            if reference in later:
+                continue
             options = self._options(reference, values)
             wanted = shape.needs(reference)
             if any(f"{_short(shape.name)}.{name}" in self.templates for name in reference.columns):
@@ -225,7 +241,14 @@ class Filling:
         chosen = self.subjects.get(_short(shape.name))
         direct = [r.columns[0] for r in shape.references if r.parent == self.root]
         told = [chosen] if chosen else [*direct, *owners]
-        return values, person or next((owners[name] for name in told if owners.get(name)), None)
+        is_anybody = self.anybody.get(_short(shape.name)) == "any" or self.random.random() < _ANYBODY_SHARE
+        somebody = Person(self.random.randrange(PEOPLE)) if is_anybody and _short(shape.name) in self.anybody else None
+        owner = person or next((owners[name] for name in told if owners.get(name)), somebody)
+        for reference in later:
+            options = [row for row in self._options(reference, values) if row.person in {owner, None}]
+            parent = self.random.choice(options) if options else Row({}, None)
+            values |= {n: parent.values.get(to) for n, to in zip(reference.columns, reference.to_columns, strict=True)}
+        return values, owner
 
     def _options(self, reference: Reference, values: Mapping[str, str | None]) -> list[Row]:
         pairs = list(zip(reference.columns, reference.to_columns, strict=True))
@@ -240,12 +263,12 @@ class Filling:
         """A template of fill.toml: `%email%` of the row's person, `%other.email%` of another one, `%n%` a number of its own."""
         if template == "null":
             return None
-        people = {"": person, "other.": Person(self.random.randrange(PEOPLE))}
+        people = {"": person, "other.": self.other}
         words = {"n": str(self.number), "uuid": f"{self.random.getrandbits(128):032x}"}
         words["one"] = str(self.random.randrange(3))
         for prefix, each in people.items():
             told = each.words() if each else dict.fromkeys(("first", "last", "name", "email"), "nobody")
-            row = self.rows[self.root][each.number] if each and each.number < len(self.rows[self.root]) else None
+            row = self.people.get(each.number) if each else None
             told = {**told, **({name: value or "" for name, value in row.values.items()} if row else {})}
             words |= {prefix + name: value for name, value in told.items() if name not in words or prefix}
         return re.sub(r"%([a-z_.]+)%", lambda match: words.get(match.group(1), ""), template)

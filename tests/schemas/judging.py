@@ -2,7 +2,8 @@
 
 Nothing of Habeas is asked. Every column of every table is read as text before and after; what changed is compared with `judge.toml`:
 
-    [goes]      table = condition of the rows that go; `TABLE gone` holds the ids of the people, `TABLE "gone_x"` the keys of
+    [also]      name = a query that further conditions need, as `TABLE "gone_name"`
+    [goes]      table = condition of the rows that go; `TABLE gone` holds the ids of the people, `TABLE gone_x` the keys of
                 rows of `x` that go. A bare column name means that it holds one of the ids.
     [changes]   "table.column" = [condition, what it then holds: "null", "*" for anything else than before, or a text]
     [shown]     table = condition of the rows that an export shows, where that is something else than [goes]
@@ -79,6 +80,8 @@ class Judge:
             f'CREATE TEMP TABLE gone AS SELECT "{key}" AS id FROM {shape.quoted} WHERE "{key}"::text IN '
             f"({', '.join(_literal(each) for each in ids)})"
         )
+        for name, query in self.rules.get("also", {}).items():
+            await self.connection.execute(f'CREATE TEMP TABLE "gone_{name}" AS {query}')
         for table, condition in self.rules["goes"].items():
             shape = self.shapes[self._full(table)]
             self.going[table] = await self._keys(table, condition)
