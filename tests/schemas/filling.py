@@ -138,6 +138,7 @@ class Filling:
         self.counts: Mapping[str, int] = rules.get("rows", {})
         self.before: Sequence[str] = rules.get("before", ())
         self.anybody: Mapping[str, str] = rules.get("people", {})
+        self.after: Sequence[str] = rules.get("after", ())
         self.same = frozenset(rules.get("same", ()))
         self.other = Person(0)
         self.people: dict[int, Row] = {}
@@ -164,6 +165,8 @@ class Filling:
             for number in range(count):
                 await self._write(shape, Person(number) if shape.name == self.root else None)
         await self._close_circles()
+        for statement in self.after:
+            await self.connection.execute(statement)
 
     def _reaching(self) -> set[str]:
         reached, grown = {self.root}, True
@@ -183,6 +186,7 @@ class Filling:
                 for shape in left.values()
                 if all(r.parent in done or r.parent == shape.name for r in shape.references if shape.needs(r))
                 and (self.root in done or _short(shape.name) not in self.anybody)
+                and self._named_in_templates(shape) <= done.keys()
             ]
             best = min(
                 ready or left.values(),
@@ -190,6 +194,12 @@ class Filling:
             )
             done[best.name] = left.pop(best.name)
         return list(done.values())
+
+    def _named_in_templates(self, shape: Shape) -> set[str]:
+        """Tables that the queries in a table's templates read, but for itself."""
+        queries = [text for name, text in self.templates.items() if name.rpartition(".")[0] == _short(shape.name)]
+        named = {name for text in queries for name in re.findall(r"FROM \"?([\w.]+)", text) if text.startswith("sql:")}
+        return {full for name in named if (full := name if "." in name else f"public.{name}") != shape.name} & self.shapes.keys()
 
     async def _seeded(self, shape: Shape) -> None:
         """Rows that the migrations themselves have written."""
