@@ -255,7 +255,10 @@ class Filling:
         somebody = Person(self.random.randrange(PEOPLE)) if is_anybody and _short(shape.name) in self.anybody else None
         owner = person or next((owners[name] for name in told if owners.get(name)), somebody)
         for reference in later:
-            options = [row for row in self._options(reference, values) if row.person in {owner, None}]
+            options = self._options(reference, values)
+            own = [row for row in options if row.person == owner]
+            is_own = bool(own) and self.random.random() > _ANYBODY_SHARE / 2
+            options = own if is_own else [row for row in options if row.person is None]
             parent = self.random.choice(options) if options else Row({}, None)
             values |= {n: parent.values.get(to) for n, to in zip(reference.columns, reference.to_columns, strict=True)}
         return values, owner
