@@ -5,7 +5,7 @@
 --   a role per service, named like its schema: reads and writes rows of its own schema, and of nothing else
 --   habeas_operator   reads everything but keys, writes nothing: consoles, `habeas up`, `habeas status`
 --   habeas_supervisor reads the same and may call the functions named supervise_…, each of which puts into the audit log what it
---                     does: `habeas pause`, `resume`, `log-level`, `parked retry`, `parked resolve`
+--                     does: `habeas pause`, `resume`, `log-level`, `parked retry`, `parked resolve`, `audit resume`
 --
 -- Roles are made without passwords and so cannot log in until whoever provisions sets them.
 

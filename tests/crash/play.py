@@ -88,6 +88,11 @@ _SAID_YESTERDAY: Final = """
     SELECT count(*) FROM early
 """
 _HALTED: Final = "SELECT count(*) FROM audit_ledger.producers WHERE state = 'halted'"
+# Of a producer that never pledged, so that its own next entry does not end the halt before a person does.
+_KEEP_HALTED: Final = """
+    WITH kept AS (UPDATE audit_ledger.producers SET pledged = NULL WHERE state = 'halted' RETURNING 1)
+    SELECT count(*) FROM kept
+"""
 _ASK_RESUME: Final = (
     "UPDATE audit_ledger.producers SET resume_asked_at = now(), resume_told_at = NULL WHERE state = 'halted'"
 )
@@ -303,7 +308,10 @@ async def _ask_resume(play: Play, replica: Replica) -> None:
         replica.start()
 
         async def halted() -> bool:
-            return bool(await play.number(_HALTED))
+            if await play.number(_KEEP_HALTED):
+                return True
+            await play.misstate()  # the producer may have spoken meanwhile
+            return False
 
         await until(halted, "a halt", play.stage.progress)
         await replica.kill()

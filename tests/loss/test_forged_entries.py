@@ -1,4 +1,4 @@
-"""Records on the audit topic that no service told, over a running fleet: nobody stops for them, and the operator is told."""
+"""Records that no service told, on the audit topic of a running fleet: nobody stops for them, none enters the log, the operator is told."""
 
 import os
 from typing import Final
@@ -42,12 +42,15 @@ async def test_forged_entries_end_no_service() -> None:
         head = await stage.habeas.fetchrow("SELECT epoch, seq FROM notification_mailer.audit_head")
         assert head is not None
         clock = SystemClock()
-        tail = encode_fact(AuditFact(Action.MAIL_SENT, uuid7(clock)), clock.now())
+        false = uuid7(clock)
+        tail = encode_fact(AuditFact(Action.MAIL_SENT, false), clock.now())
+        last = await stage.habeas.fetchval("SELECT hash FROM notification_mailer.audit_head")
         await forge(
             stage,
             f"habeas-audit/1 producer={MAILER} epoch=1 seq=999999 x".encode(),
             *(encode_entry(Producer(MAILER), 1, seq, "f" * 64, tail) for seq in (1, head["seq"] + 1, head["seq"] + 9)),
             encode_entry(Producer(MAILER), 2, 1, "0" * 64, tail),
+            encode_entry(Producer(MAILER), 2, 1, last, tail),
         )
 
         async def is_halted() -> bool:
@@ -57,7 +60,7 @@ async def test_forged_entries_end_no_service() -> None:
         await stage.finds(is_halted, "the producer halted by audit-ledger")
         looked = await run_habeas(stage, "recover", "--yes")
         assert looked.code == 0, looked.text
-        assert "5 records of the audit topic claim to be entries of notification-mailer" in looked.text
+        assert "6 records of the audit topic claim to be entries of notification-mailer" in looked.text
         status = await run_habeas(stage, "status", "--check")
         assert status.code == 1
         assert "halted" in status.text
@@ -65,6 +68,15 @@ async def test_forged_entries_end_no_service() -> None:
         await stage.fleet.start_service(MAILER)
         await stage.completed(await stage.ask(Right.ACCESS, stage.take_one()))
         await stage.idle()
+
+        async def has_gone_on() -> bool:
+            told = "SELECT seq FROM notification_mailer.audit_head"
+            taken = "SELECT seq FROM audit_ledger.producers WHERE producer = $1 AND state = 'following' AND epoch = 1"
+            return bool(await stage.habeas.fetchval(told) == await stage.habeas.fetchval(taken, MAILER))
+
+        await stage.finds(has_gone_on, "every entry of the producer in the log, by itself")
+        forged = "SELECT count(*) FROM audit_ledger.leaves WHERE position($1 IN convert_from(line, 'UTF8')) > 0"
+        assert await stage.habeas.fetchval(forged, false.hex) == 0
         over = await run_habeas(stage, "recover", "--yes", "--pass-over", MAILER)
         assert over.code == 0, over.text
         assert "uncertain" not in over.text

@@ -19,6 +19,7 @@ from habeas.chassis.errors import Invariant
 from habeas.chassis.redaction import Name
 from habeas.chassis.settings import LogLevel
 from habeas.chassis.waiting import wait_any
+from habeas.contracts.pledges import find_pledge
 from habeas.contracts.topics import AUDIT_ENTRIES
 
 _TOPIC: Final = Name(AUDIT_ENTRIES.name)
@@ -67,6 +68,8 @@ class Sequencer:
             log.event("ledger.behind", severity=LogLevel.WARNING, size=head.size, signed=max(signed))
         self._signed = signed
         self._settle(tree, head)
+        for reason in lifecycle.Reason:
+            metrics.AUDIT_REFUSED_ENTRIES.add(0, reason=reason)  # so that the first one is an increase too
         return head.position
 
     async def mark(self, db: Database) -> int | None:
@@ -86,7 +89,14 @@ class Sequencer:
         records do not give a root that was signed already.
         """
         given = [
-            Record(record.offset, record.key or b"", record.value or b"", _trace(record), record.timestamp)
+            Record(
+                record.offset,
+                record.key or b"",
+                record.value or b"",
+                _trace(record),
+                record.timestamp,
+                find_pledge(record.headers),
+            )
             for record in records
         ]
         for segment in lifecycle.segments(given):
@@ -123,6 +133,7 @@ class Sequencer:
             event, fact = lifecycle.tell_halted(chain, self._origin)
             tx.emit(event)
             tx.record(fact)
+        tx.record(*(lifecycle.tell_resumed(chain.halt.offset) for chain in judged.proven if chain.halt is not None))
 
     def _settle(self, tree: Frontier, head: LogHead) -> None:
         """Take over what was committed; below a size that was signed before, nothing is signed again."""
@@ -142,14 +153,21 @@ def _trace(record: "ConsumerRecord[bytes, bytes]") -> str | None:
 async def _judge(tx: Transaction, records: Sequence[Record]) -> Judgement:
     """Judge records, a second time when some may be in the log already; keep refused ones, and read them again on a resume."""
     chains = await store.find_chains(tx)
-    judged = lifecycle.judge(chains, records, {}, tx.now)
+    own = await _find_own_words(tx, records)
+    judged = lifecycle.judge(chains, records, {}, tx.now, own)
     if judged.wanted:
         known = await store.find_known(tx, judged.wanted)
-        judged = lifecycle.judge(chains, records, known, tx.now)
+        judged = lifecycle.judge(chains, records, known, tx.now, own)
     await store.add_refused(tx, judged.refused)
     if judged.resumed is not None:
         judged.reread(await store.find_held(tx, judged.resumed))
     return judged
+
+
+async def _find_own_words(tx: Transaction, records: Sequence[Record]) -> list[bytes]:
+    """Give audit-ledger's own entries at the places of words to resume: rare, so nothing is asked for as a rule."""
+    seqs = [seq for record in records if (seq := lifecycle.place_of_word(record)) is not None]
+    return await store.find_own(tx, seqs) if seqs else []
 
 
 def _count(judged: Judgement) -> None:
@@ -170,5 +188,5 @@ def _count(judged: Judgement) -> None:
                 expected_seq=halt.expected_seq,
                 found_seq=halt.found_seq,
             )
-    if judged.resumed is not None:
-        log.event("producer.resumed", producer=judged.resumed.producer, seq=judged.resumed.head.seq)
+    for chain in [*judged.proven, *([] if judged.resumed is None else [judged.resumed])]:
+        log.event("producer.resumed", producer=chain.producer, seq=chain.head.seq)

@@ -7,13 +7,14 @@ from typing import Final
 
 import asyncpg
 
-from audit_ledger.lifecycle import Chain, Halt, Place, Reason, Refused, State
+from audit_ledger.lifecycle import Chain, Halt, Held, Place, Reason, Refused, State
 from habeas.auditlog.chains import Head
 from habeas.auditlog.errors import BadTile
 from habeas.auditlog.tree import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, Frontier, Tile, fold_tiles, width_at
 from habeas.chassis.database import Transaction
 from habeas.chassis.errors import Invariant
 from habeas.contracts.audit import Producer
+from habeas.contracts.pledges import parse_pledge
 
 SEAT: Final = 0x6C65_6467_6572  # "ledger": the advisory lock of the one sequencer
 
@@ -47,20 +48,22 @@ _MOVE_HEAD: Final = """
 _MOVE_POSITION: Final = "UPDATE audit_ledger.head SET position = $1, taken_ms = NULL"
 
 _FIND_CHAINS: Final = """
-    SELECT producer, state, epoch, seq, hash, halted_offset, halted_reason, expected_seq, found_seq, halted_at
+    SELECT producer, state, epoch, seq, hash, pledged, halted_offset, halted_reason, expected_seq, found_seq, halted_at
       FROM audit_ledger.producers
 """
 
 _SAVE_CHAINS: Final = """
     INSERT INTO audit_ledger.producers
-           (producer, state, epoch, seq, hash, halted_offset, halted_reason, expected_seq, found_seq, halted_at)
+           (producer, state, epoch, seq, hash, pledged, halted_offset, halted_reason, expected_seq, found_seq, halted_at)
     SELECT n.*
-      FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::bigint[],
-                  $9::bigint[], $10::timestamptz[]) AS n
+      FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::text[],
+                  $9::bigint[], $10::bigint[], $11::timestamptz[]) AS n
     ON CONFLICT (producer) DO UPDATE
        SET state = EXCLUDED.state, epoch = EXCLUDED.epoch, seq = EXCLUDED.seq, hash = EXCLUDED.hash,
+           pledged = EXCLUDED.pledged,
            halted_offset = EXCLUDED.halted_offset, halted_reason = EXCLUDED.halted_reason, expected_seq = EXCLUDED.expected_seq,
            found_seq = EXCLUDED.found_seq, halted_at = EXCLUDED.halted_at,
+           resume_new_seed = producers.resume_new_seed AND producers.halted_offset IS NOT DISTINCT FROM EXCLUDED.halted_offset,
            resume_asked_at = CASE WHEN producers.halted_offset = EXCLUDED.halted_offset THEN producers.resume_asked_at END,
            resume_told_at = CASE WHEN producers.halted_offset = EXCLUDED.halted_offset THEN producers.resume_told_at END
 """
@@ -83,19 +86,22 @@ _FIND_TILES: Final = """
 """
 
 _FIND_HELD: Final = """
-    SELECT value FROM audit_ledger.refused
+    SELECT value, pledge FROM audit_ledger.refused
      WHERE producer = $1 AND (epoch, seq) > ($2, $3)
      ORDER BY epoch, seq, refused_id
 """
 
+_FIND_OWN: Final = "SELECT line FROM audit_ledger.audit_lines WHERE seq = ANY($1::bigint[])"
+
 _FIND_ASKED: Final = """
     UPDATE audit_ledger.producers SET resume_told_at = $1
      WHERE state = 'halted' AND resume_asked_at IS NOT NULL AND resume_told_at IS NULL
-    RETURNING halted_offset
+    RETURNING halted_offset, resume_new_seed
 """
 
 _ASK_RESUME: Final = """
-    UPDATE audit_ledger.producers SET resume_asked_at = $2, resume_told_at = NULL WHERE producer = $1 AND state = 'halted'
+    UPDATE audit_ledger.producers SET resume_asked_at = $2, resume_told_at = NULL, resume_new_seed = $3
+     WHERE producer = $1 AND state = 'halted'
 """
 
 _FIND_LAST_CHECKPOINT: Final = """
@@ -118,7 +124,7 @@ _MOVE_PUBLICATION: Final = """
 
 _LEAF_COLUMNS: Final = ("index", "producer", "epoch", "seq", "line", "leaf_hash")
 _TILE_COLUMNS: Final = ("level", "tile_index", "hashes")
-_REFUSED_COLUMNS: Final = ("topic_offset", "producer", "epoch", "seq", "reason", "value", "refused_at")
+_REFUSED_COLUMNS: Final = ("topic_offset", "producer", "epoch", "seq", "reason", "value", "pledge", "refused_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,7 @@ async def save_chains(tx: Transaction, chains: Iterable[Chain]) -> None:
             chain.head.epoch,
             chain.head.seq,
             chain.head.hash,
+            chain.pledged,
             *(
                 (None,) * 5
                 if (halt := chain.halt) is None
@@ -224,6 +231,7 @@ async def add_refused(tx: Transaction, refused: Sequence[Refused]) -> None:
             *((None, None) if each.place is None else each.place[1:]),
             each.reason,
             each.value,
+            None if each.pledge is None else each.pledge.encode(),
             tx.now,
         )
         for each in refused
@@ -232,20 +240,25 @@ async def add_refused(tx: Transaction, refused: Sequence[Refused]) -> None:
         await tx.copy("refused", schema=_SCHEMA, columns=_REFUSED_COLUMNS, records=records)
 
 
-async def find_held(tx: Transaction, chain: Chain) -> list[bytes]:
+async def find_held(tx: Transaction, chain: Chain) -> list[Held]:
     """Give what a producer sent beyond its last entry in the log, in the order of its sequence."""
     rows = await tx.fetch(_FIND_HELD, chain.producer, chain.head.epoch, chain.head.seq)
-    return [row["value"] for row in rows]
+    return [Held(row["value"], parse_pledge(row["pledge"])) for row in rows]
 
 
-async def ask_resume(tx: Transaction, producer: Producer) -> bool:
+async def find_own(tx: Transaction, seqs: Iterable[int]) -> list[bytes]:
+    """Give the lines that audit-ledger itself told under these numbers."""
+    return [row["line"] for row in await tx.fetch(_FIND_OWN, list(seqs))]
+
+
+async def ask_resume(tx: Transaction, producer: Producer, *, new_seed: bool = False) -> bool:
     """Note that a person has looked at a halted producer and lets it go on; False when it is not halted."""
-    return await tx.execute(_ASK_RESUME, producer, tx.now) != "UPDATE 0"
+    return await tx.execute(_ASK_RESUME, producer, tx.now, new_seed) != "UPDATE 0"
 
 
-async def take_asked(tx: Transaction) -> list[int]:
-    """Give the offsets at which producers were halted that are to go on, each once for each time it was asked for."""
-    return [row["halted_offset"] for row in await tx.fetch(_FIND_ASKED, tx.now)]
+async def take_asked(tx: Transaction) -> list[tuple[int, bool]]:
+    """Give the offsets at which producers were halted that are to go on, once for each time it was asked for; and if with a new seed."""
+    return [(row["halted_offset"], row["resume_new_seed"]) for row in await tx.fetch(_FIND_ASKED, tx.now)]
 
 
 async def find_frontier(tx: Transaction, size: int) -> Frontier:
@@ -319,4 +332,4 @@ def _chain(row: asyncpg.Record) -> Chain:
             row["halted_offset"], Reason(row["halted_reason"]), row["expected_seq"], row["found_seq"], row["halted_at"]
         )
     head = Head(row["epoch"], row["seq"], row["hash"])
-    return Chain(Producer(row["producer"]), head, State(row["state"]), halt)
+    return Chain(Producer(row["producer"]), head, State(row["state"]), halt, row["pledged"])

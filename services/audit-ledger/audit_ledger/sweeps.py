@@ -52,9 +52,9 @@ async def publish_checkpoint(
 async def resume_producers(db: Database) -> Swept:
     """Put the word into the log for producers that a person lets go on; they go on where that entry stands in the log."""
     async with db.transaction("resume-producers") as tx:
-        offsets = await store.take_asked(tx)
-        tx.record(*map(lifecycle.tell_resumed, offsets))
-    return Swept(len(offsets))
+        asked = await store.take_asked(tx)
+        tx.record(*(lifecycle.tell_resumed(offset, seed_is_new=is_new) for offset, is_new in asked))
+    return Swept(len(asked))
 
 
 async def measure_log(db: Database) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from erasure_executor import gateways, handlers, store, sweeps
+from erasure_executor import gateways, handlers, lifecycle, store, sweeps
 from erasure_executor.settings import Settings
 from habeas.chassis.service import Service
 from habeas.contracts.request_intake import RequestVerified
@@ -36,7 +36,7 @@ def build(settings: Settings) -> Service:
         erasing_large = service.every(
             settings.erase_interval_s, sweeps.erase_large, gateways.MappedStores(patient), keys, Fingerprinter(kek)
         )
-        erasing_large.after(sweeps.erase_due).due(store.FIND_NEXT_DUE_LARGE)
+        erasing_large.after(lifecycle.set_apart).due(store.FIND_NEXT_DUE_LARGE)
     service.every(_STORES_INTERVAL_S, sweeps.look_at_stores, mapped)
 
     service.measure(sweeps.measure_stuck)

@@ -125,6 +125,11 @@ def set_apart(erasure: Erasure, planned: tuple[TableOutcome, ...] | None, now: d
     return replace(erasure, **changes)  # type: ignore[arg-type]  # the fields are checked by replace
 
 
+def is_set_apart(erasure: Erasure, now: datetime) -> bool:
+    """Tell whether an erasure waits for those who do large ones, and for nothing else."""
+    return erasure.is_large and erasure.state is not State.COMPLETED and erasure.next_attempt_at <= now
+
+
 def is_interrupted(erasure: Erasure) -> bool:
     """Tell whether attempt after attempt has ended without a word: perhaps it is this erasure that ends the process."""
     return erasure.state is State.ERASING and erasure.attempts >= CLAIMS_MAX

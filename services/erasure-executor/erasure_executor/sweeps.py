@@ -217,6 +217,8 @@ async def _finish(tx: Transaction, decisions: Sequence[Decision], keys: KeyStore
     crash.at(Point.KEYS_KEPT, tx.name, tx.statements)
     await keys.destroy(tx, {erasure.subject_id for erasure in completed}, KeyKind.DATA)
     crash.at(Point.KEYS_DESTROYED, tx.name, tx.statements)
+    if any(lifecycle.is_set_apart(decision.erasure, tx.now) for decision in decisions):
+        tx.did(lifecycle.set_apart)
     for decision in decisions:
         tx.emit(*decision.events, trace=decision.erasure.traceparent)
         tx.record(*decision.facts, trace=decision.erasure.traceparent)

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from export_builder import gateways, handlers, store, sweeps
+from export_builder import gateways, handlers, lifecycle, store, sweeps
 from export_builder.settings import Settings
 from habeas.chassis.service import Service
 from habeas.contracts.erasure_executor import ErasureCompleted
@@ -41,7 +41,7 @@ def build(settings: Settings) -> Service:
         building_large = service.every(
             settings.build_interval_s, sweeps.build_large, patient_builder, vault, keys, kept
         )
-        building_large.after(sweeps.build_due).due(store.FIND_NEXT_DUE_LARGE)
+        building_large.after(lifecycle.set_apart).due(store.FIND_NEXT_DUE_LARGE)
     service.every(settings.delete_interval_s, sweeps.withdraw_expired)
     deleting = service.every(settings.delete_interval_s, sweeps.delete_withdrawn, vault)
     deleting.after(ErasureCompleted, sweeps.withdraw_expired).due(store.FIND_NEXT_WITHDRAWING)

@@ -132,6 +132,11 @@ def set_apart(export: Export, now: datetime) -> Export:
     return export.becomes(State.READY, is_large=True, next_attempt_at=now)
 
 
+def is_set_apart(export: Export) -> bool:
+    """Tell whether an export waits for those who build large ones, and for nothing else."""
+    return export.is_large and export.state is State.READY
+
+
 def is_interrupted(export: Export) -> bool:
     """Tell whether attempt after attempt has ended without a word: perhaps it is this export that ends the process."""
     return export.state is State.BUILDING and export.attempts >= CLAIMS_MAX

@@ -193,6 +193,8 @@ def _sealed(artefact: Built, export: Export, key: SubjectKey) -> Artefact:
 
 async def _save(tx: Transaction, decisions: Sequence[Decision]) -> None:
     await store.save_exports(tx, [decision.export for decision in decisions])
+    if any(lifecycle.is_set_apart(decision.export) for decision in decisions):
+        tx.did(lifecycle.set_apart)
     for decision in decisions:
         tx.emit(*decision.events, trace=decision.export.traceparent)
         tx.record(*decision.facts, trace=decision.export.traceparent)

@@ -42,8 +42,7 @@ def build(settings: Settings) -> Service:
 
     address_book = gateways.StoreAddressBook(stores)
     opening = service.every(settings.open_interval_s, sweeps.open_received, address_book, keys, policy.zone)
-    ends = (ExportCompleted, ExportStuck, MailSent, MailRefused, MailUncertain)
-    opening.after(RequestSubmitted, *ends).due(store.FIND_NEXT_DUE)
+    opening.after(RequestSubmitted, store.let_go_on).due(store.FIND_NEXT_DUE)
     service.every(settings.open_interval_s, sweeps.rekey_digests, keys)
 
     service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))

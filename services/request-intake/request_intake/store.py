@@ -284,8 +284,9 @@ async def find_waiting(tx: Transaction, erasures: Iterable[UUID], today: date) -
 
 async def let_go_on(tx: Transaction, subject_ids: Iterable[UUID]) -> None:
     """Let the erasures look again at once that wait for an earlier request of these people."""
-    if people := sorted(subject_ids):
-        await tx.execute(_LET_GO_ON, people, tx.now)
+    people = sorted(subject_ids)
+    if people and await tx.count(_LET_GO_ON, people, tx.now):
+        tx.did(let_go_on)
 
 
 async def find_with_copies(tx: Transaction, subject_ids: Iterable[UUID]) -> set[UUID]:

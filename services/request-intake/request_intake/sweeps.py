@@ -54,8 +54,8 @@ async def open_received(db: Database, address_book: AddressBook, keys: KeyStore,
         )
         received = [request for request in received if request.request_id not in waiting]
         subjects = {request.subject_id for request in received}
-        case_keys = await keys.read(tx, subjects, KeyKind.CASE)
-        accounts, closed = _accounts(received, await keys.read(tx, subjects, KeyKind.DATA), case_keys)
+        data_keys, case_keys = await keys.read_both(tx, subjects)
+        accounts, closed = _accounts(received, data_keys, case_keys)
         asked = sorted(set(accounts.values()))
         contacts, failures = await collect_together(asked, address_book.contacts, _CONTACTS)
         prints = await store.find_fingerprints(tx, subjects)

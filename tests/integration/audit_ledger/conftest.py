@@ -25,11 +25,14 @@ from habeas.auditlog.verify import Report, verify_log
 from habeas.chassis.clock import FakeClock
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.settings import ChassisSettings, Environment
+from habeas.contracts.envelope import Headers
+from habeas.contracts.pledges import PLEDGE_HEADER, make_pledge
 from habeas.contracts.topics import AUDIT_ENTRIES
 from habeas_embedded.provision import Access, apply_roles, clone_database, drop_database, open_access
 from tests.support.audit_log import ORIGIN, SIGNER, Producers
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+FORGERS_KEY = b"request-intake/999999"
 LOG_ORIGIN = ORIGIN.partition("/")[0]
 
 
@@ -91,17 +94,28 @@ class MortalDirectory(LogDirectory):
 
 @dataclass
 class Topic:
-    """The topic: its records from offset 0 on."""
+    """The topic: its records from offset 0 on. With a seed, what producers send shows their pledges, as relays do."""
 
     records: "list[ConsumerRecord[bytes, bytes]]" = field(default_factory=list)
     producers: Producers = field(default_factory=Producers)
+    seed: bytes | None = None
 
     def send(self, *values: bytes, key: bytes | None = None) -> list[bytes]:
         """Append records, with the keys that a relay gives them."""
         for value in values:
             fields = dict(part.partition(b"=")[::2] for part in value.split(b" ")[1:4])
             relayed = fields.get(b"producer", b"") + b"/" + fields.get(b"seq", b"")
-            self.records.append(record_at(len(self.records), relayed if key is None else key, value))
+            headers: Headers = []
+            if self.seed is not None:
+                pledge = make_pledge(self.seed + fields[b"producer"], int(fields[b"epoch"]), int(fields[b"seq"]))
+                headers.append((PLEDGE_HEADER, pledge.encode()))
+            self.records.append(record_at(len(self.records), relayed if key is None else key, value, headers))
+        return list(values)
+
+    def forge(self, *values: bytes, headers: Headers | None = None) -> list[bytes]:
+        """Append records as somebody can who knows all that is in the topic, and no seed."""
+        for value in values:
+            self.records.append(record_at(len(self.records), FORGERS_KEY, value, headers))
         return list(values)
 
     def grow(self, count: int) -> list[bytes]:
@@ -109,9 +123,10 @@ class Topic:
         return self.send(*self.producers.entries(count))
 
 
-def record_at(offset: int, key: bytes, value: bytes) -> "ConsumerRecord[bytes, bytes]":
+def record_at(offset: int, key: bytes, value: bytes, headers: Headers | None = None) -> "ConsumerRecord[bytes, bytes]":
     """A record as Kafka delivers it."""
-    return ConsumerRecord(AUDIT_ENTRIES.name, 0, offset, 0, 0, key, value, None, len(key), len(value), ())
+    given = tuple(headers or ())
+    return ConsumerRecord(AUDIT_ENTRIES.name, 0, offset, 0, 0, key, value, None, len(key), len(value), given)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -17,8 +18,9 @@ from habeas.chassis.producer import PublishFailed
 from habeas.chassis.relay import Relay
 from habeas.contracts import topics
 from habeas.contracts.audit import Action, AuditFact, entry_hash, parse_entry
+from habeas.contracts.pledges import find_pledge
 from habeas_embedded.provision import Access
-from tests.support.delivery import NOON, Broker, Delivery, extended, headers, new_id, number_of, raw_record
+from tests.support.delivery import CONSUMER, NOON, Broker, Delivery, extended, headers, new_id, number_of, raw_record
 from tests.support.waiting import HANGS_S, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -121,6 +123,42 @@ async def test_audit_lines_are_made_once(delivery: Delivery) -> None:
     assert records[:7] == records[7:14]
     assert [record.key for record in records[7:]] == [f"erasure-executor/{seq}".encode() for seq in range(1, 11)]
     assert {record.partition for record in records} == {0}
+
+
+async def test_each_audit_entry_keeps_the_pledge_of_the_one_before(delivery: Delivery) -> None:
+    """Whoever knows the seed tells the next entry: its secret hashes to what the entry before pledged, also after a start and a replay."""
+    broker = Broker()
+    lanes = await delivery.lanes()
+    for facts in (3, 1, 2):
+        await emit(delivery.database, new_id(), range(0), facts=facts)
+        await publish_all(broker.relay(delivery, lanes))
+    told = broker.of(topics.AUDIT_ENTRIES)
+    pledges = [pledge for record in told if (pledge := find_pledge(record.headers))]
+    assert len(pledges) == 6
+    assert all(later.keeps(earlier.next_hash) for earlier, later in pairwise(pledges))
+    assert len({pledge.secret for pledge in pledges}) == 6
+    await delivery.look("UPDATE erasure_executor.audit_head SET published_seq = 0, replays = replays + 1 RETURNING 1")
+    await publish_all(broker.relay(delivery, lanes))
+    assert broker.of(topics.AUDIT_ENTRIES)[6:] == told
+
+
+async def test_the_seed_of_pledges_is_for_its_service_alone(delivery: Delivery) -> None:
+    """Operators and other services cannot read the seed, and its own service cannot change it."""
+    read = "SELECT seed FROM erasure_executor.audit_seed"
+    for dsn, statement in (
+        (delivery.access.operator_dsn, read),
+        (delivery.access.dsn("audit-ledger"), read),
+        (delivery.access.dsn(CONSUMER), "UPDATE erasure_executor.audit_seed SET seed = sha256('')"),
+        (delivery.access.dsn(CONSUMER), "DELETE FROM erasure_executor.audit_seed"),
+    ):
+        connection = await asyncpg.connect(dsn)
+        try:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+    (row,) = await delivery.look(read)
+    assert len(row["seed"]) == 32
 
 
 async def test_the_audit_log_has_no_gap_whatever_happens(delivery: Delivery) -> None:

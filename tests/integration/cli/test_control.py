@@ -78,6 +78,27 @@ async def test_wrong_use_is_refused(run: Run, command: tuple[str, ...]) -> None:
     assert (await run(*command)).exit_code == 2
 
 
+async def test_a_halted_producer_of_the_log_is_let_go_on(run: Run, owner: Owner, database: Access) -> None:
+    """The command asks audit-ledger once, which puts it on record; of one that is not halted it changes nothing; operators may not."""
+    await owner.execute(
+        "INSERT INTO audit_ledger.producers (producer, state, epoch, seq, hash, halted_offset, halted_reason, expected_seq, found_seq,"
+        " halted_at) VALUES ('export-builder', 'halted', 1, 1, repeat('a', 64), 7, 'unproven', 2, 2, now())"
+    )
+    refused = await run("audit", "resume", "export-builder", "--dsn", database.dsn("habeas_operator"))
+    assert (refused.exit_code, "may not do that" in refused.output) == (1, True)
+    asked = "SELECT producer FROM audit_ledger.producers WHERE resume_asked_at IS NOT NULL AND resume_told_at IS NULL"
+    assert await owner.fetch(asked) == []
+    assert parsed(await run("audit", "resume", "export-builder", "--json")) == {"changed": True}
+    assert [row["producer"] for row in await owner.fetch(asked)] == ["export-builder"]
+    for options, wanted in (((), False), (("--new-seed",), True), ((), False)):
+        parsed(await run("audit", "resume", "export-builder", *options, "--json"))
+        new_seed = "SELECT resume_new_seed FROM audit_ledger.producers WHERE producer = 'export-builder'"
+        assert await owner.fetchval(new_seed) is wanted
+    assert parsed(await run("audit", "resume", "request-intake", "--json")) == {"changed": False}
+    assert "not halted" in (await run("audit", "resume", "request-intake")).stdout
+    assert (await run("audit", "resume", "nobody")).exit_code == 2
+
+
 @pytest.mark.parametrize("role", ["habeas_operator", "request-intake"])
 async def test_only_a_supervisor_or_the_service_itself_may(run: Run, owner: Owner, database: Access, role: str) -> None:
     """The operator's role and other services' roles change nothing, and nothing is on record; the service's own role may."""

@@ -281,8 +281,14 @@ SEEN = """
 
 
 @pytest.mark.parametrize("action", ["NO ACTION", "RESTRICT", "NO ACTION DEFERRABLE INITIALLY DEFERRED"])
-async def test_foreign_key_that_refuses_is_named_with_its_table(shop: Shop, tmp_path: Path, action: str) -> None:
-    """Somebody else's answer refers to a task that is to go: the table of answers and the constraint are named, and no value is."""
+async def test_foreign_key_that_refuses_is_named_with_its_table(
+    shop: Shop, tmp_path: Path, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's answer refers to a task that is to go: the table of answers and the constraint are named, and no value is.
+
+    The check refuses such a map; here it is out of the way.
+    """
+    monkeypatch.setattr("habeas.datamap.postgres.store.compare", lambda *_: ())
     await shop.owner.execute(
         f"""
         CREATE TABLE answers (

@@ -355,10 +355,14 @@ async def test_one_that_takes_long_is_left_apart_and_gets_more_time_each_time(
     monkeypatch.setattr(sweeps, "LARGE", replace(sweeps.LARGE, limits=Limits(0.1)))
     requests = await bench.begin_all(MANY)
     slow = Shelf(dict.fromkeys(MANY, 3), waits={BAD: 12.0})
+    did: list[set[str]] = []
+    bench.db.on_commit(lambda pending: did.append(pending.did))
     await bench.sweep(slow)
     assert (await bench.look(requests[BAD])).is_large
+    assert [each for each in did if each] == [{"set_apart"}], "which wakes those who do large ones"
     await bench.sweep(slow)
     await bench.sweep_large(slow)
+    assert [each for each in did if each] == [{"set_apart"}], "once"
     stuck = await bench.look(requests[BAD])
     assert (stuck.state, stuck.stuck_reason) == (State.STUCK, StuckReason.STORE_UNAVAILABLE)
     slow.waits[BAD] = 1.0

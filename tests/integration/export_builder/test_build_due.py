@@ -300,8 +300,11 @@ async def test_one_that_takes_long_is_left_apart(
     """Who has very many rows, or takes long alone, is built apart: nobody waits for it, and it is no failure."""
     monkeypatch.setattr(sweeps, "SMALL", replace(sweeps.SMALL, limits=Limits(0.5)))
     exports = await bench.begin_all([*MANY[:20], BAD])
+    did: list[set[str]] = []
+    bench.db.on_commit(lambda pending: did.append(pending.did))
     while (await bench.sweep(bad={BAD: error})).handled:
         pass
+    assert [each for each in did if each] == [{"set_apart"}], "which wakes those who build large ones"
     assert await bench.unfinished() == {exports[BAD].export_id}
     apart = await bench.look(exports[BAD])
     assert (apart.state, apart.is_large, await bench.stuck()) == (State.READY, True, {})

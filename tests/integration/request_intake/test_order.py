@@ -95,8 +95,12 @@ async def test_an_erasure_waits_for_the_earlier_copy(
     await build(counter, copy)
     assert await look(counter) == 0
     assert await how(counter, erasure) == WAITS
+    did = [set[str]()]
+    counter.db.on_commit(lambda pending: did.append(pending.did))
     await mail(counter, copy)
+    assert did[-1] == {"let_go_on"}, "which wakes the next look"
     await mail(counter, copy)
+    assert did[-1] == set(), "nobody waits any more"
     assert await look(counter) == 1
     assert await how(counter, erasure) == ("in_progress", None)
 

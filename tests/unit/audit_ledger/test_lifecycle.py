@@ -9,6 +9,7 @@ from audit_ledger.lifecycle import (
     TRANSITIONS,
     Chain,
     Halt,
+    Held,
     Judgement,
     Reason,
     Record,
@@ -125,6 +126,6 @@ def test_reread_takes_the_sequence_in_its_order() -> None:
     first, second, third = (producers.entry(INTAKE, TAIL) for _ in range(3))
     other = encode_entry(INTAKE, 1, 2, "ab" * 32, TAIL)
     judged = Judgement({}, {}, NOW)
-    judged.reread([first, other, second, b"rubbish", third, third])
+    judged.reread([Held(line) for line in (first, other, second, b"rubbish", third, third)])
     assert judged.lines == [first, second, third]
     assert (judged.halted, judged.refused) == ([], [])

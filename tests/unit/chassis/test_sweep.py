@@ -13,6 +13,7 @@ from habeas.chassis import sweep as sweeps
 from habeas.chassis.clock import SystemClock
 from habeas.chassis.database import Database
 from habeas.chassis.errors import Invariant
+from habeas.chassis.outbox import Pending
 from habeas.chassis.running import Running
 from habeas.chassis.service import Service
 from habeas.chassis.sweep import Sweep, Swept
@@ -54,12 +55,16 @@ async def third(_: Database) -> Swept:
     return Swept(0)
 
 
+async def letting_go() -> None:
+    """Do what only some transactions do."""
+
+
 def running() -> Running:
-    """A service whose sweeps wait for a message, for another sweep and a topic, and for nothing."""
+    """A service whose sweeps wait for a message, for another sweep and a topic, and for what a transaction did."""
     service = Service("request-intake", settings(), protection=PROTECTOR)
     service.every(60.0, first).after(RequestVerified)
     service.every(60.0, second).after(first, AUDIT_ENTRIES)
-    service.every(60.0, third)
+    service.every(60.0, third).after(letting_go)
     return service._assemble(cast("Any", NoDatabase()))
 
 
@@ -84,6 +89,15 @@ async def test_what_is_handled_wakes_the_sweeps_that_wait_for_it() -> None:
     assert woken(parts) == {"second"}
     parts.look()
     assert woken(parts) == {"first", "second", "third"}
+
+
+async def test_what_a_transaction_did_wakes_the_sweeps_that_wait_for_it_once_it_committed() -> None:
+    """A commit that did nothing of the kind, as most do, wakes nobody: a pass that finds nothing costs three statements."""
+    parts = running()
+    parts._committed(Pending())
+    assert woken(parts) == set()
+    parts._committed(Pending(did={letting_go.__name__}))
+    assert woken(parts) == {"third"}
 
 
 @dataclass

@@ -31,7 +31,7 @@ def live_of(store: StoreMap) -> LiveSchema:
     for table in store.tables.values():
         columns = {c.name: LiveColumn(c.name, kinds.get(c.name[-3:], "text")) for c in table.columns}
         tables[table.name] = LiveTable(table.name, columns, key=table.key or ("id",))
-    keys = tuple(ForeignKey(e.table, (e.column,), e.to_table, (e.to_column,), "set null") for e in store.edges)
+    keys = tuple(ForeignKey(e.table, e.columns, e.to_table, e.to_columns, "set null") for e in store.references)
     return LiveSchema(tables, keys)
 
 

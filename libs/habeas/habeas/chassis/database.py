@@ -164,6 +164,10 @@ class Transaction:
         """Name what this transaction is done for, beyond what it emits, so that it is found in those traces."""
         self.causes.extend(trace for trace in traces if trace is not None)
 
+    def did(self, what: Callable[..., object]) -> None:
+        """Name a function that this transaction has called with an effect: sweeps that wait for it run once the transaction commits."""
+        self.pending.did.add(what.__name__)
+
     def record(self, *facts: AuditFact, trace: str | None = None) -> None:
         """Put facts into the audit log if and when this transaction commits; ``trace`` as for ``emit``."""
         origin = trace if trace is not None else cause.current()

@@ -21,6 +21,7 @@ from habeas.chassis.database import TRANSIENT, Database, Server
 from habeas.chassis.settings import ChassisSettings, LogLevel
 from habeas.chassis.waiting import Outage, wait_any
 from habeas.contracts.audit import GENESIS, entry_hash, link_of
+from habeas.contracts.pledges import find_pledge, make_pledge
 from habeas.contracts.topics import AUDIT_ENTRIES
 
 KAFKA_TROUBLE: Final = (KafkaError, OSError, TimeoutError)
@@ -57,6 +58,27 @@ class Entry(NamedTuple):
     record: "ConsumerRecord[bytes, bytes]"
 
 
+class Own(NamedTuple):
+    """How a service knows its entries: its seed, and up to which number the topic is known to hold entries that show its secrets."""
+
+    seed: bytes
+    shown_seq: int | None
+
+    def has_told(self, entry: Entry) -> bool:
+        """Whether an entry shows the secret of its place."""
+        pledge = find_pledge(entry.record.headers)
+        return pledge is not None and pledge == make_pledge(self.seed, entry.epoch, entry.seq)
+
+    def may_have_told(self, entry: Entry, head: Mapping[str, Any]) -> bool:
+        """Whether an entry that the database does not hold may be the service's, as far as anybody can know.
+
+        Until the topic is known to hold entries with these secrets, the seed may be younger than what was told. Then everything may be.
+        """
+        if self.shown_seq is None:
+            return True
+        return entry[:2] > (head["epoch"], min(self.shown_seq, head["seq"])) and self.has_told(entry)
+
+
 class Reach(NamedTuple):
     """Which offsets the audit topic holds: from the first one up to, and without, the end."""
 
@@ -73,14 +95,17 @@ class Judgement(NamedTuple):
 
     unknown: list[Entry]  # beyond the database's last one, and linked on; in the order of places, each content once
     other: Entry | None  # linked on, at a place where the database holds another line: it went back, and on from there
-    passed_over: list[Entry]  # linked to nothing that this producer told: forged, or damaged
+    passed_over: list[Entry]  # linked to nothing that this producer told, or without its secret: forged, or damaged
+    shown_seq: int | None = None  # the last one that the database holds too, and that shows its secret
 
 
-def judge(told: Collection[Entry], head: Mapping[str, Any], lines: Mapping[int, bytes], *, is_cut: bool) -> Judgement:
+def judge(
+    told: Collection[Entry], head: Mapping[str, Any], lines: Mapping[int, bytes], own: Own, *, is_cut: bool
+) -> Judgement:
     """Tell which entries of the topic link on from what the database holds: its head, and those ``lines`` that ``places`` names.
 
     When the beginning of the chain is gone from the topic (``is_cut``), links cannot be followed: then every entry beyond the head that
-    has the form of one counts.
+    has the form of one counts. Once the service's entries show secrets, those beyond the head that do count, linked or not, and no others.
     """
     epoch, top = head["epoch"], head["seq"]
     links: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
@@ -90,7 +115,7 @@ def judge(told: Collection[Entry], head: Mapping[str, Any], lines: Mapping[int, 
         links[epoch, seq].add(entry_hash(line))
     ends = {link for known in links.values() for link in known} - {GENESIS}  # from which a later epoch may begin
     judged = Judgement([], None, [])
-    agreed, other = 0, None
+    agreed, other, shown = 0, None, None
     seen: set[tuple[tuple[int, int], bytes]] = set()
     for entry in sorted(told, key=lambda each: each[:2]):
         line = entry.record.value or b""
@@ -100,11 +125,13 @@ def judge(told: Collection[Entry], head: Mapping[str, Any], lines: Mapping[int, 
         seen.add((place, line))
         if place <= (epoch, top) and lines.get(entry.seq, line) == line:
             agreed = max(agreed, entry.seq)
+            shown = entry.seq if own.has_told(entry) else shown
             continue
         prev = link_of(line)
         begins = entry.epoch > epoch and entry.seq == 1
         before = ends if begins else links.get((entry.epoch, entry.seq - 1), ())
-        if prev in before or (is_cut and prev is not None and place > (epoch, top)):
+        is_beyond = prev is not None and place > (epoch, top)
+        if (prev in before or (is_beyond and (is_cut or own.shown_seq is not None))) and own.may_have_told(entry, head):
             links[place].add(entry_hash(line))
             ends.add(entry_hash(line))
             if place > (epoch, top):
@@ -113,7 +140,7 @@ def judge(told: Collection[Entry], head: Mapping[str, Any], lines: Mapping[int, 
                 other = entry
         else:
             judged.passed_over.append(entry)
-    return judged._replace(other=other if other is not None and other.seq > agreed else None)
+    return judged._replace(other=other if other is not None and other.seq > agreed else None, shown_seq=shown)
 
 
 def places(told: Collection[Entry], head: Mapping[str, Any]) -> list[int]:
@@ -169,7 +196,7 @@ async def _read(
 async def verify(settings: ChassisSettings, service: str, database: Database) -> None:
     """Make sure that this database knows all that the service has told, and let units of work begin on this server.
 
-    Reads the audit topic from where it was last found in agreement; what links to nothing is passed over and logged. Raises
+    Reads the audit topic from where it was last found in agreement; what is not the service's is passed over and logged. Raises
     ``DatabaseRestored``, and what Kafka and database raise when they are away; then it may be called again.
     """
     told: list[Entry] = []
@@ -181,7 +208,9 @@ async def verify(settings: ChassisSettings, service: str, database: Database) ->
         row = await connection.fetchrow(store.FIND_AUDIT_HEAD)
         head = dict(row) if row else _NO_HEAD
         rows = await connection.fetch(store.FIND_AUDIT_LINES, places(told, head)) if told else []
-        judged = judge(told, head, {row["seq"]: row["line"] for row in rows}, is_cut=reach.lacks(position))
+        lines = {row["seq"]: row["line"] for row in rows}
+        own = Own(*(await connection.fetch(store.FIND_AUDIT_SEED))[0])
+        judged = judge(told, head, lines, own, is_cut=reach.lacks(position))
         witness = judged.unknown[0] if judged.unknown else judged.other
         if witness is not None:
             raise DatabaseRestored(len(judged.unknown) or 1, witness.record.offset)
@@ -190,6 +219,8 @@ async def verify(settings: ChassisSettings, service: str, database: Database) ->
             entries = len(judged.passed_over)
             log.event("history.passed_over", severity=LogLevel.WARNING, entries=entries, offset=first)
         await connection.execute(store.SET_POSITION, *AUDIT_PARTITION, reach.end)
+        if judged.shown_seq is not None:
+            await connection.execute(store.SET_SHOWN_SEQ, judged.shown_seq)
     database.trust(server)
 
 

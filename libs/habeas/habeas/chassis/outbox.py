@@ -24,10 +24,14 @@ VALUE_BYTES_MAX: Final = 900_000
 
 @dataclass(slots=True)
 class Pending:
-    """What one transaction will publish; each goes with the trace parent of its cause, an event with its encoded value."""
+    """What one transaction will publish; each goes with the trace parent of its cause, an event with its encoded value.
+
+    ``did`` names what it does that sweeps of this process wait for.
+    """
 
     events: list[tuple[Event, str | None, bytes]] = field(default_factory=list)
     facts: list[tuple[AuditFact, str | None]] = field(default_factory=list)
+    did: set[str] = field(default_factory=set)
 
     def add_events(self, events: Iterable[Event], trace: str | None) -> None:
         """Encode and take events: all of them, or none. Raises ``EventTooLarge`` for one that no record can hold."""

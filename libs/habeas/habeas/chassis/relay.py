@@ -24,6 +24,7 @@ from habeas.chassis.troubles import REST_S_MAX, Troubles, Work
 from habeas.chassis.waiting import Outage, on_beat, wait_any
 from habeas.contracts import audit, topics
 from habeas.contracts.envelope import Envelope, encode_headers
+from habeas.contracts.pledges import PLEDGE_HEADER, make_pledge
 
 _PUBLISH_TIMEOUT_S: Final = 15.0  # `habeas replay` waits longer than a batch is held on to
 _FACTS_LATER_S: Final = 0.25
@@ -242,7 +243,9 @@ class Relay:
             trace = line.traceparent if hop is None else hop.traceparent
             envelope = Envelope(line.event_id, _AUDIT_TYPE, self._service, line.created_at, self._service, trace)
             key = f"{self._service}/{line.seq}".encode()
-            records.append(Record(topic, key, line.line, encode_headers(envelope), partition=0))
+            pledge = make_pledge(run.seed, run.epoch, line.seq).encode()
+            headers = [*encode_headers(envelope), (PLEDGE_HEADER, pledge)]
+            records.append(Record(topic, key, line.line, headers, partition=0))
         try:
             await self._facts_producer.publish(records, _PUBLISH_TIMEOUT_S)
         except Refused as refused:
@@ -281,7 +284,7 @@ class Relay:
         if head["published_seq"] < head["seq"]:
             limit = self._settings.relay_batch_rows_max
             lines = [_AuditLine(*row) for row in await tx.fetch(store.FIND_LINES, head["published_seq"], limit)]
-        return _Run(head["epoch"], head["replays"], lines)
+        return _Run(head["epoch"], head["replays"], head["seed"], lines)
 
 
 class _AuditLine(NamedTuple):
@@ -299,6 +302,7 @@ class _Run(NamedTuple):
 
     epoch: int
     replays: int
+    seed: bytes
     lines: list[_AuditLine]
 
 

@@ -175,8 +175,10 @@ class Running:
         self._handled((by,))
 
     def _committed(self, pending: Pending) -> None:
-        """Wake the own relay, and the other replicas' for what lies in lanes that they hold."""
+        """Wake the own relay, and the other replicas' for what lies in lanes that they hold; and the sweeps that wait for what was done."""
         self.relay.note_soon(pending)
+        if pending.did:
+            self._handled(pending.did)
         if self.lanes.are_held(ALL_LANES):
             return
         if pending.facts and not self.lanes.are_held((AUDIT_LANE,)):

@@ -42,7 +42,8 @@ MARK_PUBLISHED: Final = """
 """
 
 LOCK_AUDIT_HEAD: Final = """
-    SELECT epoch, seq, hash, published_seq, replays FROM audit_head ORDER BY epoch DESC LIMIT 1 FOR UPDATE
+    SELECT epoch, seq, hash, published_seq, replays, (SELECT seed FROM audit_seed) AS seed
+      FROM audit_head ORDER BY epoch DESC LIMIT 1 FOR UPDATE
 """
 
 TAKE_FACTS: Final = """
@@ -67,6 +68,7 @@ ARE_FACTS_LEFT: Final = """
 
 # Whoever comes late moves nothing back, and says nothing about a Kafka that was filled anew or a database that was restored meanwhile.
 MARK_LINES_PUBLISHED: Final = """
+    WITH shown AS (UPDATE audit_seed SET shown_seq = $3 WHERE shown_seq IS NULL)
     UPDATE audit_head SET published_seq = $3 WHERE epoch = $1 AND replays = $2 AND published_seq < $3 AND seq >= $3
 """
 
@@ -114,6 +116,10 @@ FIND_POSITIONS: Final = "SELECT topic, partition, next_offset FROM positions WHE
 FIND_POSITION: Final = "SELECT next_offset FROM positions WHERE topic = $1 AND partition = $2"
 
 FIND_AUDIT_HEAD: Final = "SELECT epoch, seq, hash FROM audit_head ORDER BY epoch DESC LIMIT 1"
+
+FIND_AUDIT_SEED: Final = "SELECT seed, shown_seq FROM audit_seed"
+
+SET_SHOWN_SEQ: Final = "UPDATE audit_seed SET shown_seq = $1 WHERE shown_seq IS NULL OR shown_seq < $1"
 
 FIND_AUDIT_LINES: Final = "SELECT seq, line FROM audit_lines WHERE seq = ANY($1::bigint[])"
 

@@ -28,8 +28,9 @@ _AGAIN_LONGEST_S: Final = 5.0
 _QUIET_S: Final = 1.0  # after a pass, before the table is asked when its next row is due: others may come any moment
 
 Once: TypeAlias = Callable[[Database], Awaitable["Swept"]]
-Cause: TypeAlias = "type[Event] | Topic | Callable[..., Awaitable[Swept]]"
-"""What a sweep may wait for: handled events of a type, records followed on a topic, or rows that another sweep handled."""
+Cause: TypeAlias = "type[Event] | Topic | Callable[..., object]"
+"""What a sweep may wait for: handled events of a type, records followed on a topic, rows that another sweep handled, or a function of which
+a transaction says that it ``did`` it: where most messages leave nothing to do, a pass behind each of them would cost more than the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class Schedule:
 
 
 def cause_of(cause: Cause) -> str:
-    """Return the word by which a cause is known: an event's type, a topic's name, a sweep's name."""
+    """Return the word by which a cause is known: an event's type, a topic's name, a function's name."""
     if isinstance(cause, Topic):
         return cause.name
     return cause.type if isinstance(cause, type) and issubclass(cause, Event) else cause.__name__

@@ -1,10 +1,11 @@
-"""`habeas audit`: the log checked offline, from its files and a public key alone."""
+"""`habeas audit`: the log checked offline, from its files and a public key alone; and halted producers let go on."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from habeas.cli.connection import SUPERVISOR_DSN, run
 from habeas.cli.output import AS_JSON, say, write_json, write_table
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group(name="audit")
 def audit() -> None:
-    """Check the audit log."""
+    """Check the audit log, and let its producers go on."""
 
 
 @audit.command(name="verify")
@@ -57,6 +58,39 @@ def verify(
                 say(f"{finding.check.value}: {problem.artefact}: {problem.detail}")
         say("the log holds" if report.ok else "the log does not hold")
     raise SystemExit(0 if report.ok else 1)
+
+
+@audit.command(name="resume")
+@click.argument("producer")
+@click.option(
+    "--new-seed",
+    is_flag=True,
+    help="Its database was made anew: take what links on also without the secret that its last entry pledged.",
+)
+@SUPERVISOR_DSN
+@AS_JSON
+def resume(producer: str, dsn: str, *, new_seed: bool, as_json: bool) -> None:
+    """Let a halted PRODUCER of the log go on, after you have found out why it is halted. On record.
+
+    What it told meanwhile and fits is taken, in its order.
+    """
+    from habeas.cli import store
+
+    if producer not in store.SERVICES:
+        raise click.UsageError(f"producers are {', '.join(store.SERVICES)}")
+    changed = run(_resume(dsn, producer, new_seed=new_seed))
+    if as_json:
+        write_json({"changed": changed})
+    else:
+        say(f"{producer} goes on" if changed else f"{producer} is not halted: nothing changed")
+
+
+async def _resume(dsn: str, producer: str, *, new_seed: bool) -> bool:
+    from habeas.cli import store
+    from habeas.cli.connection import connected
+
+    async with connected(dsn, store.schema_of("audit-ledger"), writes=True) as conn:
+        return await store.resume_producer(conn, producer, new_seed=new_seed)
 
 
 def _of_policy(file: Path) -> "Verifier":

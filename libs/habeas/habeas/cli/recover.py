@@ -127,8 +127,8 @@ def _show(found: Sequence[Found], lost: Sequence[UUID]) -> None:
         if each.passed_over:
             offsets = [entry.record.offset for entry in each.passed_over]
             say(
-                f"{len(offsets)} records of the audit topic claim to be entries of {each.service} and link to nothing that it told; "
-                f"they are passed over (offsets {', '.join(map(str, offsets[:_NAMED_MAX]))}"
+                f"{len(offsets)} records of the audit topic claim to be entries of {each.service} and link to nothing that it told, or do "
+                f"not show its secret; they are passed over (offsets {', '.join(map(str, offsets[:_NAMED_MAX]))}"
                 f"{', …' if len(offsets) > _NAMED_MAX else ''}). Who writes to the topic? See the runbook audit-log.md"
             )
     if lost:
@@ -150,7 +150,7 @@ async def _look(settings: "ChassisSettings", pass_over: frozenset[str]) -> list[
 async def _look_at(settings: "ChassisSettings", service: str, database: "Database", *, pass_over: bool) -> Found:
     """Read the audit topic from where it was last found in agreement: that position went back with the database."""
     from habeas.chassis import history
-    from habeas.chassis.store import FIND_AUDIT_HEAD, FIND_AUDIT_LINES, FIND_POSITION
+    from habeas.chassis.store import FIND_AUDIT_HEAD, FIND_AUDIT_LINES, FIND_AUDIT_SEED, FIND_POSITION
 
     at = await database.read("recover-position", FIND_POSITION, *history.AUDIT_PARTITION)
     position = at[0]["next_offset"] if at else None
@@ -162,7 +162,8 @@ async def _look_at(settings: "ChassisSettings", service: str, database: "Databas
         head = dict((await database.read("recover-head", FIND_AUDIT_HEAD))[0])
         rows = await database.read("recover-lines", FIND_AUDIT_LINES, history.places(told, head))
         lines = {row["seq"]: row["line"] for row in rows}
-        judged = history.judge(told, head, lines, is_cut=reach.lacks(position))
+        own = history.Own(*(await database.read("recover-seed", FIND_AUDIT_SEED))[0])
+        judged = history.judge(told, head, lines, own, is_cut=reach.lacks(position))
         others = [] if judged.other is None else [judged.other]
         found.passed_over = judged.passed_over
         if pass_over:

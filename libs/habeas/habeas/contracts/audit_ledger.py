@@ -22,7 +22,7 @@ class CheckpointSigned(Event):
 
 
 class ProducerHalted(Event):
-    """A producer's entry does not continue its sequence; nothing more of it is taken until somebody looks."""
+    """A record that claims to be a producer's does not continue its sequence; nothing is taken until one comes that provably does."""
 
     topic = topics.CHECKPOINTS
     type: ClassVar[str] = "producer.halted"
@@ -32,7 +32,7 @@ class ProducerHalted(Event):
     producer: Slug
     expected_seq: int = Field(ge=1)
     found_seq: int = Field(ge=1)
-    reason: Literal["gap", "equivocation", "broken_link", "bad_grammar"]
+    reason: Literal["gap", "equivocation", "broken_link", "bad_grammar", "unproven"]
     halted_at: Instant
 
 

@@ -37,11 +37,16 @@ class KeepGround(StrEnum):
 
 
 class TableResult(StrEnum):
-    """What happened to a person's rows of one table."""
+    """What happened to a person's rows of one table, and, by the last two, to rows of others for their sake.
+
+    `detached` let go of a row that was deleted, `erased_with_parent` went with it.
+    """
 
     ERASED = "erased"
     ANONYMISED = "anonymised"
     KEPT = "kept"
+    DETACHED = "detached"
+    ERASED_WITH_PARENT = "erased_with_parent"
     NOTHING_HELD = "nothing_held"
 
 

@@ -135,6 +135,16 @@ class KeyStore:
         found = await self._fetch(conn, sorted(set(subject_ids)), (kind,))
         return {subject_id: key for (subject_id, _), key in found.items()}
 
+    async def read_both(
+        self, conn: Connection, subject_ids: Iterable[UUID]
+    ) -> tuple[Mapping[UUID, SubjectKey], Mapping[UUID, SubjectKey]]:
+        """Return the data keys and the case keys that exist, as `read` does. One statement for both."""
+        found = await self._fetch(conn, sorted(set(subject_ids)), tuple(KeyKind))
+        data, case = (
+            {i: key for (i, each), key in found.items() if each is kind} for kind in (KeyKind.DATA, KeyKind.CASE)
+        )
+        return data, case
+
     async def require(self, conn: Connection, subject_ids: Iterable[UUID], kind: KeyKind) -> Mapping[UUID, SubjectKey]:
         """Return the key of every subject, or raise KeyMissing when as much as one is absent. One statement."""
         wanted = sorted(set(subject_ids))

@@ -9,7 +9,7 @@ from habeas.chassis import log
 from habeas.chassis.database import Transaction
 from habeas.chassis.together import Limits, collect_together
 from habeas.contracts.vocabulary import MailKind, StuckReason
-from habeas.sealing import KeyKind, KeyStore, Place, SealingError, SubjectKey, open_json, try_open_text
+from habeas.sealing import KeyStore, Place, SealingError, SubjectKey, open_json, try_open_text
 from notification_mailer.errors import Unaddressable
 from notification_mailer.gateways import Audience, CampaignKeys, Letter, Letters, Recipient
 from notification_mailer.lifecycle.mails import Mail
@@ -32,8 +32,7 @@ async def write_request_letters(
     Whoever has no data key any more was erased, with every copy: a mail that is written now names none.
     """
     contacts = await messages.find_contacts(tx, {mail.request_id for mail in due if mail.request_id is not None})
-    case_keys = await keys.read(tx, {contact.subject_id for contact in contacts.values()}, KeyKind.CASE)
-    alive = await keys.read(tx, {contact.subject_id for contact in contacts.values()}, KeyKind.DATA)
+    alive, case_keys = await keys.read_both(tx, {contact.subject_id for contact in contacts.values()})
     written: list[Written] = []
     for mail in due:
         await _breathe(written)

@@ -240,6 +240,8 @@ _FIND_EXPORT: Final = """
 
 _SET_PAUSED: Final = "SELECT {schema}.supervise_pause($1, $2, $3) AS changed"
 
+_RESUME_PRODUCER: Final = "SELECT audit_ledger.supervise_resume_producer($1, $2) AS is_asked"
+
 _SET_LOG_LEVEL: Final = "SELECT {schema}.supervise_log_level($1, $2) AS changed"
 
 
@@ -394,6 +396,12 @@ async def set_log_level(conn: Querying, service: str, fact_id: UUID, level: str 
     """Set a service's log level, or give it back to its configuration, on record; False when it was so already."""
     row = await conn.fetchrow(_SET_LOG_LEVEL.format(schema=schema_of(service)), fact_id, level)
     return row is not None and bool(row["changed"])
+
+
+async def resume_producer(conn: Querying, producer: str, *, new_seed: bool) -> bool:
+    """Let a halted producer of the audit log go on, on record; False when it is not halted."""
+    row = await conn.fetchrow(_RESUME_PRODUCER, producer, new_seed)
+    return row is not None and bool(row["is_asked"])
 
 
 async def find_parked_ids(conn: Querying, service: str, reason: str | None, limit: int) -> list[int]:

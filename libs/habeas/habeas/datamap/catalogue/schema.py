@@ -150,6 +150,10 @@ class LiveTable:
         """Whether two rows cannot have the same values in these columns."""
         return any(set(key) <= set(columns) for key in (*self.keys, self.key) if key)
 
+    def is_unique_caseless(self, columns: Collection[str]) -> bool:
+        """Whether two rows cannot have the same values in these columns, when they are compared without regard to case."""
+        return False
+
 
 @dataclass(frozen=True)
 class LiveSchema:

@@ -66,6 +66,17 @@ Dotted = Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,127}$")]
 
 Constant = str | int | float | bool | None
 
+JsonPath = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^\$(?:(?:\.[A-Za-z_][A-Za-z0-9_]*)+|(?:\.[A-Za-z_][A-Za-z0-9_]*)*\[\*\](?:\.[A-Za-z_][A-Za-z0-9_]*)*)$"
+    ),
+]
+"""Where in a `jsonb` value an id stands: keys, and every element of at most one array (a part of RFC 9535)."""
+
+Conditions = dict[ColumnName, Constant | tuple[Constant, ...]]
+"""Columns, each with the value or the values that it must have."""
+
 
 class Export(StrEnum):
     """How much of a field a person is shown: its value, only that it exists, or nothing (secrets)."""
@@ -89,6 +100,32 @@ class Contact(StrEnum):
     ADDRESS = "address"
     NAME = "name"
     LANGUAGE = "language"
+
+
+class Role(StrEnum):
+    """What a link makes of a person (K9db, OSDI 2023): the one whose row it is, one of several, or one who may have a copy."""
+
+    OWNER = "owner"
+    CO_OWNER = "co_owner"
+    ACCESSOR = "accessor"
+
+
+class WhenParentGoes(StrEnum):
+    """What becomes of rows that refer to a row which is deleted, whoever's they are.
+
+    They let go of it, go with it, or it stays for them, anonymised.
+    """
+
+    DETACH = "detach"
+    DELETE = "delete"
+    KEEP_PARENT = "keep_parent"
+
+
+class Match(StrEnum):
+    """How the value of a field is compared with that of the field that it refers to."""
+
+    EXACT = "exact"
+    CASE_INSENSITIVE = "case_insensitive"
 
 
 class Action(StrEnum):
@@ -122,14 +159,86 @@ class Keep(_Notes):
     anonymise: tuple[ColumnName, ...] = ()
 
 
+class Anonymise(_Notes):
+    """Rows stay in spite of an erasure, without what these fields tell of the person."""
+
+    anonymise: tuple[ColumnName, ...] = Field(min_length=1)
+
+
+class Template(_Notes):
+    """A value of its own for each row: `{random}` stands for random hexadecimal digits, `{key}` for the row's key."""
+
+    template: Annotated[
+        str, StringConstraints(pattern=r"^[^{}\x00]*(?:\{(?:random|key)\}[^{}\x00]*)+$", max_length=200)
+    ]
+
+
+class DetachedTo(_Notes):
+    """What a field becomes that lets go of a row: a constant, which for a reference to the root is a ghost's id."""
+
+    to: Constant
+
+
+class Detach(_Notes):
+    """Rows that refer to a row which is deleted let go of it by another value than null."""
+
+    detach: DetachedTo
+
+
+class Redact(_Notes):
+    """A person who is shown a row is not shown these fields of it."""
+
+    redact: tuple[ColumnName, ...] = Field(min_length=1)
+
+
 def _kind_of_erasure(value: object) -> str:
-    return "keep" if isinstance(value, dict | Keep) else "word"
+    if isinstance(value, Keep) or (isinstance(value, dict) and "keep" in value):
+        return "keep"
+    return "anonymise" if isinstance(value, dict | Anonymise) else "word"
+
+
+def _kind(value: object) -> str:
+    return "more" if isinstance(value, dict | BaseModel) else "word"
 
 
 OnErasure = Annotated[
     Annotated[Action | Literal["REVIEW"], Tag("word")] | Annotated[Keep, Tag("keep")],
     Discriminator(_kind_of_erasure),
 ]
+
+
+LinkErasure = Annotated[
+    Annotated[Action | Literal["REVIEW"], Tag("word")]
+    | Annotated[Keep, Tag("keep")]
+    | Annotated[Anonymise, Tag("anonymise")],
+    Discriminator(_kind_of_erasure),
+]
+
+LinkExport = Annotated[
+    Annotated[Literal["none", "review", "REVIEW"], Tag("word")] | Annotated[Redact, Tag("more")], Discriminator(_kind)
+]
+
+LinkName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_\-]{0,62}$")]
+
+
+class LinkNotes(_Notes):
+    """One way in which rows of a collection belong to people.
+
+    Exactly one of `by` (fields of the row that refer to a person or to a row that leads to one), `through` (a collection whose rows refer
+    to this one and lead to people), `from` (the field of another collection that refers to this one) and `in` (a field that holds
+    several ids, or a JSON value with ids in it, which `at` finds).
+    """
+
+    by: ColumnName | tuple[ColumnName, ...] | None = None
+    through: Dotted | None = None
+    from_: Dotted | None = Field(default=None, alias="from")
+    in_: ColumnName | None = Field(default=None, alias="in")
+    at: JsonPath | None = None
+    where: Conditions = Field(default_factory=dict)
+    role: Role | None = None
+    on_erasure: LinkErasure | None = None
+    on_export: LinkExport | None = None
+    reason: str | None = Field(default=None, min_length=3)
 
 
 class DatasetNotes(_Notes):
@@ -156,7 +265,8 @@ class CollectionNotes(_Notes):
     personal: bool = True
     export: Export = Export.SHOWN
     path: ColumnName | None = None
-    where: dict[ColumnName, Constant | tuple[Constant, ...]] = Field(default_factory=dict)
+    where: Conditions = Field(default_factory=dict)
+    links: dict[LinkName, LinkNotes] = Field(default_factory=dict)
 
 
 class FieldNotes(_Notes):
@@ -165,8 +275,17 @@ class FieldNotes(_Notes):
     category: str | None = None
     export: Export | None = None
     portable: Portable | None = None
-    anonymise: Constant = None
+    anonymise: Constant | Template = None
     contact: Contact | None = None
+    reference: LinkName | tuple[LinkName, ...] | None = None
+    when_parent_goes: (
+        Annotated[
+            Annotated[WhenParentGoes | Literal["REVIEW"], Tag("word")] | Annotated[Detach, Tag("more")],
+            Discriminator(_kind),
+        ]
+        | None
+    ) = None
+    match: Match | None = None
 
     @property
     def anonymises(self) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from habeas.contracts.vocabulary import KeepGround
 from habeas.datamap.explain import PathPart
-from habeas.datamap.map.dataset import Action, Constant, Contact, Export, Portable
-from habeas.datamap.map.paths import Edge, SubjectPath
+from habeas.datamap.map.dataset import Action, Constant, Contact, Export, Portable, Role, Template, WhenParentGoes
+from habeas.datamap.map.paths import Reference, SubjectPath
 from habeas.datamap.source import Located, Problem
 
 
@@ -40,7 +40,7 @@ class Column:
     export: Export
     portable: Portable
     anonymises: bool
-    constant: Constant
+    constant: Constant | Template
     contact: Contact | None
     place: Place
 
@@ -62,12 +62,39 @@ class Age:
 
 
 @dataclass(frozen=True)
-class Table:
-    """One table of a store.
+class Link:
+    """One way in which rows of a table are people's, and what becomes of those rows.
 
-    `path` is None only where `erasure` is Action.NONE or the table is not personal. `blanked` are the columns that an
-    erasure overwrites with their constants, the rows staying. `mentions` are columns that name another person than the
-    one whose row it is; they are blanked when that other person is erased.
+    `paths` are never none. `blanked` are the columns that an erasure overwrites with their constants, the rows staying.
+    """
+
+    name: str
+    role: Role
+    paths: tuple[SubjectPath, ...]
+    erasure: Action | Kept
+    blanked: tuple[Column, ...]
+    is_shown: bool
+    is_reviewed: bool
+    redacted: tuple[str, ...]
+    place: Place
+
+    @property
+    def is_mention(self) -> bool:
+        """Whether it only clears what names a person in rows of others, by one statement without looking further."""
+        return self.role is Role.ACCESSOR and not any(path.has_down for path in self.paths)
+
+    @property
+    def deletes(self) -> bool:
+        """Whether rows may be deleted because of it."""
+        return self.erasure is Action.DELETE
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a store. `name` is its own for tables of the root's schema, with the schema and a point before it for others.
+
+    `links` may be none where nothing is erased in it or the table is not personal. `erasure` is what the collection says for its
+    links.
     """
 
     name: str
@@ -75,24 +102,53 @@ class Table:
     category: str | None
     columns: tuple[Column, ...]
     key: tuple[str, ...]
-    path: SubjectPath | None
+    links: tuple[Link, ...]
     erasure: Action | Kept
-    blanked: tuple[Column, ...]
-    mentions: tuple[Column, ...]
     retention: str | None
     age: Age | None
     partitioned: bool
-    edges: tuple[Edge, ...]
+    references: tuple[Reference, ...]
     place: Place
 
     def column(self, name: str) -> Column | None:
         """Give the column of that name, if the map lists it."""
         return next((column for column in self.columns if column.name == name), None)
 
+    @property
+    def owning(self) -> tuple[Link, ...]:
+        """Links by which people own its rows, alone or with others."""
+        return tuple(link for link in self.links if link.role is not Role.ACCESSOR)
+
+    @property
+    def path(self) -> SubjectPath | None:
+        """The first way to a person, None where there is none."""
+        return next((link.paths[0] for link in (*self.owning, *self.links)), None)
+
+    @property
+    def blanked(self) -> tuple[Column, ...]:
+        """Columns that an erasure of an owner overwrites."""
+        return tuple({column.name: column for link in self.owning for column in link.blanked}.values())
+
+    @property
+    def mentions(self) -> tuple[Column, ...]:
+        """Columns that an erasure overwrites in rows of others."""
+        others = (link for link in self.links if link.role is Role.ACCESSOR)
+        return tuple({column.name: column for link in others for column in link.blanked}.values())
+
+    @property
+    def deletes(self) -> bool:
+        """Whether an erasure may delete rows of it."""
+        return any(link.deletes for link in self.links) or any(
+            reference.when_parent_goes is WhenParentGoes.DELETE for reference in self.references
+        )
+
 
 @dataclass(frozen=True)
 class StoreMap:
-    """One store: where it is, where a person begins in it, and its tables by name in the order of the file."""
+    """One store: where it is, where a person begins in it, and its tables by name in the order of the files.
+
+    `schema` is that of the root, in which names stand without it.
+    """
 
     name: str
     connection: str
@@ -105,12 +161,29 @@ class StoreMap:
     @property
     def personal(self) -> Iterator[Table]:
         """Tables whose rows lead to a person."""
-        return (table for table in self.tables.values() if table.path is not None)
+        return (table for table in self.tables.values() if table.links)
 
     @property
-    def edges(self) -> Iterator[Edge]:
+    def references(self) -> Iterator[Reference]:
         """Every reference that the map states, in all tables."""
-        return (edge for table in self.tables.values() for edge in table.edges)
+        return (reference for table in self.tables.values() for reference in table.references)
+
+    @property
+    def ghosts(self) -> frozenset[str]:
+        """Ids that stand for nobody: what a reference to a person becomes when the person goes."""
+        target = (self.root, self.identity)
+        written: set[Constant | Template] = set()
+        for table in self.tables.values():
+            naming = {own for each in table.references for own, to in each.on if (each.to_table, to) == target}
+            naming |= {path.subject_column for link in table.links for path in link.paths if path.direct}
+            written |= {column.constant for column in table.columns if column.anonymises and column.name in naming}
+            written |= {
+                constant
+                for each in table.references
+                for column, constant in each.detached
+                if (each.to_table, dict(each.on)[column]) == target
+            }
+        return frozenset(str(each) for each in written if isinstance(each, str | int) and not isinstance(each, bool))
 
     def contacts(self) -> Mapping[Contact, str]:
         """Columns of the root that a mail to the person needs."""

@@ -1,34 +1,63 @@
-"""From a table to the person its rows are about: joins over several hops, and the order in which tables can be erased."""
+"""From a table to the people whom its rows are about: joins over several hops, and the order in which tables can be erased."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TypeAlias
 
-from habeas.datamap.map.dataset import Constant
+from habeas.datamap.map.dataset import Constant, WhenParentGoes
 
 Where: TypeAlias = tuple[tuple[str, tuple[Constant, ...]], ...]
 """Columns and the values that they must have, one of them each, for a row to belong to somebody."""
 
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+"""Columns of one table, each with the column of another whose value it has."""
+
 
 @dataclass(frozen=True)
-class Edge:
-    """`table.column` holds the value of `to_table.to_column`."""
+class Reference:
+    """Columns of `table` hold the values of columns of `to_table`, all of them or none.
+
+    `detached` are the columns that let go of a row that is deleted, with what they become then.
+    """
 
     table: str
-    column: str
+    on: Pairs
     to_table: str
-    to_column: str
+    is_caseless: bool = False
+    when_parent_goes: WhenParentGoes | None = None
+    detached: tuple[tuple[str, Constant], ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table itself."""
+        return tuple(own for own, _ in self.on)
+
+    @property
+    def to_columns(self) -> tuple[str, ...]:
+        """The columns referred to."""
+        return tuple(theirs for _, theirs in self.on)
 
 
 @dataclass(frozen=True)
 class Join:
-    """One hop: the table before holds in `column` the value of `to_column` of `table`, among its rows for which `where` holds."""
+    """One hop: to the rows of `table` that have in each second column of `on` the value of the first, in the table before.
 
-    column: str
+    Only to those for which `where` holds. `is_down`: rows of `table` refer to the table before, so a row may have several.
+    """
+
+    on: Pairs
     table: str
-    to_column: str
     where: Where = ()
+    is_caseless: bool = False
+    is_down: bool = False
+
+
+@dataclass(frozen=True)
+class Within:
+    """A subject column that holds several ids: an array, or JSON in which `keys` lead to them (`None`: every element)."""
+
+    keys: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,16 +71,22 @@ class SubjectPath:
     joins: tuple[Join, ...]
     subject_column: str
     where: Where = ()
+    within: Within | None = None
 
-    def narrowed(self, where: Mapping[str, Where]) -> "SubjectPath":
-        """Return the same path among those rows only that the conditions of each table allow."""
-        joins = tuple(replace(join, where=where.get(join.table, ())) for join in self.joins)
-        return replace(self, joins=joins, where=where.get(self.table, ()))
+    def narrowed(self, where: Mapping[str, Where], own: Where = ()) -> "SubjectPath":
+        """Return the same path among those rows only that the conditions of each table, and `own` of this one, allow."""
+        joins = tuple(replace(join, where=(*join.where, *where.get(join.table, ()))) for join in self.joins)
+        return replace(self, joins=joins, where=(*self.where, *where.get(self.table, ()), *own))
 
     @property
     def direct(self) -> bool:
         """Whether the rows themselves carry the account id, so that they can be found without any other table."""
-        return not self.joins
+        return not self.joins and self.within is None
+
+    @property
+    def has_down(self) -> bool:
+        """Whether it goes over rows that refer to this table's, so that it may lead to several people."""
+        return any(join.is_down for join in self.joins)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -59,15 +94,15 @@ class SubjectPath:
         return (self.table, *(join.table for join in self.joins))
 
     @property
-    def own_column(self) -> str:
-        """The table's own column with which the path begins."""
-        return self.joins[0].column if self.joins else self.subject_column
+    def own_columns(self) -> tuple[str, ...]:
+        """The table's own columns with which the path begins."""
+        return tuple(own for own, _ in self.joins[0].on) if self.joins else (self.subject_column,)
 
     def lineage(self, root: str, identity: str) -> tuple[Join, ...]:
         """Joins all the way into the root, whose row the path itself often needs no longer."""
-        if self.tables[-1] == root:
+        if self.tables[-1] == root or not root:
             return self.joins
-        return (*self.joins, Join(self.subject_column, root, identity))
+        return (*self.joins, Join(((self.subject_column, identity),), root))
 
 
 @dataclass(frozen=True)
@@ -85,72 +120,153 @@ UNKNOWN_CHOICE = "unknown_choice"
 
 
 @dataclass(frozen=True)
-class Links:
+class Ways:
     """What a table says about how it reaches a person.
 
-    `identities` are columns that hold the account id itself, `choice` is the column that the map names where several
-    would lead there.
+    `identities` are columns that hold the account id itself, `choice` is the column that the map names where several would lead there.
+    `said` are the ways that the map spells out; nothing is looked for then. Whatever goes on at this table goes along those of them
+    that make somebody an owner or co-owner.
     """
 
     identities: tuple[str, ...] = ()
-    edges: tuple[Edge, ...] = ()
+    references: tuple[Reference, ...] = ()
     choice: str | None = None
+    said: tuple["Said", ...] = field(default=())
 
 
-def find_paths(tables: Mapping[str, Links], root: str, identity: str) -> dict[str, SubjectPath | NoPath]:
-    """Path of each table to the account id, which stands in `root.identity`.
+@dataclass(frozen=True)
+class Said:
+    """One way that the map spells out: an own column with an id, or a reference of this table, or one that comes from another table."""
 
-    A column that holds the account id is preferred to a join, because rows stay findable when their parents are gone.
-    Where several columns would do, and the map names none, the answer is NoPath: guessing would erase one person's rows
-    for another.
-    """
-    found: dict[str, SubjectPath | NoPath] = {root: SubjectPath(root, (), identity)}
-    for table in tables:
-        _find(table, tables, (root, identity), found, ())
-    return found
-
-
-def _find(
-    table: str,
-    tables: Mapping[str, Links],
-    target: tuple[str, str],
-    found: dict[str, SubjectPath | NoPath],
-    coming_from: tuple[str, ...],
-) -> SubjectPath | NoPath:
-    if table in found:
-        return found[table]
-    if table in coming_from:
-        return NoPath(CYCLE, (*coming_from[coming_from.index(table) :], table))
-    links = tables.get(table, Links())
-    direct = dict.fromkeys(links.identities) | dict.fromkeys(
-        edge.column for edge in links.edges if (edge.to_table, edge.to_column) == target
-    )
-    ways: dict[str, SubjectPath] = {column: SubjectPath(table, (), column) for column in direct}
-    cycles: list[NoPath] = []
-    for edge in links.edges:
-        if edge.column in ways or edge.to_table == table or edge.to_table not in tables:
-            continue
-        onward = _find(edge.to_table, tables, target, found, (*coming_from, table))
-        if isinstance(onward, SubjectPath):
-            joins = (Join(edge.column, edge.to_table, edge.to_column), *onward.joins)
-            ways[edge.column] = SubjectPath(table, joins, onward.subject_column)
-        elif onward.reason == CYCLE:
-            cycles.append(onward)
-    answer = _choose(links.choice, ways, cycles)
-    if not (isinstance(answer, NoPath) and answer.reason == CYCLE and coming_from):
-        found[table] = answer  # an answer inside a cycle holds only for where the walk came from
-    return answer
+    name: str
+    is_owning: bool
+    where: Where = ()
+    column: str | None = None
+    within: Within | None = None
+    by: Reference | None = None
+    through: Reference | None = None
 
 
-def _choose(choice: str | None, ways: Mapping[str, SubjectPath], cycles: Sequence[NoPath]) -> SubjectPath | NoPath:
+class PathFinder:
+    """Paths of all tables of a store to the account id, which stands in `root.identity`."""
+
+    def __init__(self, tables: Mapping[str, Ways], root: str, identity: str, where: Mapping[str, Where]) -> None:
+        """``where`` are the conditions of each table, for each path over it."""
+        self._tables = tables
+        self._target = (root, identity)
+        self._where = where
+        self._found: dict[str, tuple[SubjectPath, ...] | NoPath] = {}
+
+    def ways(self, table: str) -> tuple[SubjectPath, ...] | NoPath:
+        """Return the paths by which rows of a table are owned, several where the map says so, never none.
+
+        A column that holds the account id is preferred to a join, because rows stay findable when their parents are gone. Where several
+        columns would do, and the map names none, the answer is NoPath: guessing would erase one person's rows for another.
+        """
+        return self._ways(table, ())
+
+    def along(self, table: str, said: Said) -> tuple[SubjectPath, ...] | NoPath:
+        """Return the paths of one way that the map spells out."""
+        return self._along(table, said, (table,))
+
+    def _ways(self, table: str, coming_from: tuple[str, ...]) -> tuple[SubjectPath, ...] | NoPath:
+        if table in self._found:
+            return self._found[table]
+        if table in coming_from:
+            return NoPath(CYCLE, (*coming_from[coming_from.index(table) :], table))
+        here = self._tables.get(table, Ways())
+        if table == self._target[0] and not here.said:
+            answer: tuple[SubjectPath, ...] | NoPath = (SubjectPath(table, (), self._target[1]),)
+        elif here.said:
+            answer = self._said(table, here.said, (*coming_from, table))
+        else:
+            answer = self._chosen(table, here, (*coming_from, table))
+        if not (isinstance(answer, NoPath) and answer.reason == CYCLE and coming_from):
+            self._found[table] = answer  # an answer inside a cycle holds only for where the walk came from
+        return answer
+
+    def _said(self, table: str, said: Sequence[Said], coming_from: tuple[str, ...]) -> tuple[SubjectPath, ...] | NoPath:
+        found: list[SubjectPath] = []
+        for each in said:
+            if each.is_owning:
+                paths = self._along(table, each, coming_from)
+                if isinstance(paths, NoPath):
+                    return paths
+                found += paths
+        return tuple(dict.fromkeys(found)) or NoPath(NOTHING_LEADS)
+
+    def _along(self, table: str, said: Said, coming_from: tuple[str, ...]) -> tuple[SubjectPath, ...] | NoPath:
+        if said.column is not None:
+            path = SubjectPath(table, (), said.column, within=said.within)
+            return (path.narrowed(self._where, said.where),)
+        if said.by is not None:
+            return self._onward(table, said.by, coming_from, said.where)
+        assert said.through is not None, "a way has a column, a reference or one from elsewhere"  # noqa: S101 - for mypy
+        back = said.through
+        return self._on(
+            table, Join(_turned(back.on), back.table, (), back.is_caseless, is_down=True), coming_from, said.where
+        )
+
+    def _onward(
+        self, table: str, reference: Reference, coming_from: tuple[str, ...], where: Where = ()
+    ) -> tuple[SubjectPath, ...] | NoPath:
+        """Go by a reference; the root itself need not be visited for the id that the reference holds."""
+        root, identity = self._target
+        if reference.to_table == root and not reference.is_caseless:
+            for own, theirs in reference.on:
+                if theirs == identity:
+                    return (SubjectPath(table, (), own).narrowed(self._where, where),)
+        return self._on(table, Join(reference.on, reference.to_table, (), reference.is_caseless), coming_from, where)
+
+    def _on(
+        self, table: str, join: Join, coming_from: tuple[str, ...], where: Where
+    ) -> tuple[SubjectPath, ...] | NoPath:
+        onward = self._ways(join.table, coming_from)
+        if isinstance(onward, NoPath):
+            return onward
+        own = (*self._where.get(table, ()), *where)
+        return tuple(
+            SubjectPath(table, (replace(join, where=path.where), *path.joins), path.subject_column, own, path.within)
+            for path in onward
+        )
+
+    def _chosen(self, table: str, here: Ways, coming_from: tuple[str, ...]) -> tuple[SubjectPath, ...] | NoPath:
+        ways: dict[str, tuple[SubjectPath, ...]] = {
+            column: (SubjectPath(table, (), column).narrowed(self._where),) for column in here.identities
+        }
+        names = {column: column for column in here.identities}
+        cycles: list[NoPath] = []
+        for reference in sorted(here.references, key=lambda each: each.to_table != self._target[0]):
+            name = reference.columns[0]
+            is_known = all(column in ways for column in reference.columns)
+            if is_known or reference.to_table == table or reference.to_table not in self._tables:
+                continue
+            onward = self._onward(table, reference, coming_from)
+            if isinstance(onward, NoPath):
+                cycles += [onward] if onward.reason == CYCLE else []
+                continue
+            direct = [path.subject_column for path in onward if path.direct]
+            name = direct[0] if direct else name
+            ways.setdefault(name, onward)
+            names |= dict.fromkeys(reference.columns, name)
+        return _choose(names.get(here.choice, here.choice) if here.choice else None, ways, cycles)
+
+
+def _turned(on: Pairs) -> Pairs:
+    return tuple((theirs, own) for own, theirs in on)
+
+
+def _choose(
+    choice: str | None, ways: Mapping[str, tuple[SubjectPath, ...]], cycles: Sequence[NoPath]
+) -> tuple[SubjectPath, ...] | NoPath:
     if choice is not None:
         return ways.get(choice) or NoPath(UNKNOWN_CHOICE, tuple(ways))
-    direct = [way for way in ways.values() if way.direct]
-    best = direct or list(ways.values())
+    direct = {column: paths for column, paths in ways.items() if all(path.direct for path in paths)}
+    best = direct or ways
     if len(best) == 1:
-        return best[0]
+        return next(iter(best.values()))
     if best:
-        return NoPath(SEVERAL_LEAD, tuple(way.own_column for way in best))
+        return NoPath(SEVERAL_LEAD, tuple(best))
     return cycles[0] if cycles else NoPath(NOTHING_LEADS)
 
 
@@ -162,7 +278,7 @@ class ReferenceCycleError(Exception):
         super().__init__(" → ".join(tables))
 
 
-def children_first(tables: Iterable[str], edges: Iterable[Edge]) -> tuple[tuple[str, ...], ...]:
+def children_first(tables: Iterable[str], references: Iterable[Reference]) -> tuple[tuple[str, ...], ...]:
     """Layers in which tables can be erased so that no foreign key is hurt: whoever refers comes in a layer before the referred.
 
     Deterministic (by name where the order is free). A table that refers to itself is no cycle: one statement erases all
@@ -170,9 +286,9 @@ def children_first(tables: Iterable[str], edges: Iterable[Edge]) -> tuple[tuple[
     """
     known = sorted(set(tables))
     sorter = TopologicalSorter[str](dict.fromkeys(known, ()))
-    for edge in sorted(edges, key=lambda each: (each.to_table, each.table)):
-        if edge.table in known and edge.to_table in known and edge.table != edge.to_table:
-            sorter.add(edge.to_table, edge.table)
+    for each in sorted(references, key=lambda each: (each.to_table, each.table)):
+        if each.table in known and each.to_table in known and each.table != each.to_table:
+            sorter.add(each.to_table, each.table)
     try:
         sorter.prepare()
     except CycleError as error:

@@ -3,7 +3,9 @@
 from habeas.datamap.planner.compile import compile_root, compile_store
 from habeas.datamap.planner.plan import (
     AgeKind,
+    CollectPlan,
     ExportPlan,
+    LinkPlan,
     PartitionPlan,
     PlanError,
     PurgeRule,
@@ -16,7 +18,9 @@ from habeas.datamap.planner.purge import BUCKETS
 __all__ = [
     "BUCKETS",
     "AgeKind",
+    "CollectPlan",
     "ExportPlan",
+    "LinkPlan",
     "PartitionPlan",
     "PlanError",
     "PurgeRule",

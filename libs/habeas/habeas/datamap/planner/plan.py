@@ -1,6 +1,6 @@
 """What the planner makes: statements with what they mean. `$1` is always an array of account ids as text, unless said."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -69,20 +69,22 @@ class TablePlan:
     `locate` counts (`account_id`, `rows`, and `newest` where rows may be kept). `erase` deletes or overwrites and gives
     (`account_id`, `rows`); None where rows simply stay. `erase_one` does the same for one account, counting by the command
     tag alone, which spares a large account a second copy of every id. `verify` counts what should not be there any more, None where
-    nothing changes. `gone` is `erase` giving one `account_id` for each row, to be counted in a larger statement. `mentions`
-    overwrite this person's id in rows of others, `unmentioned` counts what is left of it. `stays_for` are tables whose rows stay and
-    refer to rows of this one, so that these stay as long.
+    nothing changes; `again` are the counts that can be asked when everything else is gone. Nothing of these where rows are looked for
+    first (`is_collected`, see CollectPlan). `gone` is `erase` giving one `account_id` for each row, to be counted in a larger statement.
+    `mentions` overwrite this person's id in rows of others, `unmentioned` counts what is left of it. `stays_for` are tables whose rows
+    stay and refer to rows of this one, so that these stay as long.
     """
 
     table: str
     category: str
     result: TableResult | None
-    direct: bool
+    is_collected: bool
     locate: str
     erase: str | None
     erase_one: str | None
     verify: str | None
     gone: str | None = None
+    again: tuple[str, ...] = ()
     mentions: tuple[str, ...] = ()
     unmentioned: tuple[str, ...] = ()
     ground: KeepGround | None = None
@@ -91,6 +93,79 @@ class TablePlan:
     stays_for: tuple[str, ...] = ()
     export: ExportPlan | None = None
     portable: ExportPlan | None = None
+
+
+@dataclass(frozen=True)
+class LinkPlan:
+    """What one link does to the rows that are looked for first; `rank` is its number among those of the table.
+
+    `goes` says that rows go because of it, `is_shared` only when nobody else is left. `change` overwrites rows, `left` counts those that
+    should have been; None where rows simply stay. Both take the rows' keys, an array of texts for each column.
+    """
+
+    rank: int
+    goes: bool
+    is_shared: bool
+    result: TableResult | None
+    change: str | None
+    left: str | None
+
+
+@dataclass(frozen=True)
+class FollowPlan:
+    """Rows that go because the row goes that they refer to.
+
+    `sql` takes the values of the parent's columns `of` (by number) and gives (`n`, and the row's columns).
+    """
+
+    parent: str
+    of: tuple[int, ...]
+    sql: str
+
+
+@dataclass(frozen=True)
+class HolderPlan:
+    """Rows of `child` for which a row stays that would go.
+
+    `sql` takes the rows' keys, then the account ids, and gives (`n`, and the child's key where it is looked for first too). `keeps` says
+    that the row stays anonymised whoever it belongs to; otherwise it stays only if nobody owns it alone.
+    """
+
+    child: str
+    sql: str
+    keeps: bool
+
+
+@dataclass(frozen=True)
+class DetachPlan:
+    """Rows of `child` that let go of rows which are deleted.
+
+    `sql` takes the values of the parent's columns `of` (by number); it gives the key of each row where the child is looked for first too.
+    """
+
+    child: str
+    of: tuple[int, ...]
+    sql: str
+
+
+@dataclass(frozen=True)
+class CollectPlan:
+    """A table whose rows are looked for before any is changed.
+
+    `found` takes the account ids and gives (`account_id`, `ranks`, `held`, `newest`, and `columns` as texts, of which the first `key` are
+    the key), locking the rows. `held`: an owner beside those asked for is left. `kept` is how rows are anonymised that others keep.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    key: int
+    found: str | None
+    links: tuple[LinkPlan, ...]
+    follows: tuple[FollowPlan, ...]
+    holders: tuple[HolderPlan, ...]
+    detaches: tuple[DetachPlan, ...]
+    delete: str
+    kept: LinkPlan | None
 
 
 @dataclass(frozen=True)
@@ -146,6 +221,7 @@ class StorePlan:
     """Every statement for one store. `tables`, `layers` and `purges` stand children first.
 
     `located` gives (`name`, `account_id`, `rows`) of every table at once. The last of `layers` erases nothing, it only counts.
+    `collected` are the tables of which rows are looked for first. `ghosts` are account ids that stand for nobody.
 
     `nobodys` are the tables that hold nobody's data, `loosened` those whose references the database sets null (or to their default) when a
     row goes that they lead to, `foreign` those whose rows another server holds; all by schema and name, with a point between.
@@ -161,7 +237,9 @@ class StorePlan:
     read_again: str | None
     layers: tuple[LayerPlan, ...]
     tables: tuple[TablePlan, ...]
+    collected: Mapping[str, CollectPlan]
     purges: tuple[PurgeRule, ...]
+    ghosts: frozenset[str]
     nobodys: frozenset[str]
     loosened: frozenset[str]
     foreign: frozenset[str]

@@ -40,6 +40,8 @@ async def read_out(conn: Connection, source: ExportPlan, asked: AskedIds, rows_m
             found = tuple(record[1:] for record in group)
             for account_id in asked.given(spelled):
                 yield ExportedRows(account_id, source, found)
+        if len(records) < rows:
+            return  # the last ones: nobody needs to know how wide they were
         widest = max(widest, _widest(records))
         rows = max(1, min(rows_max, _FETCH_CHARACTERS_MAX // widest))
 

@@ -39,16 +39,17 @@ def canonical(account_id: str, kind: str) -> str | None:
 class AskedIds:
     """The accounts of one call.
 
-    An id that the column's type cannot hold names no account: nothing is held for it, and it must not spoil the batch.
+    An id that the column's type cannot hold names no account: nothing is held for it, and it must not spoil the batch. Nor does one of
+    ``ghosts``, which stand for nobody.
     """
 
-    def __init__(self, account_ids: Iterable[str], kind: str) -> None:
+    def __init__(self, account_ids: Iterable[str], kind: str, ghosts: frozenset[str] = frozenset()) -> None:
         self._kind = kind
         self.asked = tuple(dict.fromkeys(account_ids))
         self._given: dict[str, list[str]] = {}
         for account_id in self.asked:
             spelled = canonical(account_id, kind)
-            if spelled is not None:
+            if spelled is not None and spelled not in ghosts:
                 self._given.setdefault(spelled, []).append(account_id)
 
     @property

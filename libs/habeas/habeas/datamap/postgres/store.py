@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 from habeas.chassis import crash
 from habeas.chassis.crash import Point
@@ -29,6 +29,7 @@ from habeas.datamap.planner import (
 from habeas.datamap.policy.model import Policy
 from habeas.datamap.policy.retention import expires_on
 from habeas.datamap.postgres.connection import Connection, Link, StoreOptions, read_catalogue
+from habeas.datamap.postgres.erasing import Done, Erasing, Held
 from habeas.datamap.postgres.export import ExportedRows, read_out
 from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import Portion, PurgeResult, purge
@@ -42,20 +43,6 @@ class ContactDetails:
     address: str | None = field(default=None, repr=False)
     name: str | None = field(default=None, repr=False)
     language: str | None = None
-
-
-@dataclass(frozen=True)
-class _Held:
-    """Rows of one person in one table, and the newest of their ages where the table has one."""
-
-    rows: int
-    newest: datetime | date | None = None
-
-
-_Done: TypeAlias = Mapping[str, Mapping[str, _Held]]
-"""Per table what was held of each account."""
-
-_Work: TypeAlias = Callable[[Connection, StorePlan, AskedIds, Tally], Awaitable[_Done]]
 
 
 class PostgresStore:
@@ -182,7 +169,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = self._plan or await self._checked(conn)
-            asked = AskedIds(account_ids, plan.root.identity_type)
+            asked = AskedIds(account_ids, plan.root.identity_type, plan.ghosts)
             held = {account_id: {table.table: 0 for table in plan.tables} for account_id in asked.asked}
             try:
                 with self._link.told():
@@ -212,86 +199,33 @@ class PostgresStore:
         wanted = tuple(account_ids)
         async with self._link.connection() as conn:
             try:
-                plan, asked, done = await self._erase(conn, wanted, self._erase_layers, guard)
+                plan, asked, done = await self._erase(conn, wanted, Erasing.by_layers, guard)
             except (StoreRefused, NotErased):
-                plan, asked, done = await self._erase(conn, wanted, self._erase_tables, guard)
+                plan, asked, done = await self._erase(conn, wanted, Erasing.by_tables, guard)
             await self._read_again(conn, plan, asked)
         return {account_id: tuple(self._outcomes(plan, done, account_id)) for account_id in asked.asked}
 
     async def _erase(
-        self, conn: Connection, wanted: Sequence[str], work: _Work, guard: Callable[[], Awaitable[None]] | None
-    ) -> tuple[StorePlan, AskedIds, _Done]:
+        self,
+        conn: Connection,
+        wanted: Sequence[str],
+        work: Callable[[Erasing], Awaitable[Done]],
+        guard: Callable[[], Awaitable[None]] | None,
+    ) -> tuple[StorePlan, AskedIds, Done]:
         """One transaction: check, lock, work, ask the guard. Everything that it raises, it raises before the commit."""
         async with conn.transaction():
             plan = await self._checked(conn)
-            asked = AskedIds(wanted, plan.root.identity_type)
+            asked = AskedIds(wanted, plan.root.identity_type, plan.ghosts)
             tally = await Tally.begin(conn, plan)
             with self._link.told(self.map.root):
                 await conn.fetch(plan.root.lock, asked.parameter)
-            done = await work(conn, plan, asked, tally)
+            done = await work(Erasing(self._link, conn, plan, asked, tally))
             await tally.require_nothing_else(conn)
             crash.at(Point.STORE_ERASED)
             if guard is not None:
                 await guard()
         crash.at(Point.STORE_COMMITTED)
         return plan, asked, done
-
-    async def _erase_tables(self, conn: Connection, plan: StorePlan, asked: AskedIds, tally: Tally) -> _Done:
-        """Table by table."""
-        return {table.table: await self._erase_table(conn, table, asked, tally) for table in plan.tables}
-
-    async def _erase_layers(self, conn: Connection, plan: StorePlan, asked: AskedIds, tally: Tally) -> _Done:
-        """Layer by layer; each statement also counts what the one before has left."""
-        done: dict[str, dict[str, _Held]] = {table.table: {} for table in plan.tables}
-        for layer in plan.layers:
-            kept = [table for table in layer.tables if table.ground is not None]
-            for table in kept:
-                with self._link.told(table.table):
-                    done[table.table] = await self._held(conn, table, asked)
-            with self._link.told():
-                rows = await conn.fetch(layer.sql, asked.parameter) if layer.sql else []
-                for table in layer.tables:
-                    await self._clear_mentions(conn, table, asked, tally)
-            changed = {table.table: table for table in layer.tables}
-            for name, account_id, count in rows:
-                if account_id is None:
-                    if count:
-                        raise NotErased(self.name, name, count, committed=False)
-                    continue
-                _note(tally, changed[name], count)
-                if changed[name].ground is None:
-                    done[name].update(dict.fromkeys(asked.given(account_id), _Held(count)))
-        return done
-
-    async def _erase_table(self, conn: Connection, table: TablePlan, asked: AskedIds, tally: Tally) -> dict[str, _Held]:
-        """One table, and then what is left of it, while the rows by which its people are found still exist."""
-        with self._link.told(table.table):
-            if table.ground is not None:
-                held = await self._held(conn, table, asked)
-                if table.erase is not None:
-                    _note(tally, table, sum((await self._counts(conn, table, table.erase, asked)).values()))
-            elif table.erase is not None:
-                found = await self._erase_counting(conn, table, asked)
-                _note(tally, table, sum(found.values()))
-                held = {account_id: _Held(rows) for account_id, rows in asked.by_asked(found).items()}
-            else:
-                held = {}
-            await self._clear_mentions(conn, table, asked, tally)
-            for verify in filter(None, (table.verify, *table.unmentioned)):
-                left = await conn.fetchval(verify, asked.parameter)
-                if left:
-                    raise NotErased(self.name, table.table, left, committed=False)
-        return held
-
-    async def _clear_mentions(self, conn: Connection, table: TablePlan, asked: AskedIds, tally: Tally) -> None:
-        for mention in table.mentions:
-            tally.updated(table.table, _rows(await conn.execute(mention, asked.parameter)))
-
-    async def _erase_counting(self, conn: Connection, table: TablePlan, asked: AskedIds) -> dict[str, int]:
-        if table.erase_one is not None and len(asked.parameter) == 1:
-            status = await conn.execute(table.erase_one, asked.parameter)
-            return {asked.parameter[0]: _rows(status)}
-        return await self._counts(conn, table, table.erase or "", asked)
 
     async def _read_again(self, conn: Connection, plan: StorePlan, asked: AskedIds) -> None:
         """After the commit, everything that carries the account id itself: a row written meanwhile would be there."""
@@ -306,52 +240,39 @@ class PostgresStore:
         with self._link.told(table.table):
             return {row["account_id"]: row["rows"] for row in await conn.fetch(sql, asked.parameter)}
 
-    async def _held(self, conn: Connection, table: TablePlan, asked: AskedIds) -> dict[str, _Held]:
-        rows = await conn.fetch(table.locate, asked.parameter)
-        return {
-            given: _Held(row["rows"], row["newest"] if table.newest is not None else None)
-            for row in rows
-            for given in asked.given(row["account_id"])
-        }
-
-    def _outcomes(self, plan: StorePlan, done: _Done, account_id: str) -> Iterator[TableOutcome]:
+    def _outcomes(self, plan: StorePlan, done: Done, account_id: str) -> Iterator[TableOutcome]:
         tables = {table.table: table for table in plan.tables}
 
         def end_of(table: TablePlan) -> date | None:
             """Last day of the rows of this table and of those that stay for them; None where nobody can know it."""
-            ends = [self._until(table, done[table.table][account_id])]
+            held = done.of(table.table, account_id).get(TableResult.KEPT)
+            ends = [None if held is None else self._until(table, held)]
             for name in table.stays_for:
                 child = tables.get(name)
                 if child is None or child.ground is None:
                     return None
-                held = done[name].get(account_id)
-                if held is not None and held.rows:
+                if TableResult.KEPT in done.of(name, account_id):
                     ends.append(end_of(child))
             known = [end for end in ends if end is not None]
             return max(known) if len(known) == len(ends) else None
 
         for table in plan.tables:
-            if table.result is not None:
-                held = done[table.table].get(account_id)
-                is_kept = table.ground is not None and held is not None and held.rows > 0
-                yield self._outcome(table, held, end_of(table) if is_kept else None)
+            if table.result is None and not done.of(table.table, account_id):
+                continue
+            nothing = {TableResult.NOTHING_HELD: Held(0)}
+            for result, held in (done.of(table.table, account_id) or nothing).items():
+                is_kept = result is TableResult.KEPT
+                yield TableOutcome(
+                    store=self.name,
+                    table=table.table,
+                    category=table.category,
+                    result=result,
+                    rows=held.rows,
+                    ground=table.ground if is_kept else None,
+                    until=end_of(table) if is_kept else None,
+                )
 
-    def _outcome(self, table: TablePlan, held: _Held | None, until: date | None) -> TableOutcome:
-        if held is None or not held.rows or table.result is None:
-            return TableOutcome(
-                store=self.name, table=table.table, category=table.category, result=TableResult.NOTHING_HELD, rows=0
-            )
-        return TableOutcome(
-            store=self.name,
-            table=table.table,
-            category=table.category,
-            result=table.result,
-            rows=held.rows,
-            ground=table.ground,
-            until=until,
-        )
-
-    def _until(self, table: TablePlan, held: _Held) -> date | None:
+    def _until(self, table: TablePlan, held: Held) -> date | None:
         """Last day on which the newest of the kept rows stays; None where the rows carry no age."""
         if table.until is None or held.newest is None:
             return None
@@ -380,7 +301,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(account_ids, plan.root.identity_type)
+            asked = AskedIds(account_ids, plan.root.identity_type, plan.ghosts)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 for source in _sources(plan, portable_only=portable_only):
                     with self._link.told(source.table):
@@ -422,12 +343,3 @@ class PostgresStore:
 def _sources(plan: StorePlan, *, portable_only: bool) -> tuple[ExportPlan, ...]:
     wanted = (table.portable if portable_only else table.export for table in plan.tables)
     return tuple(source for source in wanted if source is not None)
-
-
-def _note(tally: Tally, table: TablePlan, rows: int) -> None:
-    (tally.deleted if table.result is TableResult.ERASED else tally.updated)(table.table, rows)
-
-
-def _rows(status: str) -> int:
-    """Return the number of rows in a command's tag (PostgreSQL's documentation, 54.7, CommandComplete)."""
-    return int(status.rsplit(maxsplit=1)[-1])

@@ -18,7 +18,7 @@ from habeas.datamap.postgres.connection import Connection
 
 COUNTS: Final = """
     WITH RECURSIVE changed AS MATERIALIZED (
-        SELECT c.oid, c.relnamespace, c.relname, x.inserted, x.updated, x.deleted
+        SELECT c.oid, x.inserted, x.updated, x.deleted
           FROM pg_catalog.pg_class AS c
          CROSS JOIN LATERAL (
                SELECT pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) AS inserted,
@@ -31,15 +31,22 @@ COUNTS: Final = """
         SELECT lineage.oid, i.inhparent, depth + 1 FROM lineage JOIN pg_catalog.pg_inherits AS i ON i.inhrelid = lineage.above
     )
     SELECT changed.oid, changed.inserted, changed.updated, changed.deleted,
-           (SELECT array_agg(format('%s.%s', n.nspname, c.relname) ORDER BY l.depth)
+           (SELECT array_agg(named.name ORDER BY l.depth)
               FROM lineage AS l
-              JOIN pg_catalog.pg_class AS c ON c.oid = l.above
-              JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+             CROSS JOIN LATERAL (
+                   SELECT format('%s.%s', n.nspname, c.relname) AS name
+                     FROM pg_catalog.pg_class AS c
+                     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                    WHERE c.oid = l.above
+                   OFFSET 0) AS named
              WHERE l.oid = changed.oid) AS names
       FROM changed
 """
 """Tables that this session changes, not those of the system: rows by what became of them, and the names of the table and of those above
-it (of a partition, of a table that inherits), the nearest first. Toast tables are left out, since a long value counts there too."""
+it (of a partition, of a table that inherits), the nearest first. Toast tables are left out, since a long value counts there too.
+
+OFFSET 0 has names looked up by the index: the planner expects thousands of rows where there are some dozens, and would rather read the
+whole catalogue."""
 
 
 class Rows(NamedTuple):
