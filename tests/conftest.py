@@ -39,7 +39,19 @@ os.environ["HABEAS_LOCAL_FLEET"] = "-"  # no fleet that a person runs here is sp
 
 TESTS = Path(__file__).parent
 TIERS = frozenset(
-    {"unit", "contracts", "architecture", "integration", "simulation", "e2e", "kill", "loss", "crash", "fuzz", "schemas"}
+    {
+        "unit",
+        "contracts",
+        "architecture",
+        "integration",
+        "simulation",
+        "e2e",
+        "kill",
+        "loss",
+        "crash",
+        "fuzz",
+        "schemas",
+    }
 )
 
 # No deadline per example: two shared cores make times meaningless. A failure prints the blob that repeats it.

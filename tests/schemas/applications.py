@@ -1,7 +1,7 @@
 """Applications whose packages bring their own migrations: installed, migrated and dumped once, restored for each test.
 
-What an application needs stands in its folder: `application.toml` (how to migrate it), `requirements.txt` (every package, pinned), `fill.toml`
-(what the filler cannot guess), `draft.yaml`, `map.yaml`, `judge.toml` (what must become of which rows).
+What an application needs stands in its folder: `application.toml` (how to migrate it), `requirements.txt` (every package, pinned),
+`fill.toml` (what the filler cannot guess), `draft.yaml`, `map.yaml`, `judge.toml` (what must become of which rows).
 """
 
 import hashlib
@@ -69,7 +69,16 @@ class Application:
         place = cache_directory() / "schemas" / f"{self.name}-{digest}"
         if not (place / "whole").is_file():
             venv.create(place, with_pip=True, clear=True)
-            install = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(requirements)]
+            install = [
+                str(place / "bin" / "python"),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "-r",
+                str(requirements),
+            ]
             subprocess.run(install, check=True, timeout=_INSTALL_S)
             (place / "whole").touch()
         return place
@@ -98,7 +107,13 @@ class Application:
         for name, text in self.settings.get("files", {}).items():
             (scratch / name).write_text(_filled(text, words), encoding="utf-8")
         given = {name: _filled(text, words) for name, text in self.settings.get("variables", {}).items()}
-        env = {"PATH": f"{python.parent}:{os.defpath}", "HOME": str(scratch), "LANG": "C.UTF-8", "PYTHONPATH": str(scratch), **given}
+        env = {
+            "PATH": f"{python.parent}:{os.defpath}",
+            "HOME": str(scratch),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(scratch),
+            **given,
+        }
         for command in self.settings["commands"]:
             arguments = [str(python), *(_filled(word, words) for word in command)]
             done = subprocess.run(
@@ -133,7 +148,12 @@ class Application:
         habeas = Path(sys.executable).parent / "habeas"
         command = [str(habeas), "datamap", "draft", "--policy", str(POLICY), "--json", *self.draft]
         done = subprocess.run(
-            command, env={**os.environ, "PLATFORM_DSN": dsn}, timeout=_MIGRATE_S, capture_output=True, text=True, check=False
+            command,
+            env={**os.environ, "PLATFORM_DSN": dsn},
+            timeout=_MIGRATE_S,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])

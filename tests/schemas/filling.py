@@ -1,7 +1,7 @@
 """Rows for fifty people in a schema that nobody here designed: every table, every foreign key, much shared between people.
 
-Parents are picked at random, so that almost everything hangs on several people at once: threads, memberships, reviewers, audit rows. What the
-catalogue cannot tell (generic foreign keys, addresses in free columns, documents of JSON) stands in the application's `fill.toml`.
+Parents are picked at random, so that almost everything hangs on several people at once: threads, memberships, reviewers, audit rows. What
+the catalogue cannot tell (generic foreign keys, addresses in free columns, documents of JSON) stands in the application's `fill.toml`.
 """
 
 import random
@@ -31,7 +31,8 @@ _TABLES: Final = r"""
       JOIN pg_namespace AS n ON n.oid = c.relnamespace
       JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
       JOIN pg_type AS y ON y.oid = a.atttypid
-     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\_t%'
+     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+       AND n.nspname NOT LIKE 'pg\_t%'
      ORDER BY 1, 2, a.attnum
 """
 _REFERENCES: Final = """
@@ -142,7 +143,7 @@ class Filling:
         self.same = frozenset(rules.get("same", ()))
         self.other = Person(0)
         self.people: dict[int, Row] = {}
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311 -- rows are to be the same each time
         self.shapes: dict[str, Shape] = {}
         self.rows: dict[str, list[Row]] = {}
         self.failures: dict[str, str] = {}
@@ -199,7 +200,9 @@ class Filling:
         """Tables that the queries in a table's templates read, but for itself."""
         queries = [text for name, text in self.templates.items() if name.rpartition(".")[0] == _short(shape.name)]
         named = {name for text in queries for name in re.findall(r"FROM \"?([\w.]+)", text) if text.startswith("sql:")}
-        return {full for name in named if (full := name if "." in name else f"public.{name}") != shape.name} & self.shapes.keys()
+        return {
+            full for name in named if (full := name if "." in name else f"public.{name}") != shape.name
+        } & self.shapes.keys()
 
     async def _seeded(self, shape: Shape) -> None:
         """Rows that the migrations themselves have written."""
@@ -286,9 +289,7 @@ class Filling:
             words |= {prefix + name: value for name, value in told.items() if name not in words or prefix}
         return re.sub(r"%([a-z_.]+)%", lambda match: words.get(match.group(1), ""), template)
 
-    def _value(
-        self, shape: Shape, name: str, column: "asyncpg.Record", person: Person | None
-    ) -> dict[str, str | None]:
+    def _value(self, shape: Shape, name: str, column: "asyncpg.Record", person: Person | None) -> dict[str, str | None]:
         """A plausible value, or none where the database has its own."""
         kind, by_hand = column["type"], column["has_default"] and not column["in_unique"]
         if column["in_key"] and column["has_default"]:

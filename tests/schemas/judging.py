@@ -92,7 +92,9 @@ class Judge:
                 )
 
     async def _forget(self) -> None:
-        for row in await self.connection.fetch("SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'"):
+        for row in await self.connection.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'"
+        ):
             await self.connection.execute(f'DROP TABLE pg_temp."{row["relname"]}"')
 
     async def _keys(self, table: str, condition: str) -> set[Key]:
