@@ -52,6 +52,10 @@ async def fill(chosen: Application, connection: Connection) -> tuple[str, ...]:
     rules = chosen.rules("fill.toml")
     filling = Filling(connection, chosen.root, rules)
     await filling.fill()
-    empty = {name: filling.failures.get(name, "") for name, rows in filling.rows.items() if not rows}
+    empty = {
+        name: filling.failures.get(name, "")
+        for name, rows in filling.rows.items()
+        if not rows and filling.counts.get(name) != 0
+    }
     assert not empty, empty
     return tuple(row.values[rules.get("identity", "id")] or "" for _, row in sorted(filling.people.items()))

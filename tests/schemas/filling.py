@@ -49,6 +49,15 @@ _REFERENCES: Final = """
      WHERE k.contype = 'f'
      ORDER BY 2, k.conname
 """
+_CHOICES: Final = """
+    SELECT n.nspname || '.' || c.relname AS name, a.attname, pg_get_constraintdef(k.oid) AS definition
+      FROM pg_constraint AS k
+      JOIN pg_class AS c ON c.oid = k.conrelid
+      JOIN pg_namespace AS n ON n.oid = c.relnamespace
+      JOIN pg_attribute AS a ON a.attrelid = c.oid AND k.conkey = ARRAY[a.attnum]
+     WHERE k.contype = 'c'
+"""
+_CHOICE: Final = re.compile(r"CHECK \(\(\w+ = ANY \(ARRAY\[([0-9, ]+)\]\)\)\)")
 
 
 class Person(NamedTuple):
@@ -100,6 +109,7 @@ class Shape:
     name: str
     columns: dict[str, "asyncpg.Record"] = field(default_factory=dict)
     references: list[Reference] = field(default_factory=list)
+    choices: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def key(self) -> list[str]:
@@ -125,6 +135,9 @@ async def read_shapes(connection: Connection) -> dict[str, Shape]:
     for each in await connection.fetch(_REFERENCES):
         reference = Reference(tuple(each["columns"]), each["parent"], tuple(each["to_columns"]))
         shapes[each["child"]].references.append(reference)
+    for each in await connection.fetch(_CHOICES):
+        if (listed := _CHOICE.fullmatch(each["definition"])) and each["name"] in shapes:
+            shapes[each["name"]].choices[each["attname"]] = listed.group(1).split(", ")
     return shapes
 
 
@@ -217,7 +230,7 @@ class Filling:
             try:
                 values, owner = self._parents(shape, person)
                 for name, column in shape.columns.items():
-                    template = self.templates.get(f"{_short(shape.name)}.{name}")
+                    template = self._template(shape, name)
                     if template is not None:
                         values[name] = self._filled(template, owner)
                     elif name not in values and not column["is_made"]:
@@ -233,6 +246,10 @@ class Filling:
                     self.people[person.number] = written
                 return
 
+    def _template(self, shape: Shape, column: str) -> str | None:
+        """What fill.toml has for a column of this table, or for those of its name in any (`*.name`)."""
+        return self.templates.get(f"{_short(shape.name)}.{column}", self.templates.get(f"*.{column}"))
+
     def _parents(self, shape: Shape, person: Person | None) -> tuple[dict[str, str | None], Person | None]:
         """A row's foreign keys, and the person that its names and addresses are about."""
         values: dict[str, str | None] = {}
@@ -243,7 +260,7 @@ class Filling:
                 continue
             options = self._options(reference, values)
             wanted = shape.needs(reference)
-            if any(f"{_short(shape.name)}.{name}" in self.templates for name in reference.columns):
+            if any(self._template(shape, name) is not None for name in reference.columns):
                 continue
             if not wanted and (not options or self.random.random() < _NULL_SHARE):
                 values |= {name: None for name in reference.columns if name not in values}
@@ -294,6 +311,8 @@ class Filling:
         kind, by_hand = column["type"], column["has_default"] and not column["in_unique"]
         if column["in_key"] and column["has_default"]:
             return {}
+        if name in shape.choices:
+            return {name: self.random.choice(shape.choices[name])}
         if column["labels"]:
             return {name: self.random.choice(column["labels"])}
         if kind in {"text", "character varying", "character", "citext"}:
@@ -343,7 +362,7 @@ class Filling:
                 empty = [row for row in self.rows[shape.name] if row.values.get(reference.columns[0]) is None and key]
                 parents = self._options(reference, {})
                 filled = any(row.values.get(reference.columns[0]) for row in self.rows[shape.name])
-                template = f"{_short(shape.name)}.{reference.columns[0]}" in self.templates
+                template = self._template(shape, reference.columns[0]) is not None
                 if shape.needs(reference) or not parents or filled or template:
                     continue
                 for row in empty[::2]:
@@ -394,6 +413,7 @@ _PLAIN: Final[Mapping[str, Any]] = {
     "interval": lambda _: "1 hour",
     "uuid": lambda filling: f"{filling.random.getrandbits(128):032x}",
     **dict.fromkeys(("json", "jsonb"), lambda filling: f'{{"n": {filling.number}}}'),
+    "cidr": lambda filling: f"192.0.{filling.number % 250}.0/24",
     "inet": lambda filling: f"192.0.2.{filling.number % 250}",
     "bytea": lambda filling: f"\\x{filling.number:08x}",
     **dict.fromkeys(("integer[]", "bigint[]"), lambda filling: f"{{{filling.number}}}"),

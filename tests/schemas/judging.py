@@ -88,7 +88,7 @@ class Judge:
             columns = ", ".join(f'"{name}"' for name in shape.key)
             if shape.key:
                 await self.connection.execute(
-                    f'CREATE TEMP TABLE "gone_{table}" AS SELECT {columns} FROM {shape.quoted} AS t WHERE {_condition(condition)}'
+                    f'CREATE TEMP TABLE "gone_{table.replace(".", "_")}" AS SELECT {columns} FROM {shape.quoted} AS t WHERE {_condition(condition)}'
                 )
 
     async def _forget(self) -> None:
