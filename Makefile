@@ -81,8 +81,8 @@ test-unit: install ## tests that need nothing: unit, contracts, architecture
 	$(BIN)/python -m pytest -m "unit or contracts or architecture" $(ARGS)
 
 .PHONY: test-integration
-test-integration: install ## tests that need PostgreSQL: integration, simulation
-	$(BIN)/python -m pytest -m "integration or simulation" $(ARGS)
+test-integration: install ## tests that need PostgreSQL: integration, property, simulation
+	$(BIN)/python -m pytest -m "integration or property or simulation" $(ARGS)
 
 .PHONY: test-e2e
 test-e2e: servers ## whole journeys over real Kafka, PostgreSQL and SMTP
@@ -91,6 +91,10 @@ test-e2e: servers ## whole journeys over real Kafka, PostgreSQL and SMTP
 .PHONY: test-sim
 test-sim: install ## 10,000 schedules of faults over the delivery core, 300 over whole lives; false clock (ARGS="--schedules=… --lives=… --seed=…")
 	$(BIN)/python -m pytest tests/simulation --numprocesses=2 --dist=loadscope --no-loadscope-reorder -o faulthandler_timeout=0 --schedules=10000 --lives=300 $(ARGS)
+
+.PHONY: test-maps
+test-maps: install ## the two laws of the data map over 20,000 random schemas, maps and rows (ARGS="--schemas=… --seed=…")
+	$(BIN)/python -m pytest tests/property -o faulthandler_timeout=0 --schemas=20000 $(ARGS)
 
 .PHONY: test-kill
 test-kill: servers ## fault campaign: kills, pauses, cuts, full disks, wrong clocks under load (ARGS=--long for 1,000 kills)

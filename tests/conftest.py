@@ -44,6 +44,7 @@ TIERS = frozenset(
         "contracts",
         "architecture",
         "integration",
+        "property",
         "simulation",
         "e2e",
         "kill",
@@ -73,6 +74,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fuzz.addoption("--sent", type=int, default=5_000, help="how many records a running fleet gets")
     schemas = parser.getgroup("schemas")
     schemas.addoption("--write-drafts", action="store_true", help="write the drafts of the applications' maps anew")
+    maps = parser.getgroup("property")
+    maps.addoption(
+        "--schemas", type=int, default=500, help="how many random schemas the laws of the data map are tried on"
+    )
     simulation.addoption("--seed", type=int, default=1, help="the seed of the first one; the others follow by one")
 
 

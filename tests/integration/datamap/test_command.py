@@ -45,6 +45,18 @@ async def test_check_says_no_with_file_line_and_advice(shop: Shop, tmp_path: Pat
     assert not told["ok"]
 
 
+async def test_check_tells_where_rows_leave_the_database(shop: Shop, tmp_path: Path) -> None:
+    """A publication is said and refuses nothing, for people and for programs; constants are tried, too."""
+    await shop.owner.execute("CREATE PUBLICATION elsewhere FOR TABLE accounts")
+    arguments = ["check", "--dsn", shop.dsn, *_files(tmp_path)]
+    result = await _run(*arguments)
+    assert (result.exit_code, "leave the database by the publication `elsewhere`" in result.output) == (0, True)
+    told = json.loads((await _run(*arguments, "--json")).output)
+    assert (told["ok"], len(told["notices"])) == (True, 1)
+    await shop.owner.execute("ALTER TABLE invoices ADD CHECK (billing_name <> 'erased')")
+    assert (await _run(*arguments)).exit_code == 1
+
+
 async def test_check_without_its_database_is_no_success(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

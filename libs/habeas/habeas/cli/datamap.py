@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from habeas.cli.connection import named, private, require_private
 if TYPE_CHECKING:
     from habeas.datamap.catalogue.schema import LiveSchema
     from habeas.datamap.map.model import StoreMap
+    from habeas.datamap.postgres import Examination
     from habeas.datamap.source import Problem
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -47,14 +47,16 @@ def check(  # one argument per option
     """
     if offline and dsn:
         raise click.UsageError("--dsn and --offline contradict each other")
-    problems, is_compared = _problems(dsn, directory, policy_file, store, offline=offline)
+    problems, told, is_compared = _problems(dsn, directory, policy_file, store, offline=offline)
     if as_json:
         plain = [{**problem._asdict(), "file": str(problem.file)} for problem in problems]
-        _write_json({"ok": not problems, "compared_with_database": is_compared, "problems": plain})
+        _write_json({"ok": not problems, "compared_with_database": is_compared, "problems": plain, "notices": told})
     elif problems:
         _explain(problems)
     else:
         _say(f"{directory}: the data map is in order" + (" (no database was looked at)" if offline else ""))
+    for notice in () if as_json else told:
+        _say(notice)
     raise SystemExit(1 if problems else 0)
 
 
@@ -95,7 +97,7 @@ def draft(  # one argument per option
 
     try:
         policy = load_policy(policy_file) if policy_file else None
-        live = asyncio.run(_live(store, dsn, schema, _variable()))
+        live = asyncio.run(_live(store, dsn, schema, _variable())).only(schema)
     except ConfigurationError as error:
         _explain(error.problems)
         raise SystemExit(1) from None
@@ -116,8 +118,8 @@ def draft(  # one argument per option
 
 def _problems(
     dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool
-) -> "tuple[tuple[Problem, ...], bool]":
-    """Everything that is wrong, of files and databases, and whether every database was looked at."""
+) -> "tuple[tuple[Problem, ...], tuple[str, ...], bool]":
+    """Everything that is wrong, of files and databases; what is worth knowing; and whether every database was looked at."""
     from habeas.datamap.map.loading import load_datamap
     from habeas.datamap.policy.model import load_policy
     from habeas.datamap.postgres import find_address_problems
@@ -126,35 +128,37 @@ def _problems(
     try:
         loaded = load_datamap(directory, load_policy(policy_file))
     except ConfigurationError as error:
-        return error.problems, False
+        return error.problems, (), False
     if store is not None and store not in loaded.stores:
         raise click.UsageError(f"the map has no store {store}: {', '.join(loaded.stores)}")
     chosen = [each for name, each in loaded.stores.items() if store in {None, name}]
     if dsn is not None and len(chosen) > 1:
         raise click.UsageError(f"the map has several stores; choose one with --store: {', '.join(loaded.stores)}")
     if offline:
-        return (), False
+        return (), (), False
     missing = (
         []
         if dsn is not None
         else [each for one in chosen for each in find_address_problems(one, os.environ, production=False)]
     )
     if missing:
-        return tuple(missing), False
-    return tuple(problem for each in chosen for problem in _compared(each, dsn)), True
+        return tuple(missing), (), False
+    examined = [_examined(each, dsn) for each in chosen]
+    problems = tuple(problem for each in examined for problem in each.problems)
+    return problems, tuple(notice for each in examined for notice in each.notices), True
 
 
-def _compared(store: "StoreMap", dsn: str | None) -> "Iterator[Problem]":
+def _examined(store: "StoreMap", dsn: str | None) -> "Examination":
     """Compare one store with its database, that of its variable unless ``dsn`` says another."""
-    from habeas.datamap.check import compare
     from habeas.datamap.errors import StoreError
+    from habeas.datamap.postgres import examine
 
     variable = "--dsn" if dsn else store.connection
     if dsn is None:
         dsn = os.environ[store.connection]
         require_private(dsn, variable)
     try:
-        yield from compare(store, asyncio.run(_live(store.name, dsn, store.schema, variable)))
+        return asyncio.run(examine(store, dsn, variable))
     except StoreError as error:
         raise click.ClickException(str(error)) from None
 

@@ -267,6 +267,8 @@ class CollectionNotes(_Notes):
     path: ColumnName | None = None
     where: Conditions = Field(default_factory=dict)
     links: dict[LinkName, LinkNotes] = Field(default_factory=dict)
+    triggers: tuple[ColumnName, ...] = ()
+    materialised: Literal["refresh"] | None = None
 
 
 class FieldNotes(_Notes):
@@ -286,6 +288,7 @@ class FieldNotes(_Notes):
         | None
     ) = None
     match: Match | None = None
+    large_object: bool | None = None
 
     @property
     def anonymises(self) -> bool:

@@ -199,7 +199,7 @@ def draft_dataset(
 
     Deterministic; the text is a valid Fides dataset.
     """
-    text = "\n".join(_Drafting(live, store, policy, root).lines(connection, schema)) + "\n"
+    text = "\n".join(_Drafting(live.only(schema), store, policy, root).lines(connection, schema)) + "\n"
     return Draft(text, len(re.findall(rf"\b{REVIEW}\b", re.sub(r"(?m)^#.*$", "", text))))
 
 

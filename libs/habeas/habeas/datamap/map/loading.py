@@ -81,7 +81,12 @@ def load_datamap(directory: Path, policy: Policy) -> DataMap:
         problems += reading.problems
     if problems:
         raise ConfigurationError(problems)
-    return DataMap(stores)
+    return DataMap({name: replace(store, elsewhere=_elsewhere(store, stores)) for name, store in stores.items()})
+
+
+def _elsewhere(store: StoreMap, stores: Mapping[str, StoreMap]) -> frozenset[str]:
+    others = [each for each in stores.values() if each is not store and each.connection == store.connection]
+    return frozenset(f"{each.schema}.{table}" for each in others for table in each.tables)
 
 
 class _StoreReading:
@@ -149,7 +154,7 @@ class _StoreReading:
                 tuple(said for said, _ in spelled.get(name, ())),
             )
             for name, collection in self.collections.items()
-            if collection.habeas.personal
+            if collection.habeas.personal and collection.habeas.materialised is None
         }
         finder = PathFinder(ways, root, identity, where)
         tables = {name: self._table(name, finder, spelled.get(name), is_rooted=bool(root)) for name in self.collections}
@@ -363,7 +368,7 @@ class _StoreReading:
                     self._tell(name, found, at.at("habeas", "links", said.name))
                 else:
                     paths.append((said, link, found))
-        elif is_rooted and notes.personal:
+        elif is_rooted and notes.personal and notes.materialised is None:
             ways = finder.ways(name)
             if isinstance(ways, NoPath):
                 self._tell(name, ways, at)
@@ -376,7 +381,7 @@ class _StoreReading:
         erasure = self._erasure(name, columns)
         return Table(
             name=name,
-            personal=notes.personal,
+            personal=notes.personal and notes.materialised is None,
             category=notes.category,
             columns=columns,
             key=tuple(field.name for field in collection.fields if field.fides_meta and field.fides_meta.primary_key),
@@ -387,6 +392,8 @@ class _StoreReading:
             partitioned=notes.partitioned is not None,
             references=self.references[name],
             place=at,
+            triggers=notes.triggers,
+            materialised=notes.materialised is not None,
         )
 
     def _own_links(self, name: str, columns: tuple[Column, ...], own: tuple[SubjectPath, ...]) -> tuple[Link, ...]:
@@ -462,8 +469,12 @@ class _StoreReading:
             if isinstance(given, Anonymise):
                 return Action.ANONYMISE, blanked
             return self._kept(self.collections[name].habeas, given, at.at("on_erasure")), blanked
+        if given is Action.DELETE and _role(notes) is Role.CO_OWNER:
+            return given, self._leaving(columns, said)
         if isinstance(given, Action):
             return given, self._anonymised(columns, mentions) if given is Action.ANONYMISE else ()
+        if _role(notes) is Role.CO_OWNER and self._erasure(name, columns) is Action.DELETE:
+            return Action.DELETE, self._leaving(columns, said)
         if _role(notes) is not Role.ACCESSOR:
             return self._erasure(name, columns), self._blanked(name, columns, mentions)
         if said.within is None and given is None:
@@ -471,6 +482,12 @@ class _StoreReading:
             write = "`on_erasure: {anonymise: [FIELD]}`, or `on_erasure: none` and a `reason`"
             self.problems.append(at.problem(what, write))
         return Action.NONE, ()
+
+    @staticmethod
+    def _leaving(columns: tuple[Column, ...], said: Said) -> tuple[Column, ...]:
+        """What names one of several owners goes from a row that stays for the others."""
+        own = {said.column} if said.column is not None else set(said.by.columns if said.by is not None else ())
+        return tuple(column for column in columns if column.name in own and column.anonymises)
 
     def _columns_called(self, columns: tuple[Column, ...], wanted: Sequence[str], at: Place) -> tuple[Column, ...]:
         by_name = {column.name: column for column in columns}
@@ -508,7 +525,14 @@ class _StoreReading:
             wrong.append(("`personal: false` stands without a reason", "`reason: …` beside it"))
         if not notes.personal and notes.on_erasure is not None:
             wrong.append(("a table without personal data has no `on_erasure`", "`personal: false` and `reason` alone"))
-        if notes.personal and notes.on_erasure is None:
+        if notes.materialised is not None and notes.on_erasure is not None:
+            wrong.append(
+                (
+                    "a materialised view is filled anew, row by row nothing happens to it",
+                    "`materialised: refresh` alone",
+                )
+            )
+        if notes.personal and notes.on_erasure is None and notes.materialised is None:
             write = "`on_erasure: delete`, `anonymise`, `{keep: GROUND, until: CLASS}` or `none`"
             wrong.append(("what an erasure does is missing", write))
         silent = [each for each in notes.links.values() if each.on_erasure is Action.NONE and each.reason is None]
@@ -581,6 +605,7 @@ class _StoreReading:
             constant=field.habeas.anonymise,
             contact=field.habeas.contact,
             place=at,
+            large_object=field.habeas.large_object,
         )
 
     def _erasure(self, name: str, columns: tuple[Column, ...]) -> Action | Kept:

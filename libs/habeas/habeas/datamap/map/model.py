@@ -43,6 +43,7 @@ class Column:
     constant: Constant | Template
     contact: Contact | None
     place: Place
+    large_object: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class Table:
     """One table of a store. `name` is its own for tables of the root's schema, with the schema and a point before it for others.
 
     `links` may be none where nothing is erased in it or the table is not personal. `erasure` is what the collection says for its
-    links.
+    links. `triggers` are those that somebody has looked at and found right. `materialised`: a materialised view, filled anew after an
+    erasure; its rows count as nobody's own.
     """
 
     name: str
@@ -109,6 +111,8 @@ class Table:
     partitioned: bool
     references: tuple[Reference, ...]
     place: Place
+    triggers: tuple[str, ...] = ()
+    materialised: bool = False
 
     def column(self, name: str) -> Column | None:
         """Give the column of that name, if the map lists it."""
@@ -148,6 +152,8 @@ class StoreMap:
     """One store: where it is, where a person begins in it, and its tables by name in the order of the files.
 
     `schema` is that of the root, in which names stand without it.
+
+    `elsewhere` are the tables, as `schema.table`, that other stores of the map have over the same connection.
     """
 
     name: str
@@ -157,6 +163,7 @@ class StoreMap:
     identity: str
     tables: Mapping[str, Table]
     place: Place
+    elsewhere: frozenset[str] = frozenset()
 
     @property
     def personal(self) -> Iterator[Table]:

@@ -211,11 +211,9 @@ class PathFinder:
         self, table: str, reference: Reference, coming_from: tuple[str, ...], where: Where = ()
     ) -> tuple[SubjectPath, ...] | NoPath:
         """Go by a reference; the root itself need not be visited for the id that the reference holds."""
-        root, identity = self._target
-        if reference.to_table == root and not reference.is_caseless:
-            for own, theirs in reference.on:
-                if theirs == identity:
-                    return (SubjectPath(table, (), own).narrowed(self._where, where),)
+        direct = self._direct(reference)
+        if direct is not None:
+            return (SubjectPath(table, (), direct).narrowed(self._where, where),)
         return self._on(table, Join(reference.on, reference.to_table, (), reference.is_caseless), coming_from, where)
 
     def _on(
@@ -234,39 +232,50 @@ class PathFinder:
         ways: dict[str, tuple[SubjectPath, ...]] = {
             column: (SubjectPath(table, (), column).narrowed(self._where),) for column in here.identities
         }
-        names = {column: column for column in here.identities}
+        joined: list[Reference] = []
+        for reference in here.references:
+            direct = self._direct(reference)
+            if direct is None:
+                joined.append(reference)
+            else:
+                ways.setdefault(direct, (SubjectPath(table, (), direct).narrowed(self._where),))
+        if here.choice is not None:
+            if here.choice in ways:
+                return ways[here.choice]
+            joined = [each for each in joined if here.choice in each.columns]
+        elif ways:
+            return _choose(ways, [])
+        found: dict[str, tuple[SubjectPath, ...]] = {}
         cycles: list[NoPath] = []
-        for reference in sorted(here.references, key=lambda each: each.to_table != self._target[0]):
-            name = reference.columns[0]
-            is_known = all(column in ways for column in reference.columns)
-            if is_known or reference.to_table == table or reference.to_table not in self._tables:
+        for reference in joined:
+            if reference.to_table == table or reference.to_table not in self._tables:
                 continue
             onward = self._onward(table, reference, coming_from)
             if isinstance(onward, NoPath):
                 cycles += [onward] if onward.reason == CYCLE else []
                 continue
-            direct = [path.subject_column for path in onward if path.direct]
-            name = direct[0] if direct else name
-            ways.setdefault(name, onward)
-            names |= dict.fromkeys(reference.columns, name)
-        return _choose(names.get(here.choice, here.choice) if here.choice else None, ways, cycles)
+            found.setdefault(reference.columns[0], onward)
+        if here.choice is not None and not found and not cycles:
+            return NoPath(UNKNOWN_CHOICE, tuple(ways) or tuple(each.columns[0] for each in here.references))
+        return _choose(found, cycles)
+
+    def _direct(self, reference: Reference) -> str | None:
+        """Return the column that holds the account id, where a reference to the root has one."""
+        root, identity = self._target
+        if reference.to_table != root or reference.is_caseless:
+            return None
+        return next((own for own, theirs in reference.on if theirs == identity), None)
 
 
 def _turned(on: Pairs) -> Pairs:
     return tuple((theirs, own) for own, theirs in on)
 
 
-def _choose(
-    choice: str | None, ways: Mapping[str, tuple[SubjectPath, ...]], cycles: Sequence[NoPath]
-) -> tuple[SubjectPath, ...] | NoPath:
-    if choice is not None:
-        return ways.get(choice) or NoPath(UNKNOWN_CHOICE, tuple(ways))
-    direct = {column: paths for column, paths in ways.items() if all(path.direct for path in paths)}
-    best = direct or ways
-    if len(best) == 1:
-        return next(iter(best.values()))
-    if best:
-        return NoPath(SEVERAL_LEAD, tuple(best))
+def _choose(ways: Mapping[str, tuple[SubjectPath, ...]], cycles: Sequence[NoPath]) -> tuple[SubjectPath, ...] | NoPath:
+    if len(ways) == 1:
+        return next(iter(ways.values()))
+    if ways:
+        return NoPath(SEVERAL_LEAD, tuple(ways))
     return cycles[0] if cycles else NoPath(NOTHING_LEADS)
 
 

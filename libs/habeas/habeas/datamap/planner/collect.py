@@ -127,18 +127,14 @@ class Collecting:
                 yield words("EXISTS ( SELECT FROM", ", ".join(reach.others), "WHERE", found, ")")
 
     def _link(self, table: Table, rank: int, link: Link) -> LinkPlan:
-        goes = link.deletes and not link.is_mention and not self._goes_with_another(link)
-        is_change = bool(link.blanked) and not link.deletes and not link.is_mention
+        goes = link.deletes and not link.is_mention and not self.shape.follows_by(link)
+        stays = not link.deletes or link.role is Role.CO_OWNER
+        is_change = bool(link.blanked) and stays and not link.is_mention
         change, left = self._change(table, link.blanked) if is_change else (None, None)
         result = TableResult.KEPT if isinstance(link.erasure, Kept) else None
-        if link.erasure is Action.ANONYMISE and not link.is_mention:
+        if (link.erasure is Action.ANONYMISE and not link.is_mention) or (link.deletes and is_change):
             result = TableResult.ANONYMISED
         return LinkPlan(rank, goes, link.role is Role.CO_OWNER, result, change, left)
-
-    def _goes_with_another(self, link: Link) -> bool:
-        """Whether rows go only with the shared row on which they hang."""
-        first = [path.joins[0] for path in link.paths if path.joins]
-        return any(not join.is_down and join.table in self.shape.shared for join in first)
 
     def _kept_for_others(self, table: Table) -> LinkPlan | None:
         keeps = any(

@@ -21,6 +21,7 @@ from habeas.datamap.planner.plan import (
     TablePlan,
 )
 from habeas.datamap.planner.purge import purge_rules
+from habeas.datamap.planner.refresh import refreshes
 from habeas.datamap.planner.shape import LOOSENS, Shape
 from habeas.datamap.planner.sql import (
     ID_TYPES,
@@ -75,7 +76,7 @@ class _Compiler:
         """Tables from which tables of the map inherit: each of them then stands for its own rows."""
         for name in self.store.tables:
             live = self.live.tables.get(name)
-            for above in getattr(live, "inherits", ()):
+            for above in live.inherits if live is not None else ():
                 if above in self.store.tables:
                     yield above
 
@@ -87,7 +88,9 @@ class _Compiler:
             for name in sorted(self.shape.collected, key=self.shape.level, reverse=True)
             if (plan := self._collect(collecting, self.store.tables[name])) is not None
         }
-        planned = [tuple(self._table(table) for table in layer if table.links) for layer in ordered]
+        planned = [
+            tuple(self._table(table) for table in layer if table.links or table.name in collected) for layer in ordered
+        ]
         tables = tuple(table for layer in planned for table in layer)
         return StorePlan(
             store=self.store.name,
@@ -106,6 +109,7 @@ class _Compiler:
             loosened=frozenset(self._full_name(key.table) for key in self.live.foreign_keys if self._is_loosened(key)),
             foreign=frozenset(self._full_name(name) for name, table in self.live.tables.items() if table.kind == "f"),
             fingerprint=self.live.fingerprint,
+            refreshes=tuple(refreshes(self.store, self.live)),
         )
 
     def _collect(self, collecting: Collecting, table: Table) -> CollectPlan | None:
@@ -117,8 +121,8 @@ class _Compiler:
         return collecting.plan(table, reaches, newest)
 
     def _is_loosened(self, key: ForeignKey) -> bool:
-        """Whether the database itself lets go of a row that an erasure or a sweep deletes."""
-        return key.to_table in self.store.tables and key.on_delete in {"set null", "set default"}
+        """Whether the database itself lets go of a row that an erasure or a sweep deletes, in a table that the map knows."""
+        return {key.table, key.to_table} <= set(self.store.tables) and key.on_delete in {"set null", "set default"}
 
     def _full_name(self, table: str) -> str:
         """Give a table with its schema; those of other schemas are named with theirs already, see ForeignKey."""
@@ -197,7 +201,9 @@ class _Compiler:
             category=table.category or next((c.category for c in table.columns if c.category), ""),
             result=_result(changing[0][0].erasure if changing else table.erasure),
             is_collected=is_collected,
-            locate=self._locate(table, owning or [(rank, reach) for rank, _, reach in reaches], newest),
+            locate=self._locate(table, owning or [(rank, reach) for rank, _, reach in reaches], newest)
+            if reaches
+            else "",
             erase=change.counted if change else None,
             erase_one=change.alone if change else None,
             verify=change.verify if change else None,
@@ -402,6 +408,7 @@ def _located(tables: Iterable[TablePlan]) -> str:
     return " UNION ALL ".join(
         words("SELECT", literal(table.table), "AS name, account_id, rows FROM (", table.locate, ") AS l")
         for table in tables
+        if table.locate
     )
 
 

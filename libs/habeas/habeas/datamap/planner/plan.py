@@ -226,6 +226,8 @@ class StorePlan:
     `nobodys` are the tables that hold nobody's data, `loosened` those whose references the database sets null (or to their default) when a
     row goes that they lead to, `foreign` those whose rows another server holds; all by schema and name, with a point between.
 
+    `refreshes` are materialised views to be filled anew, each after those that it reads, with their statements.
+
     `read_again` gives (`name`, `rows`) for every table whose rows carry the account id themselves: what should not be there
     after an erasure.
     """
@@ -244,3 +246,4 @@ class StorePlan:
     loosened: frozenset[str]
     foreign: frozenset[str]
     fingerprint: str
+    refreshes: tuple[tuple[str, str], ...] = ()

@@ -49,7 +49,7 @@ class Shape:
     @cached_property
     def collected(self) -> frozenset[str]:
         """Tables whose rows are looked for before any is changed, since no way of their own tells which of them go."""
-        found = {table.name for table in self.store.personal if self._is_hard(table)}
+        found = {table.name for table in self.store.tables.values() if self._is_hard(table)}
         grown = True
         while grown:
             grown = False
@@ -69,8 +69,12 @@ class Shape:
             or any(link.role is Role.CO_OWNER for link in changing)
         ):
             return True
-        said = {each.when_parent_goes for each in table.references} - {None, WhenParentGoes.DETACH}
-        if said or any(each.when_parent_goes is not None for each in self.incoming.get(table.name, ())):
+        if any(each.when_parent_goes is WhenParentGoes.DELETE for each in table.references):
+            return True
+        if not table.links:
+            return False
+        holds = any(each.when_parent_goes is WhenParentGoes.KEEP_PARENT for each in table.references)
+        if holds or any(each.when_parent_goes is not None for each in self.incoming.get(table.name, ())):
             return True
         return table.deletes and any(
             each.when_parent_goes is WhenParentGoes.DETACH and self.level(table.name) >= self.level(each.to_table)
@@ -90,6 +94,11 @@ class Shape:
             for link in child.owning
             for path in link.paths
         )
+
+    def follows_by(self, link: Link) -> bool:
+        """Whether the rows of a link go only with the shared row on which they hang."""
+        first = [path.joins[0] for path in link.paths if path.joins]
+        return any(not join.is_down and join.table in self.shared for join in first)
 
     def level(self, table: str) -> int:
         """Number of the layer in which a table is erased."""
@@ -135,11 +144,20 @@ class Shape:
                         before = join.table
         for key in self.live.foreign_keys:
             parent = self.store.tables.get(key.to_table)
-            if parent is None or not parent.deletes or key.on_delete in LOOSENS:
+            if parent is None or not parent.deletes or (key.on_delete in LOOSENS and not self._is_needed(key)):
                 continue
             stated = self.stated(key)
             if stated is None or stated.when_parent_goes is not WhenParentGoes.DETACH:
                 yield Reference(key.table, pairs(key), key.to_table)
+
+    def _is_needed(self, key: ForeignKey) -> bool:
+        """Whether a table has to be looked at before the database itself lets go of what it refers to."""
+        child = self.store.tables.get(key.table)
+        if child is None:
+            return False
+        used = {column for link in child.links for path in link.paths for column in path.own_columns}
+        used |= {column.name for column in (*child.blanked, *child.mentions)}
+        return not used.isdisjoint(key.columns)
 
     def stated(self, key: ForeignKey) -> Reference | None:
         """Return the reference of the map that says the same as a foreign key."""

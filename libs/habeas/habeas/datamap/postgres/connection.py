@@ -10,7 +10,8 @@ from asyncpg.pool import PoolConnectionProxy
 
 from habeas.chassis.connection import Connection as OwnConnection
 from habeas.chassis.connection import SessionShared, is_pooler, require_own_session, why
-from habeas.datamap.catalogue.schema import CATALOGUE, LiveSchema
+from habeas.datamap.catalogue.query import CATALOGUE
+from habeas.datamap.catalogue.schema import LiveSchema
 from habeas.datamap.errors import Rule, SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, Unavailability
 from habeas.datamap.planner.sql import quoted
 
@@ -178,8 +179,8 @@ async def _keep_session(connection: object) -> None:
 
 
 async def read_catalogue(conn: Connection, schema: str, known: str | None = None) -> LiveSchema | None:
-    """Read the live schema by one query; None when it still has the fingerprint `known`."""
-    row = await conn.fetchrow(CATALOGUE, schema, known)
+    """Read every schema of the database by one query, seen from ``schema``; None when it still has the fingerprint `known`."""
+    row = await conn.fetchrow(CATALOGUE, known)
     if row is None or row["told"] is None:
         return None
     return LiveSchema.parse(schema, row["told"], row["fingerprint"])

@@ -33,7 +33,9 @@ from habeas.datamap.postgres.erasing import Done, Erasing, Held
 from habeas.datamap.postgres.export import ExportedRows, read_out
 from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import Portion, PurgeResult, purge
+from habeas.datamap.postgres.refresh import refresh_views
 from habeas.datamap.postgres.tally import Tally
+from habeas.datamap.postgres.trial import try_values
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class PostgresStore:
         if live is None:
             assert self._plan is not None, "the fingerprint of a plan was asked for"  # noqa: S101 - for mypy
             return self._plan
-        problems = compare(self.map, live)
+        problems = compare(self.map, live) or await try_values(conn, self.map, live)
         if problems:
             self._plan = None
             raise SchemaMismatch(self.name, problems)
@@ -170,12 +172,13 @@ class PostgresStore:
         async with self._link.connection() as conn:
             plan = self._plan or await self._checked(conn)
             asked = AskedIds(account_ids, plan.root.identity_type, plan.ghosts)
-            held = {account_id: {table.table: 0 for table in plan.tables} for account_id in asked.asked}
+            tables = [table for table in plan.tables if table.locate]
+            held = {account_id: {table.table: 0 for table in tables} for account_id in asked.asked}
             try:
                 with self._link.told():
                     rows = await conn.fetch(plan.located, asked.parameter)
             except StoreRefused:
-                for table in plan.tables:  # the one that refuses is to be named
+                for table in tables:  # the one that refuses is to be named
                     await self._counts(conn, table, table.locate, asked)
                 raise
         for row in rows:
@@ -220,6 +223,7 @@ class PostgresStore:
             with self._link.told(self.map.root):
                 await conn.fetch(plan.root.lock, asked.parameter)
             done = await work(Erasing(self._link, conn, plan, asked, tally))
+            await refresh_views(conn, self._link, plan)
             await tally.require_nothing_else(conn)
             crash.at(Point.STORE_ERASED)
             if guard is not None:
@@ -257,7 +261,7 @@ class PostgresStore:
             return max(known) if len(known) == len(ends) else None
 
         for table in plan.tables:
-            if table.result is None and not done.of(table.table, account_id):
+            if not table.category or (table.result is None and not done.of(table.table, account_id)):
                 continue
             nothing = {TableResult.NOTHING_HELD: Held(0)}
             for result, held in (done.of(table.table, account_id) or nothing).items():

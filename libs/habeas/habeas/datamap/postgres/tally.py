@@ -85,11 +85,11 @@ class Tally:
 
     def deleted(self, table: str, rows: int) -> None:
         """Note that a statement deleted so many rows of a table of the map."""
-        self._deleted[f"{self.plan.schema}.{table}"] += rows
+        self._deleted[self._full(table)] += rows
 
     def updated(self, table: str, rows: int) -> None:
         """Note that a statement updated so many rows of a table of the map."""
-        self._updated[f"{self.plan.schema}.{table}"] += rows
+        self._updated[self._full(table)] += rows
 
     async def require_nothing_else(self, conn: Connection) -> None:
         """Raise OthersTouched where anything else changed than what the statements and the map name. The last thing before the commit.
@@ -125,6 +125,10 @@ class Tally:
         if not self.plan.nobodys.isdisjoint(names):
             return True
         return not (rest.inserted or rest.deleted or self.plan.loosened.isdisjoint(names))
+
+    def _full(self, table: str) -> str:
+        """Give a table with its schema; the plan names those of other schemas with theirs."""
+        return table if "." in table else f"{self.plan.schema}.{table}"
 
     def _named(self, table: str) -> str:
         return table.removeprefix(f"{self.plan.schema}.")

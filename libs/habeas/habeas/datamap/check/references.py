@@ -13,7 +13,7 @@ from habeas.datamap.source import Problem
 WORDS_FOR_PARENT = "`habeas: {when_parent_goes: detach}` on it (or `delete`, or `keep_parent`)"
 
 
-def link_problems(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
+def unsafe_references(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     """Everything by which an erasure could take rows of others, or leave what names the person."""
     shape = Shape(store, live)
     for key in live.foreign_keys:
@@ -22,6 +22,7 @@ def link_problems(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         for reference in table.references:
             yield from _detachable(shape, table, reference)
         yield from _keeps_nobody(shape, table)
+        yield from _leave_shared_rows(table)
         yield from _both_sides(shape, table)
     yield from _mentions(shape)
     yield from _claims_nobody(store, live)
@@ -40,7 +41,7 @@ def _survivable(shape: Shape, key: ForeignKey) -> Iterator[Problem]:
     if key.on_delete in LOOSENS:
         yield from _loosened(shape, child, key)
         return
-    if _go_along(shape, child, parent, key):
+    if _waits_for_others(parent) or _go_along(shape, child, parent, key):
         return
     column = child.column(key.columns[0])
     names_person = column is not None and pairs(key) == ((column.name, store.identity),) and key.to_table == store.root
@@ -69,7 +70,7 @@ def _survivable(shape: Shape, key: ForeignKey) -> Iterator[Problem]:
 def _loosened(shape: Shape, child: Table, key: ForeignKey) -> Iterator[Problem]:
     """The database lets go by itself; that must be possible, and must not take the row from its own owner."""
     live = shape.live.tables[child.name]
-    changed = getattr(key, "set_columns", ()) or key.columns
+    changed = key.set_columns or key.columns
     for name in changed if key.on_delete == "set null" else ():
         column = live.columns.get(name)
         if column is not None and column.not_null:
@@ -77,13 +78,22 @@ def _loosened(shape: Shape, child: Table, key: ForeignKey) -> Iterator[Problem]:
             yield child.place.problem(what, f"{WORDS_FOR_PARENT}, or a column that takes null")
     for link in child.owning:
         for path in link.paths:
-            own = set(path.own_columns)
-            if own & set(changed) and not own >= set(key.columns):
+            if not set(path.own_columns).isdisjoint(changed) and not _is_by(shape, path, key):
                 what = (
                     f"with a row of `{key.to_table}` the database changes {names(changed)} of `{child.name}`, by which its rows "
                     "belong to somebody"
                 )
                 yield child.place.problem(what, f"ON DELETE SET NULL of other columns alone, or {WORDS_FOR_PARENT}")
+
+
+def _waits_for_others(parent: Table) -> bool:
+    """Whether rows go only when no row refers to them any more."""
+    deleting = [link for link in parent.links if link.deletes]
+    follows = any(each.when_parent_goes is WhenParentGoes.DELETE for each in parent.references)
+    return not follows and all(
+        link.role is Role.CO_OWNER and all(path.joins and path.joins[0].is_down for path in link.paths)
+        for link in deleting
+    )
 
 
 def _go_along(shape: Shape, child: Table, parent: Table, key: ForeignKey) -> bool:
@@ -96,12 +106,20 @@ def _go_along(shape: Shape, child: Table, parent: Table, key: ForeignKey) -> boo
         own = [path for path in link.paths if _is_by(shape, path, key)]
         if not own or len(own) != len(link.paths) or any(path.where for path in own):
             continue
-        if link.role is not Role.ACCESSOR and link.deletes:
-            return link.role is Role.OWNER or parent.name in shape.shared
-        cleared = {column.name for column in link.blanked}
-        if cleared & set(key.columns):
+        if not {column.name for column in link.blanked}.isdisjoint(key.columns) and (
+            not link.deletes or link.role is Role.CO_OWNER or _may_stay(shape, child)
+        ):
+            return True
+        if link.role is Role.ACCESSOR or not link.deletes:
+            continue
+        if (link.role is Role.OWNER and not _may_stay(shape, child)) or shape.follows_by(link):
             return True
     return False
+
+
+def _may_stay(shape: Shape, table: Table) -> bool:
+    """Whether rows that are to go may stay for others, anonymised."""
+    return any(each.when_parent_goes is WhenParentGoes.KEEP_PARENT for each in shape.incoming.get(table.name, ()))
 
 
 def _is_by(shape: Shape, path: SubjectPath, key: ForeignKey) -> bool:
@@ -144,6 +162,21 @@ def _keeps_nobody(shape: Shape, table: Table) -> Iterator[Problem]:
                 yield table.place.problem(
                     what, "`habeas: {anonymise: null}` on it (or a constant, a ghost's id)", "fields"
                 )
+
+
+def _leave_shared_rows(table: Table) -> Iterator[Problem]:
+    """A row that stays for its other owners must not name the one who left."""
+    for link in table.owning:
+        if link.role is not Role.CO_OWNER or not link.deletes:
+            continue
+        cleared = {column.name for column in link.blanked}
+        for path in link.paths:
+            if (not path.joins or not path.joins[0].is_down) and cleared.isdisjoint(path.own_columns):
+                what = (
+                    f"rows of `{table.name}` that stay for their other owners would still lead to the one who left "
+                    f"by {names(path.own_columns)}"
+                )
+                yield link.place.problem(what, "`habeas: {anonymise: null}` on that field")
 
 
 def _both_sides(shape: Shape, table: Table) -> Iterator[Problem]:
@@ -206,11 +239,11 @@ def _claims_nobody(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     for table in store.tables.values():
         if table.links or isinstance(table.erasure, Kept):
             continue
-        said = {each.on for each in table.references if each.when_parent_goes is not None}
+        said = {frozenset(each.on) for each in table.references if each.when_parent_goes is not None}
         leading = [
             key
             for key in live.foreign_keys
-            if key.table == table.name and key.to_table in people and pairs(key) not in said
+            if key.table == table.name and key.to_table in people and frozenset(pairs(key)) not in said
         ]
         if leading:
             what = f"`{table.name}` is said to hold no person's data, but {names(leading[0].columns)} leads to `{leading[0].to_table}`"
