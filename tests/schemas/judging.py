@@ -21,6 +21,7 @@ Key: TypeAlias = tuple[str | None, ...]
 Held: TypeAlias = dict[str, dict[Key, tuple[str | None, ...]]]
 
 _WORD: Final = re.compile(r"\w+")
+_ID_LENGTH_MIN: Final = 12
 
 
 class Judge:
@@ -34,9 +35,11 @@ class Judge:
         self.going: dict[str, set[Key]] = {}
         self.changing: dict[tuple[str, str], tuple[set[Key], str]] = {}
         self.before: Held = {}
+        self.ids: Sequence[str] = ()
 
     async def begin(self, ids: Sequence[str]) -> None:
         """Read everything, and say beforehand what must become of it."""
+        self.ids = ids
         self.shapes = await read_shapes(self.connection)
         self.before = await self._read()
         await self._foresee(ids)
@@ -88,7 +91,8 @@ class Judge:
             columns = ", ".join(f'"{name}"' for name in shape.key)
             if shape.key:
                 await self.connection.execute(
-                    f'CREATE TEMP TABLE "gone_{table.replace(".", "_")}" AS SELECT {columns} FROM {shape.quoted} AS t WHERE {_condition(condition)}'
+                    f'CREATE TEMP TABLE "gone_{table.replace(".", "_")}" AS'
+                    f" SELECT {columns} FROM {shape.quoted} AS t WHERE {_condition(condition)}"
                 )
 
     async def _forget(self) -> None:
@@ -142,8 +146,10 @@ class Judge:
         yield from (text.replace("*", str(count), 1) for text, count in wrong.items())
 
     async def _left(self, after: Held, people: Iterable[Person]) -> AsyncIterator[str]:
-        """Names and addresses of the erased people, in whatever column of whatever table."""
-        search = re.compile("|".join(part for each in people for part in (each.first, each.last)), re.IGNORECASE)
+        """Names, addresses, and ids that are no plain numbers, of the erased people in whatever column of whatever table."""
+        names = [part for each in people for part in (each.first, each.last)]
+        ids = [each for each in self.ids if len(each) > _ID_LENGTH_MIN]
+        search = re.compile("|".join(map(re.escape, (*names, *ids))), re.IGNORECASE)
         stays = self.rules.get("stays", {})
         for table, rows in after.items():
             columns = list(self.shapes[self._full(table)].columns)
