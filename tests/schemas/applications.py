@@ -22,7 +22,7 @@ from habeas_embedded.places import cache_directory
 from habeas_embedded.postgres import postgres_programs
 
 HERE: Final = Path(__file__).parent
-NAMES: Final = ("label_studio", "django_oscar", "open_webui", "airflow", "pretix", "indico")
+NAMES: Final = ("label_studio", "django_oscar", "open_webui", "airflow", "pretix", "indico", "synapse")
 POLICY: Final = HERE / "policy.yaml"
 
 _INSTALL_S: Final = 3600

@@ -173,7 +173,7 @@ class Filling:
             seeded = len(self.rows[shape.name])
             count = self.counts.get(_short(shape.name))
             if count is None:
-                is_personal = shape.name in reaching or _short(shape.name) in self.anybody
+                is_personal = shape.name in reaching or self._is_anybodys(shape)
                 count = PEOPLE if shape.name == self.root else _ROWS_OF_PEOPLE if is_personal else _ROWS_OF_NOBODY
                 count = 0 if seeded and not is_personal else count
             for number in range(count):
@@ -199,7 +199,7 @@ class Filling:
                 shape
                 for shape in left.values()
                 if all(r.parent in done or r.parent == shape.name for r in shape.references if shape.needs(r))
-                and (self.root in done or _short(shape.name) not in self.anybody)
+                and (self.root in done or shape.name == self.root or not self._is_anybodys(shape))
                 and self._named_in_templates(shape) <= done.keys()
             ]
             best = min(
@@ -246,6 +246,10 @@ class Filling:
                     self.people[person.number] = written
                 return
 
+    def _is_anybodys(self, shape: Shape) -> bool:
+        """Whether fill.toml gives the rows of a table (`*`: of all tables) to anybody, where no foreign key does."""
+        return _short(shape.name) in self.anybody or "*" in self.anybody
+
     def _template(self, shape: Shape, column: str) -> str | None:
         """What fill.toml has for a column of this table, or for those of its name in any (`*.name`)."""
         return self.templates.get(f"{_short(shape.name)}.{column}", self.templates.get(f"*.{column}"))
@@ -271,8 +275,10 @@ class Filling:
         chosen = self.subjects.get(_short(shape.name))
         direct = [r.columns[0] for r in shape.references if r.parent == self.root]
         told = [chosen] if chosen else [*direct, *owners]
-        is_anybody = self.anybody.get(_short(shape.name)) == "any" or self.random.random() < _ANYBODY_SHARE
-        somebody = Person(self.random.randrange(PEOPLE)) if is_anybody and _short(shape.name) in self.anybody else None
+        is_somebodys = self._is_anybodys(shape) and (
+            self.anybody.get(_short(shape.name)) != "often" or self.random.random() < _ANYBODY_SHARE
+        )
+        somebody = Person(self.random.randrange(PEOPLE)) if is_somebodys else None
         owner = person or next((owners[name] for name in told if owners.get(name)), somebody)
         for reference in later:
             options = self._options(reference, values)
