@@ -75,6 +75,9 @@ _BY_CALLER = "its callers name it among the steps"
 _READS = "it reads"
 _START = "it runs before the service takes anything up, and finds at the next start what it did"
 _IN_TRANSACTION = "it is undone with the transaction around it"
+_IN_STORE = (
+    "part of the store's transaction, which is one step: STORE_ERASED before its commit, STORE_COMMITTED behind it"
+)
 _DRAFT = "a draft that nobody reads until it is put in place, and that the next attempt overwrites"
 _OWN_WORDS = "it says something to a person or a collector, and nothing reads it back"
 
@@ -128,16 +131,27 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
     ("chassis/troubles.py", "database.change"): "a note for operators, which the next try makes again",
     ("chassis/troubles.py", "self._database.change"): "a note for operators, which the next try makes again",
     ("chassis/wakeups.py", "connection.execute"): "a wake-up, without which others look a little later",
+    ("datamap/postgres/collecting.py", "conn.fetch"): "it reads and locks rows, within the transaction of an erasure",
     ("datamap/postgres/connection.py", "conn.fetchrow"): _READS,
+    ("datamap/postgres/erasing.py", "self._conn.execute"): _IN_STORE,
+    ("datamap/postgres/erasing.py", "self._conn.fetch"): _IN_STORE,
+    ("datamap/postgres/erasing.py", "self._conn.fetchval"): _READS,
+    ("datamap/postgres/connection.py", "conn.fetchval"): _READS,
     ("datamap/postgres/export.py", "cursor.fetch"): _READS,
     ("datamap/postgres/purge.py", "conn.execute"): _IN_TRANSACTION,
     ("datamap/postgres/purge.py", "conn.fetch"): _READS,
     ("datamap/postgres/purge.py", "conn.fetchval"): "it reads, or is undone with the transaction around it",
-    ("datamap/postgres/store.py", "conn.execute"): _IN_TRANSACTION,
-    ("datamap/postgres/store.py", "conn.fetch"): _IN_TRANSACTION,
-    ("datamap/postgres/store.py", "conn.fetchval"): _READS,
+    ("datamap/postgres/refresh.py", "conn.execute"): _IN_STORE,
+    ("datamap/postgres/refresh.py", "conn.fetchval"): _READS,
+    ("datamap/postgres/store.py", "conn.fetch"): "it reads, or locks rows within the transaction of an erasure",
     ("datamap/postgres/tally.py", "conn.execute"): _IN_TRANSACTION,
     ("datamap/postgres/tally.py", "conn.fetch"): _READS,
+    ("datamap/postgres/trial.py", "conn.fetch"): _READS,
+    ("datamap/postgres/trial.py", "conn.fetchrow"): "it has an UPDATE planned, which the server does not run, or reads",
+    (
+        "datamap/postgres/trial.py",
+        "conn.transaction",
+    ): "only what it plans and reads is in it: a refusal ends it, nothing is changed",
     ("audit_ledger/gateways.py", "connection.fetchval"): "a lock of the session, which ends with the process",
     ("audit_ledger/gateways.py", "self._connection.fetchval"): _READS,
     ("audit_ledger/gateways.py", "draft.write_text"): _START,

@@ -89,6 +89,18 @@ async def test_tables_of_other_schemas_are_asked_for(platform: Platform) -> None
     assert "`schema: log`, and in it a collection `visits`" in problems[2].write
 
 
+async def test_columns_of_the_account_ids_own_type_are_asked_for(platform: Platform) -> None:
+    """Whatever they are called; a type of PostgreSQL's own says nothing."""
+    await platform.owner.execute("CREATE TABLE visits (who text)")
+    assert await platform.problems(mapped()) == ()
+    await platform.owner.execute(
+        "CREATE DOMAIN person AS text; ALTER TABLE accounts ALTER id TYPE person; ALTER TABLE visits ALTER who TYPE person"
+    )
+    assert "`visits` is not in the data map, but its column `who` has the account id's type" in str(
+        await platform.problems(mapped())
+    )
+
+
 async def test_tables_that_another_store_of_the_same_database_maps_are_known(
     platform: Platform, tmp_path: Path
 ) -> None:
@@ -143,8 +155,42 @@ async def test_children_with_columns_of_their_own_are_asked_for(platform: Platfo
     )
     problems = await platform.problems(mapped(EVENTS))
     assert ["`seen` refers to its rows" in problem.what for problem in problems] == [True]
-    await platform.owner.execute("DROP TABLE seen")
+    await platform.owner.execute("DROP TABLE seen; CREATE TABLE others (what text) INHERITS (events)")
+    others = EVENTS.replace("name: events", "name: others").replace("fields: [", "fields: [{name: what}, ")
+    assert "`same` inherits from `events` beside a table of the data map" in await platform.refused(
+        mapped(EVENTS, others)
+    )
+    await platform.owner.execute("DROP TABLE others")
     assert await platform.problems(mapped(EVENTS)) == ()
+
+
+async def test_children_are_erased_with_what_acts_on_them(platform: Platform) -> None:
+    """Their triggers fire with the table that they inherit from; a foreign key that both have is no news."""
+    await act(platform.owner, TRIGGERS["copies"][0], "AFTER DELETE")
+    await platform.owner.execute(
+        "DROP TRIGGER acts ON accounts; CREATE TABLE events (account_id text REFERENCES accounts);"
+        " CREATE TABLE same (FOREIGN KEY (account_id) REFERENCES accounts) INHERITS (events)"
+    )
+    assert await platform.problems(mapped(EVENTS)) == ()
+    await platform.owner.execute("CREATE TRIGGER acts AFTER DELETE ON same FOR EACH ROW EXECUTE FUNCTION acted()")
+    assert "the trigger `acts` of `events` writes to `copies`" in await platform.refused(mapped(EVENTS))
+    await platform.owner.execute("DROP TRIGGER acts ON same; ALTER TABLE events DROP CONSTRAINT events_account_id_fkey")
+    assert "`same` is not in the data map, but its foreign key" in await platform.refused(mapped(EVENTS))
+
+
+async def test_ghosts_have_to_fit_too(platform: Platform) -> None:
+    """A constant by which rows let go of one that is deleted is tried like any other."""
+    await platform.owner.execute(
+        "CREATE TABLE posts (id int PRIMARY KEY, account_id text NOT NULL REFERENCES accounts CHECK (account_id <> 'nobody'));"
+        " INSERT INTO accounts VALUES ('ghost')"
+    )
+    posts = (
+        "{name: posts, habeas: {category: account, on_erasure: none, reason: words stay}, fields: [{name: id}, "
+        "{name: account_id, fides_meta: {references: [{dataset: shop, field: accounts.id}]}, "
+        "habeas: {when_parent_goes: {detach: {to: nobody}}}}]}"
+    )
+    assert "`posts.account_id` (text) does not take" in await platform.refused(mapped(posts))
+    assert await platform.problems(mapped(posts.replace("to: nobody", "to: ghost"))) == ()
 
 
 def anonymised(constant: str) -> str:
@@ -152,6 +198,7 @@ def anonymised(constant: str) -> str:
     return mapped(erasure="anonymise", note=f"{{name: note, habeas: {{anonymise: {constant}}}}}")
 
 
+GONE_FOR_EACH: Final = "{template: 'gone-{random}-{key}'}"
 CONSTANTS: Final = {
     "domain": ("CREATE DOMAIN mail AS text CHECK (VALUE ~ '@'); {set} mail", "erased", "gone@x.example", "its type"),
     "domain without null": ("CREATE DOMAIN word AS text CHECK (VALUE IS NOT NULL); {set} word", "null", "x", "its type"),
@@ -161,7 +208,7 @@ CONSTANTS: Final = {
         "a@b",
         "its type",
     ),
-    "length": ("{set} varchar(3)", "erased", "x", "holds 3 characters, the constant has 6"),
+    "length": ("{set} varchar(3)", "erased", "x", "holds 3 characters, what it is to be anonymised to has 6"),
     "length of a domain": ("CREATE DOMAIN code AS char(3); {set} code", "erased", "x", "holds 3 characters"),
     "enumeration": ("CREATE TYPE mood AS ENUM ('good', 'bad'); {set} mood USING NULL", "erased", "good", "`good`, `bad`"),
     "number": ("{set} int USING NULL", "erased", "0", "its type"),
@@ -169,8 +216,18 @@ CONSTANTS: Final = {
     "date": ("{set} date USING NULL", "erased", '"1900-01-01"', "its type"),
     "digits": ("{set} numeric(3,1) USING NULL", "1000", "1.5", "its type"),
     "bits": ("{set} bit(3) USING NULL", '"1"', '"101"', "its type"),
+    "length of a template": ("{set} varchar(38)", GONE_FOR_EACH, GONE_FOR_EACH.replace("gone-", ""), "has 39"),
+    "domain of a template": (
+        "CREATE DOMAIN mail AS text CHECK (VALUE ~ '@'); {set} mail", GONE_FOR_EACH, GONE_FOR_EACH.replace("gone", "@"), "its type"
+    ),
+    "check of a template": ("ALTER TABLE accounts ADD CHECK (note ~ '@')", GONE_FOR_EACH, GONE_FOR_EACH.replace("gone", "@"), "CHECK"),
+    "uuid of a template": ("{set} uuid USING NULL", GONE_FOR_EACH, "{template: '{random}'}", "its type"),
     "check": ("ALTER TABLE accounts ADD CHECK (note <> 'erased')", "erased", "x", "CHECK constraint"),
     "check of a table": ("ALTER TABLE accounts ADD CHECK (length(note) BETWEEN 1 AND 3 OR note IS NULL) NOT VALID", "erased", "x", "CHECK"),
+    "check by a function": (
+        ("CREATE FUNCTION judged(text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN IF $1 = 'erased' THEN RAISE 'no'; END IF;"
+        " RETURN TRUE; END $$; ALTER TABLE accounts ADD CHECK (judged(note))"), "erased", "x", "CHECK constraint"
+    ),
     "check of null": ("ALTER TABLE accounts ADD CHECK (note IS NOT NULL)", "null", "x", "CHECK constraint"),
 }  # fmt: skip
 

@@ -100,7 +100,12 @@ async def things(empty_database: str, tmp_path: Path) -> AsyncIterator[MakeThing
         await owner.execute(_SCHEMA + before)
         for name, kind in columns.items():
             await owner.execute(f"ALTER TABLE things ADD COLUMN {quoted(name)} {kind}")
-        fields = [f"          - {{name: {name}, data_categories: [user.content]}}" for name in columns]
+        fields = [
+            f"          - {{name: {name}, data_categories: [user.content], habeas: {{large_object: false}}}}"
+            if kind == "oid"
+            else f"          - {{name: {name}, data_categories: [user.content]}}"
+            for name, kind in columns.items()
+        ]
         store_map, policy = read_map(tmp_path, _MAP + "\n".join(fields) + "\n")
         store = PostgresStore(store_map, policy, empty_database, options)
         opened.append(store)

@@ -1,6 +1,8 @@
 """What is read out of the sources of trigger functions."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from habeas.datamap.check.plpgsql import Effects, read_effects
 
@@ -68,6 +70,12 @@ CALLS_NOTHING = (
 def test_what_only_computes_is_no_doubt(source: str) -> None:
     """Words before brackets that call nothing, and PostgreSQL's own functions."""
     assert read_effects(source).doubts == ()
+
+
+@given(st.text() | st.lists(st.sampled_from([*WRITES, *DOUBTS, "'", '"', "$$", "/*", "$x$", "E'", "."])).map(" ".join))
+def test_any_source_is_read(source: str) -> None:
+    """Whatever stands there: no error, and what cannot be read is a doubt or nothing that writes."""
+    assert read_effects(source) == read_effects(source)
 
 
 def test_returns_that_keep_a_row() -> None:

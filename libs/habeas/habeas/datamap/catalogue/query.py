@@ -1,14 +1,14 @@
-"""The one query by which a database tells of every schema that is not its own.
+"""The query by which a database tells of every schema that is not its own, and the cheaper one that says whether it needs to.
 
 The fingerprint is asked before every erasure, so it is made of what is cheapest to read: the names of tables, and for all other rows of
 the catalogue the transaction that wrote them (`xmin`), which is another one after every change. Rows of `pg_class` are read by name,
-since TRUNCATE, REFRESH and CLUSTER write them too. What is a function of the same rows is only computed when the fingerprint is another one
-(PostgreSQL evaluates it nowhere else). Partitions count with their table; a new one changes nothing unless it brings rules of its own.
+since TRUNCATE, REFRESH and CLUSTER write them too. Partitions count with their table; a new one changes nothing unless it brings rules of
+its own.
 """
 
 from typing import Final
 
-_CATALOGUE: Final = """
+_SEEN: Final = """
     WITH tables AS MATERIALIZED (
         SELECT c.oid, n.nspname, c.relname, c.relkind,
                c.relrowsecurity AND pg_catalog.row_security_active(c.oid) AS is_secured
@@ -46,7 +46,11 @@ _CATALOGUE: Final = """
             (SELECT array_agg(e.xmin ORDER BY e.oid)::text FROM pg_catalog.pg_enum AS e),
             (SELECT array_agg(b.xmin ORDER BY b.oid)::text FROM pg_catalog.pg_publication AS b),
             (SELECT array_agg(b.xmin ORDER BY b.oid)::text FROM pg_catalog.pg_publication_rel AS b))) AS fingerprint
-    ), refs AS (
+    )
+"""
+
+_TOLD: Final = """
+    , refs AS (
         SELECT k.oid, k.conname, tn.nspname, t.relname, k.conrelid, k.conkey, un.nspname AS to_nspname, u.relname AS to_relname,
                k.confrelid, k.confkey, k.confupdtype, k.condeferrable, k.condeferred,
                CASE WHEN to_jsonb(k) -> 'conenforced' = 'false' THEN 'a' ELSE k.confdeltype END AS confdeltype,
@@ -78,7 +82,7 @@ _CATALOGUE: Final = """
          WHERE NOT g.tgisinternal
          ORDER BY n.nspname, c.relname, g.tgname, g.tgfoid, g.tgparentid, g.oid
     )
-    SELECT fingerprint, CASE WHEN fingerprint IS DISTINCT FROM $1::text THEN (
+    SELECT fingerprint, (
         SELECT json_build_object(
             'tables', (SELECT json_agg(json_build_array(t.nspname, t.relname, t.relkind, t.is_secured,
                                   (SELECT json_agg(r.rulename ORDER BY r.rulename) FROM pg_catalog.pg_rewrite AS r
@@ -206,11 +210,14 @@ _CATALOGUE: Final = """
                                JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace),
             'slots', (SELECT json_agg(s.slot_name ORDER BY s.slot_name) FROM pg_catalog.pg_replication_slots AS s
                        WHERE s.slot_type = 'logical' AND s.database = pg_catalog.current_database())
-        )::text) END AS told
+        )::text) AS told
       FROM seen
 """
 
-CATALOGUE: Final = " ".join(_CATALOGUE.split())
-"""One row: a fingerprint of everything that the check looks at, and the whole only when it differs from `$1`.
+FINGERPRINT: Final = " ".join(f"{_SEEN} SELECT fingerprint FROM seen".split())  # noqa: S608 - constant texts
+"""A fingerprint of everything that the check looks at."""
 
-Without its indentation, since asyncpg would make longer texts anew each time (`max_cacheable_statement_size`, 15 KiB)."""
+CATALOGUE: Final = " ".join(f"{_SEEN} {_TOLD}".split())
+"""One row: the same fingerprint, and everything as JSON.
+
+Both without their indentation, since asyncpg would prepare longer texts anew each time (`max_cacheable_statement_size`, 15 KiB)."""

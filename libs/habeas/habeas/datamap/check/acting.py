@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from habeas.datamap.catalogue.schema import LiveSchema, LiveTable, LiveTrigger
-from habeas.datamap.check.constants import changed_columns
+from habeas.datamap.check.constants import heirs
 from habeas.datamap.check.plpgsql import read_effects
 from habeas.datamap.explain import one_of
-from habeas.datamap.map.dataset import Action
 from habeas.datamap.map.model import StoreMap, Table, names
+from habeas.datamap.planner.shape import LOOSENS
 from habeas.datamap.source import Problem
 
 OWN: Final = frozenset(
@@ -31,11 +31,12 @@ def acting(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         if found is None:
             continue
         caused = _caused(table, live)
-        for trigger in found.triggers:
+        triggers = [trigger for one in (found, *heirs(store, live, table.name)) for trigger in one.triggers]
+        for trigger in triggers:
             if _is_fired(trigger, caused) and trigger.name not in table.triggers:
                 yield from _judge(store, live, table, trigger)
         for index, name in enumerate(table.triggers):
-            known = [*(trigger.name for trigger in found.triggers), *found.rule_names]
+            known = [*(trigger.name for trigger in triggers), *found.rule_names]
             if name not in known:
                 what = f"the table `{table.name}` has no trigger or rule `{name}`"
                 yield table.place.problem(
@@ -47,17 +48,14 @@ def acting(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
 def _caused(table: Table, live: LiveSchema) -> Mapping[str, frozenset[str]]:
     """Events that an erasure or a purge causes on a table, an update with its columns."""
     caused: dict[str, frozenset[str]] = {}
-    if table.path is None:
-        return caused
-    if table.erasure is Action.DELETE or (table.retention is not None and table.age is not None):
+    if table.deletes or (table.retention is not None and table.age is not None):
         caused["delete"] = frozenset()
-    loosened = {
-        column
-        for key in live.foreign_keys
-        if key.table == table.name and key.on_delete in {"set null", "set default"}
-        for column in key.set_columns or key.columns
-    }
-    changed = loosened | {column.name for column in changed_columns(table)}
+    changed = {column.name for column in (*table.blanked, *table.mentions)}
+    changed |= {name for reference in table.references for name, _ in reference.detached}
+    changed |= {path.subject_column for link in table.links for path in link.paths if path.within is not None}
+    for key in live.foreign_keys if table.links else ():
+        if key.table == table.name and key.on_delete in LOOSENS:
+            changed |= set(key.set_columns or key.columns)
     if changed:
         caused["update"] = frozenset(changed)
     return caused
@@ -129,7 +127,7 @@ def _hidden(table: Table, found: LiveTable, caused: Mapping[str, frozenset[str]]
         if rule not in table.triggers:
             what = f"the rule `{rule}` of `{table.name}` may do something else than an erasure says"
             yield table.place.problem(what, _looked_at(table, rule), "habeas")
-    if found.row_security and table.path is not None:
+    if found.row_security and table.links:
         what = f"row level security hides rows of `{table.name}` from the connected role, so an erasure or export could miss some"
         yield table.place.problem(
             what, "`ALTER ROLE … BYPASSRLS` in the database, for the roles of all services that work there", "habeas"

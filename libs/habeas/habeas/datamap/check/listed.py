@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from habeas.datamap.catalogue.schema import LiveSchema, LiveTable
+from habeas.datamap.catalogue.schema import ForeignKey, LiveSchema, LiveTable
 from habeas.datamap.explain import one_of
 from habeas.datamap.map.dataset import IDENTITY
 from habeas.datamap.map.model import StoreMap, names
@@ -51,18 +51,37 @@ def _unmapped_tables(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     while grown:
         grown = False
         for key in live.foreign_keys:
-            if key.to_table in reached and key.table not in reached and key.table not in store.tables:
+            is_new = key.to_table in reached and key.table not in reached and key.table not in store.tables
+            if is_new and not _is_inherited(store, live, key):
                 reached[key.table] = f"its foreign key on {names(key.columns)} leads to `{key.to_table}`"
                 grown = True
-    telling = _telling_names(store)
+    telling, domain = _telling_names(store), _telling_type(store, live)
     for name, found in live.tables.items():
         named = sorted(telling & set(found.columns))
-        if name not in store.tables and name not in reached and named and not _is_told_of(store, live, found):
-            reached[name] = f"its column {names(named)} is named like an account id"
+        typed = sorted(column.name for column in found.columns.values() if column.type == domain)
+        if name in store.tables or name in reached or not (named or typed) or _is_told_of(store, live, found):
+            continue
+        why = (
+            f"{names(named)} is named like an account id"
+            if named
+            else f"{names(typed)} has the account id's type `{domain}`"
+        )
+        reached[name] = f"its column {why}"
     for name, why in reached.items():
         if name not in store.tables:
             what = f"the table `{name}` is not in the data map, but {why}"
             yield store.place.problem(what, _as_collection(name, store, live), "collections")
+
+
+def _is_inherited(store: StoreMap, live: LiveSchema, key: ForeignKey) -> bool:
+    """Whether a mapped table that this one inherits from has the same foreign key: what is done for that is done for both."""
+    found = live.tables.get(key.table)
+    parents = set(_mapped_parents(store, live, found)) if found is not None else set()
+    same = (key.columns, key.to_table, key.to_columns, key.on_delete)
+    return any(
+        each.table in parents and (each.columns, each.to_table, each.to_columns, each.on_delete) == same
+        for each in live.foreign_keys
+    )
 
 
 def _is_told_of(store: StoreMap, live: LiveSchema, found: LiveTable) -> bool:
@@ -91,10 +110,18 @@ def _telling_names(store: StoreMap) -> frozenset[str]:
     return frozenset(telling - {"id"})
 
 
+def _telling_type(store: StoreMap, live: LiveSchema) -> str | None:
+    """Type by which a column gives away that it holds an account id: that of the root's, where somebody made one for it."""
+    identity = live.column(store.root, store.identity)
+    return identity.type if identity is not None and identity.type != identity.base else None
+
+
 def _children(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     """Tables that inherit from a personal one: what is done to that is done to their rows, but of their own columns it knows nothing."""
+    mapped = [live.tables[name] for name in store.tables if name in live.tables]
+    alone = {above for table in mapped for above in table.inherits}
     for name, found in live.tables.items():
-        parents = [parent for parent in _mapped_parents(store, live, found) if store.tables[parent].path is not None]
+        parents = [parent for parent in _mapped_parents(store, live, found) if store.tables[parent].links]
         if name in store.tables or not parents:
             continue
         inherited = {column for parent in parents for column in live.tables[parent].columns}
@@ -102,6 +129,8 @@ def _children(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         referring = sorted({key.table for key in live.foreign_keys if key.to_table == name})
         if own:
             what = f"the table `{name}` inherits from `{parents[0]}` and has columns of its own, {names(own)}, which no export would show"
+        elif not alone.isdisjoint((*parents, name)):
+            what = f"the table `{name}` inherits from `{parents[0]}` beside a table of the data map, so that each stands for its own rows"
         elif referring:
             what = f"the table `{name}` inherits from `{parents[0]}`, and {names(referring)} refers to its rows, which go with an erasure"
         else:

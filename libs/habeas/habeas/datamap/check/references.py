@@ -22,7 +22,7 @@ def unsafe_references(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         for reference in table.references:
             yield from _detachable(shape, table, reference)
         yield from _keeps_nobody(shape, table)
-        yield from _leave_shared_rows(table)
+        yield from _leave_shared_rows(shape, table)
         yield from _both_sides(shape, table)
     yield from _mentions(shape)
     yield from _claims_nobody(store, live)
@@ -41,7 +41,7 @@ def _survivable(shape: Shape, key: ForeignKey) -> Iterator[Problem]:
     if key.on_delete in LOOSENS:
         yield from _loosened(shape, child, key)
         return
-    if _waits_for_others(parent) or _go_along(shape, child, parent, key):
+    if _waits_for_others(parent) or goes_along(shape, child, parent, key):
         return
     column = child.column(key.columns[0])
     names_person = column is not None and pairs(key) == ((column.name, store.identity),) and key.to_table == store.root
@@ -96,7 +96,7 @@ def _waits_for_others(parent: Table) -> bool:
     )
 
 
-def _go_along(shape: Shape, child: Table, parent: Table, key: ForeignKey) -> bool:
+def goes_along(shape: Shape, child: Table, parent: Table, key: ForeignKey) -> bool:
     """Whether every row of the child that refers to a row which goes is gone, or has let go of it, before."""
     if any(shape.follows(each) for each in parent.references):
         # The parent's rows may go because of a row above them, whoever's they are: then the child has to say so for itself.
@@ -164,12 +164,19 @@ def _keeps_nobody(shape: Shape, table: Table) -> Iterator[Problem]:
                 )
 
 
-def _leave_shared_rows(table: Table) -> Iterator[Problem]:
+def _leave_shared_rows(shape: Shape, table: Table) -> Iterator[Problem]:
     """A row that stays for its other owners must not name the one who left."""
+    root = shape.store.tables[shape.store.root]
+    detached = {
+        column
+        for each in table.references
+        if each.to_table == root.name and root.deletes
+        for column, _ in each.detached
+    }
     for link in table.owning:
         if link.role is not Role.CO_OWNER or not link.deletes:
             continue
-        cleared = {column.name for column in link.blanked}
+        cleared = {column.name for column in link.blanked} | detached
         for path in link.paths:
             if (not path.joins or not path.joins[0].is_down) and cleared.isdisjoint(path.own_columns):
                 what = (
@@ -234,19 +241,17 @@ def _is_cleared(shape: Shape, table: Table, column: Column) -> bool:
 
 
 def _claims_nobody(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
-    """Tables said to hold nothing personal, while the database leads from them to a person."""
-    people = {table.name for table in store.personal}
+    """Tables said to hold nothing personal, while the database leads from them to a person, or to rows that go."""
     for table in store.tables.values():
         if table.links or isinstance(table.erasure, Kept):
             continue
         said = {frozenset(each.on) for each in table.references if each.when_parent_goes is not None}
-        leading = [
-            key
-            for key in live.foreign_keys
-            if key.table == table.name and key.to_table in people and frozenset(pairs(key)) not in said
-        ]
-        if leading:
-            what = f"`{table.name}` is said to hold no person's data, but {names(leading[0].columns)} leads to `{leading[0].to_table}`"
+        for key in live.foreign_keys:
+            if key.table != table.name or key.to_table != store.root or frozenset(pairs(key)) in said:
+                continue
+            what = (
+                f"`{table.name}` is said to hold no person's data, but {names(key.columns)} leads to `{key.to_table}`"
+            )
             write = "`references` on that field, and what an erasure does to the rows"
             yield table.place.problem(what, write, "habeas")
 

@@ -221,6 +221,27 @@ LinkExport = Annotated[
 LinkName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_\-]{0,62}$")]
 
 
+class ByOne(_Notes):
+    """A field that may refer to rows of several collections, and the one that is meant."""
+
+    field: ColumnName
+    to: Dotted
+
+
+def _kind_of_by(value: object) -> str:
+    if isinstance(value, dict | BaseModel):
+        return "one"
+    return "field" if isinstance(value, str) else "fields"
+
+
+By = Annotated[
+    Annotated[ColumnName, Tag("field")]
+    | Annotated[tuple[ColumnName, ...], Tag("fields")]
+    | Annotated[ByOne, Tag("one")],
+    Discriminator(_kind_of_by),
+]
+
+
 class LinkNotes(_Notes):
     """One way in which rows of a collection belong to people.
 
@@ -229,7 +250,7 @@ class LinkNotes(_Notes):
     several ids, or a JSON value with ids in it, which `at` finds).
     """
 
-    by: ColumnName | tuple[ColumnName, ...] | None = None
+    by: By | None = None
     through: Dotted | None = None
     from_: Dotted | None = Field(default=None, alias="from")
     in_: ColumnName | None = Field(default=None, alias="in")

@@ -18,7 +18,8 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 class Reference:
     """Columns of `table` hold the values of columns of `to_table`, all of them or none.
 
-    `detached` are the columns that let go of a row that is deleted, with what they become then.
+    `detached` are the columns that let go of a row that is deleted, with what they become then. `where` are the conditions under which
+    what they hold is an id of that table, where they may hold those of several.
     """
 
     table: str
@@ -27,6 +28,7 @@ class Reference:
     is_caseless: bool = False
     when_parent_goes: WhenParentGoes | None = None
     detached: tuple[tuple[str, Constant], ...] = ()
+    where: Where = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

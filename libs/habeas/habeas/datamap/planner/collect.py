@@ -7,8 +7,8 @@ from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.map.dataset import Action, Role, WhenParentGoes
 from habeas.datamap.map.model import Column, Kept, Link, Table
 from habeas.datamap.map.paths import Reference, Where
-from habeas.datamap.planner.plan import CollectPlan, DetachPlan, FollowPlan, HolderPlan, LinkPlan
-from habeas.datamap.planner.shape import Shape
+from habeas.datamap.planner.plan import CollectPlan, DetachPlan, FollowPlan, HolderPlan, Holding, LinkPlan
+from habeas.datamap.planner.shape import LOOSENS, Shape
 from habeas.datamap.planner.sql import (
     CASELESS,
     Names,
@@ -160,7 +160,7 @@ class Collecting:
         for reference in table.references:
             if not self.shape.follows(reference) or reference.to_table not in self.shape.collected:
                 continue
-            where = next(
+            where = reference.where or next(
                 (
                     path.where
                     for link in table.owning
@@ -188,25 +188,41 @@ class Collecting:
         return of, given, on
 
     def _holders(self, table: Table) -> Iterator[HolderPlan]:
-        is_shared = any(link.deletes and path.has_down for link in table.owning for path in link.paths)
-        is_shared = is_shared and any(link.role is Role.CO_OWNER for link in table.owning)
+        own = {
+            (path.joins[0].table, frozenset(path.joins[0].on))
+            for link in table.owning
+            for path in link.paths
+            if link.deletes and link.role is Role.CO_OWNER and path.joins and path.joins[0].is_down
+        }
         for reference in self.shape.references_to(table.name):
-            keeps = reference.when_parent_goes is WhenParentGoes.KEEP_PARENT
-            if keeps or (is_shared and reference.when_parent_goes is None):
-                yield HolderPlan(reference.table, self._holder(table, reference), keeps)
+            turned = frozenset((theirs, mine) for mine, theirs in reference.on)
+            if reference.when_parent_goes is WhenParentGoes.KEEP_PARENT:
+                yield HolderPlan(reference.table, self._holder(table, reference), Holding.ANYWAY)
+            elif (reference.table, turned) in own:
+                yield HolderPlan(reference.table, self._holder(table, reference), Holding.OWNER)
+            elif own and not self._lets_go(reference):
+                yield HolderPlan(reference.table, self._holder(table, reference), Holding.USER)
+
+    def _lets_go(self, reference: Reference) -> bool:
+        """Whether rows that refer by it go with the row, or let go of it."""
+        key = self.shape.enforced(reference)
+        is_loosened = key is not None and key.on_delete in LOOSENS
+        return reference.when_parent_goes is not None or is_loosened or self.shape.follows(reference)
 
     def _holder(self, table: Table, reference: Reference) -> str:
         key = self._key(table)
         after = len(key) + 1
         chosen = ["d.n"]
-        where: list[str] = [f"${after}::text[] IS NOT NULL"]
+        where: list[str] = [f"${after}::text[] IS NOT NULL", *holding(reference.where)]
         child = self.shape.store.tables.get(reference.table)
-        if child is not None and reference.table in self.shape.collected:
+        is_collected = child is not None and reference.table in self.shape.collected
+        if child is not None and is_collected:
             chosen += self._texts(self._key(child))
-        elif child is not None and child.deletes:
-            for path in (path for link in child.owning if link.deletes for path in link.paths):
-                kind = self._type(path.tables[-1], path.subject_column)
-                where.append(words("NOT", Reach(self.names, path, kind).leads_to_any_of(f"${after}")))
+        for link in child.links if child is not None else ():
+            is_cleared = not {column.name for column in link.blanked}.isdisjoint(reference.columns)
+            if (link.deletes and not is_collected) or (is_cleared and not link.deletes):
+                ways = (self.shape.reach(self.names, path) for path in link.paths)
+                where += [words("NOT", way.leads_to_any_of(f"${after}")) for way in ways]
         on = [
             equal(quoted("t0", own), quoted("p", theirs), is_caseless=reference.is_caseless)
             for own, theirs in reference.on
@@ -225,7 +241,8 @@ class Collecting:
             assigned = ", ".join(
                 words(quoted(column), "=", literal(constant)) for column, constant in reference.detached
             )
-            update = words("UPDATE", self._own(reference.table), "SET", assigned, "FROM", given, conditions(on))
+            where = conditions(on, holding(reference.where))
+            update = words("UPDATE", self._own(reference.table), "SET", assigned, "FROM", given, where)
             if reference.table in self.shape.collected:
                 key = self._key(self.shape.store.tables[reference.table])
                 update = words(update, "RETURNING", ", ".join(self._texts(key)))

@@ -163,25 +163,16 @@ class _Compiler:
         return f"{reach.subject}::text <> ALL(ARRAY[{listed}]::text[])"
 
     def _reach(self, table: Table, path: SubjectPath) -> Reach:
-        holder = path.tables[-1]
-        kind = self.live.type_of(holder, path.subject_column) or ""
-        if path.within is not None:
-            kind = self._element_type(table, path, kind)
-        if kind not in ID_TYPES:
-            what = (
-                f"`{holder}.{path.subject_column}` has the type `{kind or 'unknown'}`, which can't hold an account id"
-            )
+        reach = self.shape.reach(self.names, path)
+        holder, column = path.tables[-1], path.subject_column
+        kind = self.live.type_of(holder, column) or "unknown"
+        if path.within is not None and path.within.keys is not None and kind not in {"jsonb", "json"}:
+            what = f"`{holder}.{column}` has the type `{kind}`, in which no `at` finds anything"
+            self.problems.append(table.place.problem(what, "`at` for a column of type jsonb or json"))
+        elif reach.subject_type not in ID_TYPES:
+            what = f"`{holder}.{column}` has the type `{kind}`, which can't hold an account id"
             self.problems.append(table.place.problem(what, "a column of type text, uuid or integer"))
-        return Reach(self.names, path, kind)
-
-    def _element_type(self, table: Table, path: SubjectPath, kind: str) -> str:
-        """Return the type of the ids within a column; ids in JSON are compared as texts."""
-        if path.within is not None and path.within.keys is not None:
-            if kind != "jsonb":
-                what = f"`{table.name}.{path.subject_column}` has the type `{kind}`, in which no `at` finds anything"
-                self.problems.append(table.place.problem(what, "`at` for a column of type jsonb"))
-            return "text"
-        return kind.removesuffix("[]") if kind.endswith("[]") else kind
+        return reach
 
     def _table(self, table: Table) -> TablePlan:
         reaches = [
@@ -339,9 +330,10 @@ class _Compiler:
         """A statement that takes ids out of arrays or JSON, and what else is said about those rows."""
         within, column = reach.path.within, reach.path.subject_column
         assert within is not None, "only for a subject within a column"  # noqa: S101 - for mypy
-        value = without(quoted("t0", column), within, ids("$1", reach.subject_type))
-        also = assignments(table, [each for each in link.blanked if each.name != column], self.shape)
-        assigned = ", ".join(filter(None, [words(quoted(column), "=", value), also]))
+        also = assignments(table, link.blanked, self.shape)
+        value = without(reach.own_value, within, ids("$1", reach.subject_type)) + ("::json" if reach.is_json else "")
+        is_blanked = column in {each.name for each in link.blanked}
+        assigned = ", ".join(filter(None, ["" if is_blanked else words(quoted(column), "=", value), also]))
         return words(
             "UPDATE", reach.own, "SET", assigned, conditions(holding(reach.path.where), reach.leads_to_any_of("$1"))
         ), []

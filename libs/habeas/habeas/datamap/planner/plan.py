@@ -123,17 +123,24 @@ class FollowPlan:
     sql: str
 
 
+class Holding(StrEnum):
+    """What a row that refers keeps: any row, anonymised; a shared row, as one that makes somebody its owner; a shared row, as its user."""
+
+    ANYWAY = "anyway"
+    OWNER = "owner"
+    USER = "user"
+
+
 @dataclass(frozen=True)
 class HolderPlan:
     """Rows of `child` for which a row stays that would go.
 
-    `sql` takes the rows' keys, then the account ids, and gives (`n`, and the child's key where it is looked for first too). `keeps` says
-    that the row stays anonymised whoever it belongs to; otherwise it stays only if nobody owns it alone.
+    `sql` takes the rows' keys, then the account ids, and gives (`n`, and the child's key where it is looked for first too).
     """
 
     child: str
     sql: str
-    keeps: bool
+    holding: Holding
 
 
 @dataclass(frozen=True)

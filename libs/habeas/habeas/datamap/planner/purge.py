@@ -132,9 +132,7 @@ class _Aged:
     @property
     def ways(self) -> list[Reach]:
         """Every way from the table to a person."""
-        return [
-            Reach(self.names, path, self._subject_type(path), "h") for link in self.table.links for path in link.paths
-        ]
+        return [self.shape.reach(self.names, path, "h") for link in self.table.links for path in link.paths]
 
     def _held(self) -> str | None:
         if not self.ways:
@@ -144,12 +142,6 @@ class _Aged:
         inside = [f"{age} >= {self.cutoff}", f"{age} < {self.cutoff.replace('$1', '$2')}"]
         rows = words("SELECT FROM", reach.tables, conditions(reach.on, inside, reach.is_any_of("$3")))
         return words("SELECT EXISTS (", rows, ")")
-
-    def _subject_type(self, path: SubjectPath) -> str:
-        kind = self.shape.live.type_of(path.tables[-1], path.subject_column) or ""
-        if path.within is None:
-            return kind
-        return "text" if path.within.keys is not None else kind.removesuffix("[]")
 
     def _not_held(self) -> list[str]:
         """Rows of nobody, and rows of everybody but the accounts in `$3`.

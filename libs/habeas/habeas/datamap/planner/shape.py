@@ -7,8 +7,9 @@ from functools import cached_property
 from habeas.datamap.catalogue.schema import ForeignKey, LiveSchema
 from habeas.datamap.map.dataset import Role, WhenParentGoes
 from habeas.datamap.map.model import Link, StoreMap, Table
-from habeas.datamap.map.paths import Pairs, Reference, ReferenceCycleError, children_first
+from habeas.datamap.map.paths import Pairs, Reference, ReferenceCycleError, SubjectPath, children_first
 from habeas.datamap.planner.plan import PlanError
+from habeas.datamap.planner.sql import Names, Reach
 
 LOOSENS = frozenset({"set null", "set default"})
 
@@ -61,6 +62,8 @@ class Shape:
         return frozenset(found)
 
     def _is_hard(self, table: Table) -> bool:
+        if any(path.within is not None for link in table.owning for path in link.paths):
+            return True
         changing = [link for link in table.links if not link.is_mention and (link.deletes or link.blanked)]
         paths = [path for link in changing for path in link.paths]
         if (
@@ -94,6 +97,15 @@ class Shape:
             for link in child.owning
             for path in link.paths
         )
+
+    def reach(self, names: Names, path: SubjectPath, letter: str = "t") -> Reach:
+        """Return the way of one path with the type of the ids at its end; ids in JSON are compared as texts."""
+        kind = self.live.type_of(path.tables[-1], path.subject_column) or ""
+        if path.within is None:
+            return Reach(names, path, kind, letter)
+        if path.within.keys is not None:
+            return Reach(names, path, "text", letter, is_json=kind == "json")
+        return Reach(names, path, kind.removesuffix("[]"), letter)
 
     def follows_by(self, link: Link) -> bool:
         """Whether the rows of a link go only with the shared row on which they hang."""

@@ -128,6 +128,8 @@ class Reach:
     subject_type: str
     letter: str = "t"
     """First letter of the joined tables' names, so that two ways fit into one statement."""
+    is_json: bool = False
+    """Whether the ids stand in a column of type `json`, which has no operators of its own."""
 
     def alias(self, index: int) -> str:
         """Name of the table so many joins away: t0 is the table itself."""
@@ -145,9 +147,15 @@ class Reach:
         return (*joined, *([self._elements] if self.path.within is not None else []))
 
     @property
+    def own_value(self) -> str:
+        """The subject column of the table itself, as `jsonb` where it is JSON."""
+        column = quoted(alias(0), self.path.subject_column)
+        return f"({column}::jsonb)" if self.is_json else column
+
+    @property
     def _elements(self) -> str:
         """Everything that the subject column holds, one row each."""
-        column, within = quoted(alias(0), self.path.subject_column), self.path.within
+        column, within = self.own_value, self.path.within
         name = f"{self.letter}1 (id)"
         if within is None or within.keys is None:
             return words("LATERAL", f"unnest({column})", "AS", name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final, Self, TypeAlias
 
-from habeas.datamap.planner import CollectPlan, LinkPlan, StorePlan
+from habeas.datamap.planner import CollectPlan, Holding, LinkPlan, StorePlan
 from habeas.datamap.postgres.connection import Connection
 from habeas.datamap.postgres.ids import AskedIds
 
@@ -123,18 +123,14 @@ async def _follow(conn: Connection, plan: StorePlan, rows: dict[str, dict[Key, F
                         fresh[each.table].append(key)
 
 
-@dataclass
-class _Held:
-    """What keeps a row: rows that keep it whoever it belongs to, and rows that keep it unless somebody owns it alone."""
-
-    always: set[Named | None] = field(default_factory=set)
-    shared: set[Named | None] = field(default_factory=set)
+_Holders: TypeAlias = dict[Named, set[tuple[Holding, Named | None]]]
+"""By what each row is held, and how."""
 
 
 async def _find_holders(
     conn: Connection, plan: StorePlan, asked: AskedIds, rows: Mapping[str, Mapping[Key, Found]]
-) -> dict[Named, _Held]:
-    found: dict[Named, _Held] = defaultdict(_Held)
+) -> _Holders:
+    found: _Holders = defaultdict(set)
     for each in plan.collected.values():
         keys = [key for key, row in rows[each.table].items() if row.is_wanted or row.parents]
         for holder in each.holders if keys else ():
@@ -142,21 +138,21 @@ async def _find_holders(
                 by = (holder.child, tuple(child)) if child else NOBODYS
                 mine = (each.table, keys[n - 1])
                 if by != mine:
-                    (found[mine].always if holder.keeps else found[mine].shared).add(by)
+                    found[mine].add((holder.holding, by))
     return found
 
 
 def _decide(
-    rows: Mapping[str, Mapping[Key, Found]], held_by: Mapping[Named, _Held]
+    rows: Mapping[str, Mapping[Key, Found]], held_by: _Holders
 ) -> tuple[dict[str, set[Key]], dict[str, set[Key]]]:
     """Take out what others need, and what would only have gone with that, until nothing more changes."""
     stays: set[Named] = set()
     kept: set[Named] = set()
     holds: dict[Named, list[Named]] = defaultdict(list)
-    for held, by in held_by.items():
-        for each in by.always | by.shared:
+    for named, by in held_by.items():
+        for _, each in by:
             if each is not None:
-                holds[each].append(held)
+                holds[each].append(named)
     while True:
         going = _closure(rows, stays)
         waiting = [named for named in going if named in held_by]
@@ -165,17 +161,27 @@ def _decide(
             named = waiting.pop()
             if named not in going:
                 continue
-            row, by = rows[named[0]][named[1]], held_by[named]
-            is_kept = any(each is None or each not in going for each in by.always)
-            is_owned = row.is_alone or any(each in going for each in row.parents)
-            if is_kept or (not is_owned and any(each is None or each not in going for each in by.shared)):
+            how = {holding for holding, by in held_by[named] if _keeps(rows, going, named, holding, by)}
+            row = rows[named[0]][named[1]]
+            is_owned = row.is_alone or not going.isdisjoint(row.parents)
+            if Holding.ANYWAY in how or (how and not is_owned):
                 going.discard(named)
                 stays.add(named)
-                if is_kept:
-                    kept.add(named)
                 waiting += holds[named]
+            if Holding.ANYWAY in how:
+                kept.add(named)
         if len(stays) == before:
             return _by_table(rows, going), _by_table(rows, kept)
+
+
+def _keeps(
+    rows: Mapping[str, Mapping[Key, Found]], going: set[Named], named: Named, holding: Holding, by: Named | None
+) -> bool:
+    """Whether a row is kept by another: by one that stays, and a shared row also by an owner that would go only with it."""
+    if by is None or by not in going:
+        return True
+    owner = rows[by[0]][by[1]]
+    return holding is Holding.OWNER and not owner.is_wanted and going.isdisjoint(owner.parents - {named})
 
 
 def _closure(rows: Mapping[str, Mapping[Key, Found]], stays: set[Named]) -> set[Named]:

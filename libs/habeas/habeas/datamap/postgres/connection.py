@@ -10,7 +10,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from habeas.chassis.connection import Connection as OwnConnection
 from habeas.chassis.connection import SessionShared, is_pooler, require_own_session, why
-from habeas.datamap.catalogue.query import CATALOGUE
+from habeas.datamap.catalogue.query import CATALOGUE, FINGERPRINT
 from habeas.datamap.catalogue.schema import LiveSchema
 from habeas.datamap.errors import Rule, SchemaMismatch, StoreError, StoreRefused, StoreUnavailable, Unavailability
 from habeas.datamap.planner.sql import quoted
@@ -179,11 +179,11 @@ async def _keep_session(connection: object) -> None:
 
 
 async def read_catalogue(conn: Connection, schema: str, known: str | None = None) -> LiveSchema | None:
-    """Read every schema of the database by one query, seen from ``schema``; None when it still has the fingerprint `known`."""
-    row = await conn.fetchrow(CATALOGUE, known)
-    if row is None or row["told"] is None:
+    """Read every schema of the database, seen from ``schema``; None, by one query, when it still has the fingerprint `known`."""
+    if known is not None and await conn.fetchval(FINGERPRINT) == known:
         return None
-    return LiveSchema.parse(schema, row["told"], row["fingerprint"])
+    row = await conn.fetchrow(CATALOGUE)
+    return LiveSchema.parse(schema, row["told"], row["fingerprint"]) if row is not None else None
 
 
 async def read_live_schema(store: str, dsn: str, schema: str, variable: str = "the DSN") -> LiveSchema:

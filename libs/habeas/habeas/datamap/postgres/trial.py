@@ -11,6 +11,7 @@ from typing import Final
 import asyncpg
 
 from habeas.datamap.catalogue.schema import LiveColumn, LiveSchema, LiveTable
+from habeas.datamap.check.constants import detached
 from habeas.datamap.map.model import Column, StoreMap, Table, names
 from habeas.datamap.planner.sql import literal, quoted, written
 from habeas.datamap.postgres.connection import Connection
@@ -19,8 +20,8 @@ from habeas.datamap.source import Problem
 REFUSALS: Final = frozenset({"42804", "42846", "428C9", "42883"})
 """datatype_mismatch, cannot_coerce, generated_always, undefined_function (a comparison or cast that the type lacks)."""
 
-REFUSAL_CLASSES: Final = frozenset({"22", "23"})
-"""data_exception, integrity_constraint_violation."""
+REFUSAL_CLASSES: Final = frozenset({"22", "23", "P0"})
+"""data_exception, integrity_constraint_violation, and what a function of a constraint raises."""
 
 NO_RIGHTS: Final = "42501"
 """insufficient_privilege: who checks may have fewer rights than who erases."""
@@ -47,7 +48,7 @@ async def try_constants(conn: Connection, store: StoreMap, live: LiveSchema) -> 
         found = live.tables.get(table.name)
         if found is None or found.kind == "m":
             continue
-        for columns in _together(table):
+        for columns in filter(None, _together(table)):
             if not await _is_taken(conn, store, found, columns):
                 refused = [column for column in columns if not await _is_taken(conn, store, found, [column])]
                 problems += _refused(found, refused) if refused else _refused_together(found, columns)
@@ -88,10 +89,10 @@ async def find_ghosts(conn: Connection, store: StoreMap, live: LiveSchema) -> tu
 
 def _together(table: Table) -> Iterator[Sequence[Column]]:
     """Columns that one statement overwrites."""
-    if table.blanked:
-        yield table.blanked
-    for column in table.mentions:
-        yield [column]
+    for link in table.links:
+        yield link.blanked
+    for reference in table.references:
+        yield detached(table, reference)
 
 
 async def _is_taken(conn: Connection, store: StoreMap, found: LiveTable, columns: Sequence[Column]) -> bool:
