@@ -113,7 +113,7 @@ test-fuzz: servers ## records altered at random, for the reader and through a ru
 	$(BIN)/python -m pytest tests/fuzz -s -o faulthandler_timeout=0 $(ARGS)
 
 .PHONY: test-schemas
-test-schemas: install ## six applications from their packages: migrated, filled, drafted, people erased and exported (installs them once)
+test-schemas: install ## seven applications from their packages: migrated, filled, drafted, people erased and exported (installs them once)
 	$(BIN)/python -m pytest tests/schemas -s -o timeout=0 -o faulthandler_timeout=0 $(ARGS)
 
 .PHONY: bench

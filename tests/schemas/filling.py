@@ -25,7 +25,9 @@ _TABLES: Final = r"""
     SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, NULL) AS type, a.atttypmod, a.attnotnull,
            a.atthasdef OR a.attidentity <> '' AS has_default, a.attgenerated <> '' OR a.attidentity = 'a' AS is_made, y.typtype,
            (SELECT array_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = y.oid) AS labels,
-           EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey)) AS in_key,
+           coalesce(a.attnum = ANY ((SELECT i.indkey FROM pg_index AS i
+                                      WHERE i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+                                      ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1)::int2[]), false) AS in_key,
            EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisunique AND a.attnum = ANY (i.indkey)) AS in_unique
       FROM pg_class AS c
       JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -113,7 +115,7 @@ class Shape:
 
     @property
     def key(self) -> list[str]:
-        """Columns of the primary key."""
+        """Columns of the primary key, or of a unique index where there is none."""
         return [name for name, column in self.columns.items() if column["in_key"]]
 
     @property

@@ -103,7 +103,7 @@ class Judge:
 
     async def _keys(self, table: str, condition: str) -> set[Key]:
         shape = self.shapes[self._full(table)]
-        columns = ", ".join(f't."{name}"::text' for name in shape.key or shape.columns)
+        columns = ", ".join(f't."{name}"::text' for name in shape.key or ["ctid"])
         rows = await self.connection.fetch(f"SELECT {columns} FROM {shape.quoted} AS t WHERE {_condition(condition)}")
         return {tuple(row.values()) for row in rows}
 
@@ -113,11 +113,12 @@ class Judge:
     async def _read(self) -> Held:
         held: Held = {}
         for shape in self.shapes.values():
-            columns = ", ".join(f't."{name}"::text' for name in shape.columns)
-            rows = await self.connection.fetch(f"SELECT {columns} FROM {shape.quoted} AS t") if columns else []
-            at = [list(shape.columns).index(name) for name in shape.key or shape.columns]
+            names = [*shape.columns, "ctid"]
+            columns = ", ".join(f't."{name}"::text' for name in names)
+            rows = await self.connection.fetch(f"SELECT {columns} FROM {shape.quoted} AS t")
+            at = [names.index(name) for name in shape.key or ["ctid"]]
             held[shape.name.removeprefix("public.")] = {
-                tuple(row[position] for position in at): tuple(row.values()) for row in rows
+                tuple(row[position] for position in at): tuple(row.values())[:-1] for row in rows
             }
         return held
 
