@@ -7,7 +7,8 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from habeas.datamap import check, check_links
+from habeas.datamap.check import constants, listed
+from habeas.datamap.check import references as check_references
 from habeas.datamap.map import paths
 from habeas.datamap.map.model import Column, StoreMap, Table
 from habeas.datamap.planner import collect, compile, purge, shape, sql  # noqa: A004 -- the module's name
@@ -239,39 +240,39 @@ def goes_parents_first(patch: Patch) -> None:
 
 def does_not_ask_who_refers(patch: Patch) -> None:
     """Ask nothing of foreign keys into rows that go."""
-    patch.setattr(check_links, "_survivable", _nothing)
+    patch.setattr(check_references, "_survivable", _nothing)
 
 
 def does_not_ask_who_is_named(patch: Patch) -> None:
     """Ask nothing of columns that name people."""
-    patch.setattr(check_links, "_mentions", _nothing)
-    patch.setattr(check_links, "_survivable", _nothing)
+    patch.setattr(check_references, "_mentions", _nothing)
+    patch.setattr(check_references, "_survivable", _nothing)
 
 
 def believes_in_nobodys_tables(patch: Patch) -> None:
     """Believe that a table holds nobody's data."""
-    patch.setattr(check_links, "_claims_nobody", _nothing)
-    patch.setattr(check_links, "_survivable", _nothing)
+    patch.setattr(check_references, "_claims_nobody", _nothing)
+    patch.setattr(check_references, "_survivable", _nothing)
 
 
 def takes_any_target(patch: Patch) -> None:
     """Let references lead to several rows."""
-    patch.setattr(check_links, "_ambiguous", _nothing)
+    patch.setattr(check_references, "_ambiguous", _nothing)
 
 
 def lets_null_into_not_null(patch: Patch) -> None:
     """Let anonymisations write what the database refuses."""
-    patch.setattr(check, "_anonymisable", _nothing)
+    patch.setattr(constants, "_unfit", _nothing)
 
 
 def overlooks_columns(patch: Patch) -> None:
     """Look at no column that the map lacks."""
-    patch.setattr(check, "_unlisted_columns", _nothing)
+    patch.setattr(listed, "_unlisted_columns", _nothing)
 
 
 def overlooks_tables(patch: Patch) -> None:
     """Look at no table that the map lacks."""
-    patch.setattr(check, "_unmapped_tables", _nothing)
+    patch.setattr(listed, "_unmapped_tables", _nothing)
 
 
 MUTANTS: Final = (

@@ -169,6 +169,9 @@ class LinkReading:
             for key, given in (("on_erasure", notes.on_erasure), ("on_export", notes.on_export)):
                 if given == REVIEW:
                     self.listed.problems.append(at.problem(UNDECIDED, "what is to happen", key))
+            if notes.on_export == "review":
+                what = "no export waits for a person's review yet, so these rows would be left out without a word"
+                self.listed.problems.append(at.problem(what, "`{redact: [FIELD]}`, or `none`", "on_export"))
             erasure, blanked = self._spelled_erasure(name, columns, mentions, said, notes)
             redacted = notes.on_export.redact if isinstance(notes.on_export, Redact) else ()
             self._columns_called(columns, redacted, at.at("on_export", "redact"))
