@@ -55,7 +55,7 @@ async def fill(chosen: Application, connection: Connection) -> tuple[str, ...]:
     empty = {
         name: filling.failures.get(name, "")
         for name, rows in filling.rows.items()
-        if not rows and filling.counts.get(name) != 0
+        if not rows and filling.counts.get(name.removeprefix("public.")) != 0
     }
     assert not empty, empty
     return tuple(row.values[rules.get("identity", "id")] or "" for _, row in sorted(filling.people.items()))
