@@ -6,6 +6,7 @@ from random import Random
 from typing import Any, Final
 
 import yaml
+from typing_extensions import override
 
 from tests.property.datamap.model import LOOSENS, Document, Feature, Reference, Schema, Table, Way
 
@@ -50,9 +51,18 @@ def map_of(schema: Schema, rng: Random, on: Collection[Feature]) -> Document:
     return _Saying(schema, rng, on).document()
 
 
+class _Writer(yaml.SafeDumper):
+    """Writes everything out, also what stands twice."""
+
+    @override
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def written(document: Document) -> str:
     """Return the file."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=140)
+    text: str = yaml.dump(document, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=140)
+    return text
 
 
 class _Saying:
@@ -219,18 +229,18 @@ class _Saying:
             self._hold(parent)
 
     def _is_shared(self, said: Said, reference: Reference) -> bool:
-        """Choose what is said of a reference that makes a row shared, or that a co-owner has; False for any other."""
+        """Whether a reference makes a row shared, or leads to a co-owner: then it needs no word, and may have one."""
         column = said.table.columns[reference.columns[-1]]
-        for way in said.table.ways:
-            if way.role == "co_owner" and way.kind == "reference" and way.columns == reference.columns:
-                if Feature.LEAVES not in self.on or self.chance(0.5, Feature.DETACH):
-                    said.words[reference] = DETACH
-                    said.anonymise.pop(column.name, None)
-                return True
+        if any(
+            way.role == "co_owner" and way.columns == reference.columns
+            for way in said.table.ways
+            if way.kind == "reference"
+        ):
+            return True
         for way in self.said[reference.to_table].table.ways:
             is_through = way.kind == "through" and way.other == said.table.name
             if is_through or (way.kind == "from" and way.columns == reference.columns):
-                if Feature.HOLDERS not in self.on or self.chance(0.5):
+                if self.chance(0.5, Feature.HOLDER_WORDS):
                     said.words[reference] = DELETE if column.not_null else DETACH
                     said.cascaded = said.cascaded or column.not_null
                 return True
@@ -291,6 +301,8 @@ class _Saying:
 
     def _clearable(self, said: Said, way: Way) -> bool:
         if way.kind not in {"reference", "identity"} or way.role == "co_owner":
+            return False
+        if way.identity != "account_id" and said.table.columns[way.columns[-1]].not_null:
             return False
         column = said.table.columns[way.columns[-1]]
         if column.name in said.table.key:
@@ -360,6 +372,10 @@ class _Saying:
             erasure = {"keep": "legal_obligation", "until": "invoices", "anonymise": said.listed}
             return {"retention": "invoices", "age": "created_at", "on_erasure": erasure}
         notes: Document = {"retention": "short", "age": "created_at"} if has_age and self.chance(0.5) else {}
+        reference = self.schema.by(said.table.name, said.owner.columns) if said.owner is not None else None
+        parent = self.schema.tables[reference.to_table].columns if reference is not None else {}
+        if not has_age and "created_at" in parent and self.chance(0.5):
+            notes = {"retention": "short", "age": "parent.created_at"}
         notes["on_erasure"] = said.treatment
         if said.treatment == "none":
             notes["reason"] = "nothing to take away"

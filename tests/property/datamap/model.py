@@ -44,8 +44,7 @@ class Feature(StrEnum):
     DEFERRED = auto()
     CO_OWNER = auto()  # a row of two people
     PARENTS_SIDE = auto()  # accounts.address_id
-    LEAVES = auto()  # a co-owner's field that is overwritten when they leave a row that stays
-    HOLDERS = auto()  # a reference to a shared row, which goes only when nobody refers to it, has no word of its own
+    HOLDER_WORDS = auto()  # a reference that makes a row shared has a word as well
     MEMBERSHIPS = auto()
     DETACH = auto()
     DELETE_WITH_PARENT = auto()

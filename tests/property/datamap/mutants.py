@@ -7,8 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from habeas.datamap.check import constants, listed
-from habeas.datamap.check import references as check_references
+from habeas.datamap.check import constants, listed, references
 from habeas.datamap.map import paths
 from habeas.datamap.map.model import Column, StoreMap, Table
 from habeas.datamap.planner import collect, compile, purge, shape, sql  # noqa: A004 -- the module's name
@@ -142,8 +141,7 @@ def forgets_the_second_owner(patch: Patch) -> None:
 
 def takes_what_hangs_on_a_shared_row(patch: Patch) -> None:
     """Let what hangs on a shared row go with the first who leaves."""
-    patch.setattr(collect.Collecting, "_goes_with_another", lambda *_: False)
-    patch.setattr(shape.Shape, "_is_shared", lambda self, link, shared: link.role.value == "co_owner")
+    patch.setattr(shape.Shape, "follows_by", lambda *_: False)
 
 
 def takes_a_ghost_for_a_person(patch: Patch) -> None:
@@ -240,29 +238,34 @@ def goes_parents_first(patch: Patch) -> None:
 
 def does_not_ask_who_refers(patch: Patch) -> None:
     """Ask nothing of foreign keys into rows that go."""
-    patch.setattr(check_references, "_survivable", _nothing)
+    patch.setattr(references, "_survivable", _nothing)
 
 
 def does_not_ask_who_is_named(patch: Patch) -> None:
     """Ask nothing of columns that name people."""
-    patch.setattr(check_references, "_mentions", _nothing)
-    patch.setattr(check_references, "_survivable", _nothing)
+    patch.setattr(references, "_mentions", _nothing)
+    patch.setattr(references, "_survivable", _nothing)
 
 
 def believes_in_nobodys_tables(patch: Patch) -> None:
     """Believe that a table holds nobody's data."""
-    patch.setattr(check_references, "_claims_nobody", _nothing)
-    patch.setattr(check_references, "_survivable", _nothing)
+    patch.setattr(references, "_claims_nobody", _nothing)
+    patch.setattr(references, "_survivable", _nothing)
 
 
 def takes_any_target(patch: Patch) -> None:
     """Let references lead to several rows."""
-    patch.setattr(check_references, "_ambiguous", _nothing)
+    patch.setattr(references, "_ambiguous", _nothing)
 
 
 def lets_null_into_not_null(patch: Patch) -> None:
     """Let anonymisations write what the database refuses."""
     patch.setattr(constants, "_unfit", _nothing)
+
+
+def forgets_unique_indexes(patch: Patch) -> None:
+    """Write the same value into a unique column of many rows."""
+    patch.setattr(constants, "_would_clash", lambda *_: False)
 
 
 def overlooks_columns(patch: Patch) -> None:
@@ -286,15 +289,15 @@ MUTANTS: Final = (
     Mutant(forgets_to_let_go, {Feature.DETACH, Feature.SELF_REFERENCE}),
     Mutant(keeps_no_parent, {Feature.KEEP_PARENT, Feature.SELF_REFERENCE}),
     Mutant(keeps_the_name_on_a_parent, {Feature.KEEP_PARENT, Feature.SELF_REFERENCE}),
-    Mutant(forgets_the_second_owner, {Feature.CO_OWNER, Feature.DETACH}),
-    Mutant(takes_what_hangs_on_a_shared_row, {Feature.CO_OWNER, Feature.DETACH}),
-    Mutant(takes_a_ghost_for_a_person, {Feature.CO_OWNER, Feature.DETACH, Feature.GHOST}),
+    Mutant(forgets_the_second_owner, {Feature.CO_OWNER}),
+    Mutant(takes_what_hangs_on_a_shared_row, {Feature.CO_OWNER}),
+    Mutant(takes_a_ghost_for_a_person, {Feature.CO_OWNER, Feature.GHOST}),
     Mutant(forgets_mentions),
     Mutant(overwrites_one_field_less),
     Mutant(overwrites_with_another_value),
     Mutant(empties_arrays, {Feature.ARRAYS}),
     Mutant(leaves_elements, {Feature.ARRAYS, Feature.JSON}),
-    Mutant(shows_what_is_redacted, {Feature.EDGES, Feature.CO_OWNER, Feature.DETACH}),
+    Mutant(shows_what_is_redacted, {Feature.EDGES, Feature.CO_OWNER}),
     Mutant(shows_accessors_nothing, {Feature.EDGES, Feature.ARRAYS}),
     Mutant(sweeps_what_others_need),
     Mutant(sweeps_too_early),
@@ -304,6 +307,7 @@ MUTANTS: Final = (
     Mutant(believes_in_nobodys_tables),
     Mutant(takes_any_target, {Feature.COMPOSITE}),
     Mutant(lets_null_into_not_null),
+    Mutant(forgets_unique_indexes),
     Mutant(overlooks_columns),
     Mutant(overlooks_tables),
 )

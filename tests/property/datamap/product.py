@@ -71,9 +71,9 @@ class Product:
                 found[piece.account_id].setdefault(piece.source.table, []).extend(rows)
         return found
 
-    async def purge(self, cutoff: str) -> AsyncIterator[str]:
-        """Sweep one rule after another; yields the table of each."""
+    async def purge(self, cutoff: str, held: Collection[str]) -> AsyncIterator[str]:
+        """Sweep one rule after another, but for rows of those people; yields the table of each."""
         for rule in await self.store.purge_rules():
-            while (await self.store.purge(rule, datetime.fromisoformat(cutoff), ROWS)).rows:
+            while (await self.store.purge(rule, datetime.fromisoformat(cutoff), ROWS, held)).rows:
                 pass
             yield rule.table

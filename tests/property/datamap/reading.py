@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import yaml
@@ -96,6 +97,20 @@ class Book:
     root: str
     identity: str
     tables: dict[str, Told]
+
+    @cached_property
+    def ghosts(self) -> set[str]:
+        """Ids that the map writes where people are named: those of nobody."""
+        found: set[str | None] = set()
+        for told in self.tables.values():
+            for name in told.fields:
+                constant = told.notes(name).get("anonymise")
+                if self.names_people(told.name, name) and not isinstance(constant, dict):
+                    found.add(spelled(constant))
+            for stated in told.stated:
+                if stated.to_table == self.root and stated.word == "detach":
+                    found |= set(stated.detached_to.values())
+        return {each for each in found if each is not None}
 
     def names_people(self, table: str, column: str) -> bool:
         """Whether a field names a person: it holds the id, or refers to the root's."""

@@ -71,6 +71,7 @@ class Spoiling:
             for reference in self.firm()
             if way.role == "owner" and way.kind == "reference" and self.is_personal(table.name)
             if (reference.table, reference.columns) == (table.name, way.columns) and self.goes(table.name)
+            if not self.schema.tables[reference.to_table].co_owned  # whose rows wait until nobody refers to them
             if self.word(reference) is None and sum(each.role == "owner" for each in table.ways) == 1
             if "anonymise" not in (self.field(table.name, way.columns[-1]).get("habeas") or {})
         ]
@@ -113,6 +114,9 @@ def word_dropped(spoiling: Spoiling) -> bool:
         each
         for each in spoiling.firm()
         if spoiling.word(each) is not None
+        and not any(
+            way.other for way in spoiling.schema.tables[each.to_table].ways
+        )  # such rows are held, and do not go
         and not any(way.columns == each.columns for way in spoiling.schema.tables[each.table].ways)
     ]
     if not found:

@@ -142,7 +142,7 @@ class _Making:
             to = ("id",)
         columns: tuple[str, ...] = (own,)
         if len(to) > 1:
-            taken = any(TENANT in each.columns and each.to_table == parent.name for each in self.schema.of(table.name))
+            taken = any(each.to_table == parent.name for each in self.schema.of(table.name))
             tenant = f"{stem}_{TENANT}" if taken else TENANT
             if tenant not in table.columns:
                 table.add(tenant, "integer", not_null=True)
@@ -264,7 +264,7 @@ class _Making:
         """Between two people, until the second of them goes."""
         table = self._table()
         for stem in ("sender", "recipient"):
-            way = self._to_root(table, stem, nullable=True, loose=0.3 if Feature.LEAVES in self.on else 0)
+            way = self._to_root(table, stem, nullable=True)
             table.ways.append(Way(stem, way.kind, way.columns, role="co_owner"))
         table.co_owned = True
 

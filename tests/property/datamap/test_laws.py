@@ -7,10 +7,11 @@ import pytest
 
 from tests.property.conftest import FIGURES
 from tests.property.datamap.campaign import run
+from tests.property.datamap.differences import differences
 from tests.property.datamap.learnt import NOT_YET_REFUSED, ON
 from tests.property.datamap.maps import written
 from tests.property.datamap.model import Feature
-from tests.property.datamap.oracle import Oracle, differences
+from tests.property.datamap.oracle import Oracle
 from tests.property.datamap.reading import read
 from tests.property.datamap.rows import broken
 from tests.property.datamap.trial import Case

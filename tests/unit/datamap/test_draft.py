@@ -221,6 +221,27 @@ def test_a_tie_between_categories_is_left_to_a_person(tmp_path: Path) -> None:
     assert drafted["users"]["habeas"]["category"] == "REVIEW"  # type: ignore[index]  # YAML
 
 
+def test_a_store_without_people_is_told_as_one() -> None:
+    """Columns named like the account id hold it, and one word is left to decide: where people begin."""
+    live = LiveSchema(
+        {
+            "tickets": _table("tickets", "id", id="bigint", account_id="text", body="text"),
+            "replies": _table("replies", "id", id="bigint", ticket_id="bigint", body="text"),
+        },
+        (ForeignKey("replies", ("ticket_id",), "tickets", ("id",)),),
+    )
+    drafted = draft_dataset(live, store="support", connection="SUPPORT_DSN", schema="public").text
+    assert (
+        "# No table of people was found: write its name as the root, or `root: none` if another store has it."
+        in drafted
+    )
+    (dataset,) = yaml.safe_load(drafted)["dataset"]
+    assert dataset["habeas"]["root"] == "REVIEW"
+    tables = {collection["name"]: collection for collection in dataset["collections"]}
+    assert _field(tables["tickets"], "account_id")["fides_meta"] == {"identity": "account_id"}
+    assert _field(tables["replies"], "ticket_id")["fides_meta"]["references"]  # type: ignore[index]  # YAML
+
+
 def test_root_can_be_said_and_is_open_where_there_are_two() -> None:
     """Staff and subscribers: the guess is told as one, with what else it could be; `root` decides, and joins follow it."""
     live = LiveSchema(

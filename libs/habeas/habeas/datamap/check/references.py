@@ -234,9 +234,11 @@ def _is_cleared(shape: Shape, table: Table, column: Column) -> bool:
             or link.erasure is Action.NONE
         ):  # fmt: skip
             return True
-    root = shape.store.tables[shape.store.root]
-    return root.deletes and any(
-        each.to_table == root.name and column.name in dict(each.detached) for each in table.references
+    root = shape.store.tables.get(shape.store.root)
+    return (
+        root is not None
+        and root.deletes
+        and any(each.to_table == root.name and column.name in dict(each.detached) for each in table.references)
     )
 
 
@@ -262,7 +264,8 @@ def _ambiguous(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
     if root is not None and store.identity in root.columns and not root.is_unique([store.identity]):
         what = f"`{store.root}.{store.identity}` is not unique, so one account id could be two people"
         write = (
-            "a column with a primary key or a unique index on it alone as the identity, or such an index on this one"
+            "a column with a primary key or a unique index on it alone as the identity, or such an index on this one; `root: none` if the "
+            "store has no table of people"
         )
         yield store.tables[store.root].place.problem(what, write)
     for table in store.personal:
@@ -279,7 +282,7 @@ def _ambiguous(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
 
 def _alike(store: StoreMap, table: Table, path: SubjectPath, live: LiveSchema) -> Iterator[Problem]:
     """An id that is one with another in one table must not be two in the next: there, rows would be left behind."""
-    if not path.direct:
+    if not path.direct or not store.has_root:
         return
     own, root = (live.type_of(*of) for of in ((table.name, path.subject_column), (store.root, store.identity)))
     if own != root and own is not None and CASELESS in {own, root}:

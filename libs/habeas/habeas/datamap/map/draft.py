@@ -221,6 +221,8 @@ class _Drafting:
         yield "# what the keys mean stands in docs/data-map.md."
         if self.rivals:
             yield f"# Joins lead to {self.root}; for {' or '.join(self.rivals)} draft again with --root TABLE. Then write the root."
+        if not self.root:
+            yield "# No table of people was found: write its name as the root, or `root: none` if another store has it."
         yield "dataset:"
         yield f"  - fides_key: {_flow(self.store)}"
         notes = {

@@ -101,8 +101,8 @@ class SubjectPath:
         return tuple(own for own, _ in self.joins[0].on) if self.joins else (self.subject_column,)
 
     def lineage(self, root: str, identity: str) -> tuple[Join, ...]:
-        """Joins all the way into the root, whose row the path itself often needs no longer."""
-        if self.tables[-1] == root or not root:
+        """Joins all the way into the root, whose row the path itself often needs no longer; without a root as far as the path leads."""
+        if not root or self.tables[-1] == root:
             return self.joins
         return (*self.joins, Join(((self.subject_column, identity),), root))
 

@@ -57,7 +57,7 @@ async def try_constants(conn: Connection, store: StoreMap, live: LiveSchema) -> 
 
 async def find_ghosts(conn: Connection, store: StoreMap, live: LiveSchema) -> tuple[Problem, ...]:
     """Ids of nobody that references to a person become: rows of the root that are not there, where a foreign key asks for them."""
-    if not store.ghosts:
+    if not store.ghosts or not store.has_root:
         return ()
     target = (store.root, store.identity)
     held = {
