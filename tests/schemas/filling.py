@@ -301,12 +301,15 @@ class Filling:
         ]
 
     def _filled(self, template: str, person: Person | None) -> str | None:
-        """A template of fill.toml: `%email%` of the row's person, `%other.email%` of another one, `%n%` a number of its own."""
+        """A template of fill.toml: `%email%` of the row's person, `%other.email%` of another one, `%n%` a number of its own.
+
+        `%third%` is 1, 2 or 3, the same in all columns of a row.
+        """
         if template == "null":
             return None
         people = {"": person, "other.": self.other}
         words = {"n": str(self.number), "uuid": f"{self.random.getrandbits(128):032x}"}
-        words["one"] = str(self.random.randrange(3))
+        words["third"] = str(self.number % 3 + 1)
         for prefix, each in people.items():
             told = each.words() if each else dict.fromkeys(("first", "last", "name", "email"), "nobody")
             row = self.people.get(each.number) if each else None
