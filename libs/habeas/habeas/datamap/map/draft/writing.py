@@ -66,6 +66,8 @@ class _Writing:
         yield "# what the keys mean stands in docs/data-map.md."
         for line in self.root.why:
             yield f"# {line}"
+        if not self.root.name:
+            yield "# No table of people was found: write its name as the root, or `root: none` if another store has it."
         yield "dataset:"
         for schema in self.schemas:
             yield f"  - fides_key: {_flow(self._dataset(schema))}"
