@@ -23,24 +23,21 @@ def build(settings: Settings) -> Service:
     service = Service("erasure-executor", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
     datamap, production = load_datamap(settings.datamap.datamap_dir, policy), settings.chassis.in_production
-    stores = open_stores(datamap, policy, production=production)
-    patient = open_stores(datamap, policy, _PATIENT, production=production)
-    mapped = gateways.MappedStores(stores)
+    stores = gateways.LoggedStores(open_stores(datamap, policy, production=production))
+    patient = gateways.LoggedStores(open_stores(datamap, policy, _PATIENT, production=production))
     keys = KeyStore(kek, service.clock.now)
 
     service.on(RequestVerified, handlers.on_request_verified)
 
-    erasing = service.every(settings.erase_interval_s, sweeps.erase_due, mapped, keys, Fingerprinter(kek))
+    erasing = service.every(settings.erase_interval_s, sweeps.erase_due, stores, keys, Fingerprinter(kek))
     erasing.after(RequestVerified).due(store.FIND_NEXT_DUE)
     for _ in range(sweeps.LARGE_AT_ONCE):
-        erasing_large = service.every(
-            settings.erase_interval_s, sweeps.erase_large, gateways.MappedStores(patient), keys, Fingerprinter(kek)
-        )
+        erasing_large = service.every(settings.erase_interval_s, sweeps.erase_large, patient, keys, Fingerprinter(kek))
         erasing_large.after(lifecycle.set_apart).due(store.FIND_NEXT_DUE_LARGE)
-    service.every(_STORES_INTERVAL_S, sweeps.look_at_stores, mapped)
+    service.every(_STORES_INTERVAL_S, sweeps.look_at_stores, stores)
 
     service.measure(sweeps.measure_stuck)
 
-    for each in (*stores, *patient):
-        service.close(each.close)
+    service.close(stores.close)
+    service.close(patient.close)
     return service

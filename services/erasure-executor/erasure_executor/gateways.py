@@ -1,32 +1,28 @@
 """What erasure-executor reaches outside of its database: the stores in which people are erased."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
+from typing_extensions import override
+
 from habeas.chassis import log
-from habeas.contracts.outcomes import TableOutcome
-from habeas.contracts.vocabulary import TableResult
-from habeas.datamap.errors import OthersTouched, StoreRefused
-from habeas.datamap.postgres import PostgresStore
+from habeas.datamap.errors import OthersTouched, StoreError, StoreRefused
+from habeas.datamap.stores import Guard, Outcomes, Store, Stores
+
+__all__ = ["Erasable", "Guard", "LoggedStores", "Outcomes"]
 
 _TOLD_MAX: Final = 100
 
-Guard = Callable[[], Awaitable[None]]
-"""Called when a store is about to commit; what it raises rolls the store back."""
 
-Outcomes = Mapping[str, tuple[TableOutcome, ...]]
-"""Per account, one outcome for each table of every store."""
-
-
-class Stores(Protocol):
-    """All stores of the data map as one."""
+class Erasable(Protocol):
+    """All stores of the data map as one, as far as an erasure needs them."""
 
     async def plan(self, account_ids: Sequence[str]) -> Outcomes:
         """Count what an erasure would touch. Raises ``StoreError``."""
         ...
 
-    async def check(self) -> None:
-        """Ask each store whether it still fits the data map. Raises ``StoreError``."""
+    async def check(self) -> Sequence[StoreError]:
+        """Ask each store whether it still fits the data map; returns what is wrong."""
         ...
 
     async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
@@ -34,52 +30,21 @@ class Stores(Protocol):
         ...
 
 
-class MappedStores:
-    """The stores that the data map names, worked on one after another."""
+class LoggedStores(Stores):
+    """The stores that the data map names, worked on one after another; what refuses is logged."""
 
-    def __init__(self, stores: Sequence[PostgresStore]) -> None:
-        self._stores = stores
+    def __init__(self, stores: Sequence[Store]) -> None:
+        super().__init__(stores)
         self._told: set[str] = set()
 
-    async def plan(self, account_ids: Sequence[str]) -> Outcomes:
-        """Count rows per table, each with what the data map says will become of them."""
-        planned: dict[str, tuple[TableOutcome, ...]] = dict.fromkeys(account_ids, ())
-        for store in self._stores:
-            located = await store.locate(account_ids)
-            tables = {table.table: table for table in (await store.plan()).tables}
-            for account_id, rows in located.items():
-                planned[account_id] += tuple(
-                    TableOutcome(
-                        store=store.name,
-                        table=name,
-                        category=tables[name].category,
-                        result=tables[name].result or TableResult.NOTHING_HELD,
-                        rows=count,
-                        ground=tables[name].ground,
-                    )
-                    for name, count in rows.items()
-                    if count
-                )
-        return planned
-
-    async def check(self) -> None:
-        """Compare each store with the map, and count nobody's rows: what is planned once is planned now."""
-        for store in self._stores:
-            await store.check()
-            await store.locate(())
-
+    @override
     async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         """Erase store by store; a store that fails leaves those before it erased, which a repetition finds so."""
-        done: dict[str, tuple[TableOutcome, ...]] = dict.fromkeys(account_ids, ())
-        for store in self._stores:
-            try:
-                erased = await store.erase(account_ids, guard)
-            except (StoreRefused, OthersTouched) as error:
-                self._tell(error)
-                raise
-            for account_id, outcomes in erased.items():
-                done[account_id] += outcomes
-        return done
+        try:
+            return await super().erase(account_ids, guard)
+        except (StoreRefused, OthersTouched) as error:
+            self._tell(error)
+            raise
 
     def _tell(self, error: StoreRefused | OthersTouched) -> None:
         """Log what refused, table and constraint, once and not for each person and attempt; it names the schema and no row."""

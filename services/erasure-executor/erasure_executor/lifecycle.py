@@ -1,6 +1,6 @@
 """The life of an erasure, decided without I/O, clock or randomness."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -192,14 +192,39 @@ def fail(erasure: Erasure, reason: StuckReason, store: str | None, table_: str |
 
 def with_planned(outcomes: Sequence[TableOutcome], planned: Sequence[TableOutcome]) -> tuple[TableOutcome, ...]:
     """Put back what an earlier attempt erased before it died: its rows were counted before they went."""
-    before = {(each.store, each.table): each for each in planned}
-    return tuple(
-        before[key] if (key := (each.store, each.table)) in before and each.rows < before[key].rows else each
-        for each in outcomes
-    )
+    found: dict[tuple[str, str], list[TableOutcome]] = {}
+    for each in outcomes:
+        found.setdefault((each.store, each.table), []).append(each)
+    before: dict[tuple[str, str], list[TableOutcome]] = {}
+    for each in planned:
+        if each.result is not TableResult.NOTHING_HELD:
+            before.setdefault((each.store, each.table), []).append(each)
+    tables = dict.fromkeys([*found, *before])
+    return tuple(each for key in tables for each in _put_back(found.get(key, ()), before.get(key, ())))
+
+
+def _put_back(found: Sequence[TableOutcome], before: Sequence[TableOutcome]) -> list[TableOutcome]:
+    """Complete the results of one table, the person's by no more rows than are missing of all of theirs: a row has one result."""
+    rows = {each.result: each.rows for each in found}
+    missing = _own_rows(before) - _own_rows(found)
+    whole = {each.result: each for each in found}
+    for each in before:
+        lacking = max(0, each.rows - rows.get(each.result, 0))
+        if not each.result.is_of_others:
+            lacking = max(0, min(lacking, missing))
+            missing -= lacking
+        if lacking:
+            whole[each.result] = each.model_copy(update={"rows": rows.get(each.result, 0) + lacking})
+    if _own_rows(whole.values()):
+        whole.pop(TableResult.NOTHING_HELD, None)
+    return list(whole.values())
+
+
+def _own_rows(outcomes: Iterable[TableOutcome]) -> int:
+    return sum(each.rows for each in outcomes if not each.result.is_of_others)
 
 
 def _word(outcomes: Sequence[TableOutcome]) -> AuditOutcome:
-    if not any(each.rows for each in outcomes):
+    if not _own_rows(outcomes):
         return AuditOutcome.NOTHING_HELD
     return AuditOutcome.PARTLY_KEPT if any(each.result is TableResult.KEPT for each in outcomes) else AuditOutcome.DONE

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from erasure_executor import lifecycle, store
 from erasure_executor.errors import Overtaken
-from erasure_executor.gateways import Outcomes, Stores
+from erasure_executor.gateways import Erasable, Outcomes
 from erasure_executor.lifecycle import Decision, Erasure
 from habeas.chassis import cause, crash, log
 from habeas.chassis.crash import Point
@@ -21,7 +21,6 @@ from habeas.chassis.settings import LogLevel
 from habeas.chassis.sweep import Swept
 from habeas.chassis.together import Failure, Lane, Limits, try_together
 from habeas.contracts.vocabulary import StuckReason
-from habeas.datamap.errors import StoreError
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, try_open_text
 
 SMALL: Final = Lane(is_large=False, items_max=250, limits=Limits(3.0, 0.02))
@@ -42,7 +41,7 @@ class Begun:
 Decide: TypeAlias = Callable[[Begun, Erasure, datetime], Decision]
 
 
-async def erase_due(db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fingerprinter) -> Swept:
+async def erase_due(db: Database, stores: Erasable, keys: KeyStore, fingerprinter: Fingerprinter) -> Swept:
     """Erase whoever is due, a batch at a time: plan, erase in one transaction per store, read again, destroy the key.
 
     Idempotent: whatever step dies, the erasure is taken up again after its lease, and a store that was erased is found so. The key
@@ -52,12 +51,12 @@ async def erase_due(db: Database, stores: Stores, keys: KeyStore, fingerprinter:
     return await _sweep(db, stores, keys, fingerprinter, SMALL)
 
 
-async def erase_large(db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fingerprinter) -> Swept:
+async def erase_large(db: Database, stores: Erasable, keys: KeyStore, fingerprinter: Fingerprinter) -> Swept:
     """Erase one person for whom others would wait; each attempt may take twice as long as the one before. Idempotent, as above."""
     return await _sweep(db, stores, keys, fingerprinter, LARGE)
 
 
-async def _sweep(db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fingerprinter, lane: Lane) -> Swept:
+async def _sweep(db: Database, stores: Erasable, keys: KeyStore, fingerprinter: Fingerprinter, lane: Lane) -> Swept:
     begun, settled = await _begin(db, stores, keys, fingerprinter, lane)
     if not begun:
         return Swept(settled)
@@ -73,7 +72,7 @@ async def _sweep(db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fi
 class _Tries:
     """Tries to erase the people of one batch, all of them or some."""
 
-    def __init__(self, db: Database, stores: Stores, keys: KeyStore, lane: Lane) -> None:
+    def __init__(self, db: Database, stores: Erasable, keys: KeyStore, lane: Lane) -> None:
         self._db = db
         self._stores = stores
         self._keys = keys
@@ -139,7 +138,7 @@ class _Tries:
 
 
 async def _begin(
-    db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fingerprinter, lane: Lane
+    db: Database, stores: Erasable, keys: KeyStore, fingerprinter: Fingerprinter, lane: Lane
 ) -> tuple[list[Begun], int]:
     """Claim due erasures, open their accounts and count what is held; gives those to be tried, and how many were settled here."""
     async with db.transaction("erasures-begin") as tx:
@@ -165,7 +164,7 @@ async def _begin(
     return begun, len(decisions)
 
 
-async def _try_plan(stores: Stores, accounts: Sequence[str]) -> Outcomes:
+async def _try_plan(stores: Erasable, accounts: Sequence[str]) -> Outcomes:
     """Count what is held of all at once; gives nothing when that fails or takes long, and each part of the batch counts its own then."""
     try:
         async with asyncio.timeout(_PLAN_LIMIT_S):
@@ -229,14 +228,12 @@ def _blank(erasure: Erasure, tx: Transaction) -> Erasure:
     return lifecycle.attempt(erasure, None, None, tx.now)
 
 
-async def look_at_stores(_: Database, stores: Stores) -> Swept:
+async def look_at_stores(_: Database, stores: Erasable) -> Swept:
     """Ask every store whether it answers and fits the data map, so that it is told before a request needs it.
 
     It keeps a connection and its plans at hand too, for which the first request after a quiet hour would wait.
     """
-    try:
-        await stores.check()
-    except StoreError as error:
+    for error in await stores.check():
         log.event("stores.unfit", reason=error.because, why=log.Words(str(error)), error=error)
     return Swept(0)
 

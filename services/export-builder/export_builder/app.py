@@ -11,6 +11,7 @@ from habeas.contracts.request_intake import RequestVerified
 from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import StoreOptions, open_stores
+from habeas.datamap.stores import Stores
 from habeas.sealing import KeyStore, Protector
 
 _PATIENT: Final = StoreOptions(  # connections of their own for what takes long; its limit is set for each attempt
@@ -24,8 +25,8 @@ def build(settings: Settings) -> Service:
     service = Service("export-builder", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
     datamap, production = load_datamap(settings.datamap.datamap_dir, policy), settings.chassis.in_production
-    stores = open_stores(datamap, policy, production=production)
-    patient = open_stores(datamap, policy, _PATIENT, production=production)
+    stores = Stores(open_stores(datamap, policy, production=production))
+    patient = Stores(open_stores(datamap, policy, _PATIENT, production=production))
     keys = KeyStore(kek, service.clock.now)
     vault = gateways.Vault(settings.artefacts_dir)
     builder = gateways.Builder(stores, vault, policy, sweeps.LARGE_ROWS)
@@ -48,6 +49,6 @@ def build(settings: Settings) -> Service:
 
     service.measure(sweeps.measure_stuck)
 
-    for each in (*stores, *patient):
-        service.close(each.close)
+    service.close(stores.close)
+    service.close(patient.close)
     return service

@@ -16,6 +16,7 @@ from habeas.datamap.addresses import mailbox
 from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import open_stores
+from habeas.datamap.stores import Stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
 from notification_mailer import gateways, handlers, sweeps
 from notification_mailer.lifecycle.campaigns import Notice
@@ -29,21 +30,19 @@ def build(settings: Settings) -> Service:
     kek = settings.sealing.open()
     service = Service("notification-mailer", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(
-        load_datamap(settings.datamap.datamap_dir, policy), policy, production=settings.chassis.in_production
-    )
+    datamap, production = load_datamap(settings.datamap.datamap_dir, policy), settings.chassis.in_production
+    stores = Stores(open_stores(datamap, policy, production=production))
     sender = mailbox(settings.smtp.sender or policy.controller.dpo)
     domain = settings.smtp.message_id_domain or sender.rpartition("@")[2]
     notice = Notice(policy.notice_of_changes, policy.zone)
     keys = gateways.CampaignKeys(kek)
-    audience = gateways.StoreAudience(stores)
     post = gateways.SmtpPost(settings.smtp, settings.smtp_tls, sender)
     room = sweeps.Mailroom(
         post=post,
         letters=gateways.Letters(policy, sender, domain),
         keys=KeyStore(kek, service.clock.now),
         campaign_keys=keys,
-        audience=audience,
+        audience=stores,
         notice=notice,
         patience=settings.patience,
         hold=Hold(settings.chassis.instance, timedelta(seconds=settings.mail_lease_s)),
@@ -68,7 +67,7 @@ def build(settings: Settings) -> Service:
     gathering = service.every(
         settings.campaign_interval_s,
         sweeps.gather_recipients,
-        audience,
+        stores,
         keys,
         Fingerprinter(kek),
         settings.page_accounts_max,
@@ -81,6 +80,5 @@ def build(settings: Settings) -> Service:
     service.measure(sweeps.measure_waiting)
 
     service.close(post.close)
-    for store in stores:
-        service.close(store.close)
+    service.close(stores.close)
     return service

@@ -12,6 +12,7 @@ from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.policy.deadlines import load_calendars
 from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import open_stores
+from habeas.datamap.stores import Stores
 from habeas.sealing import Fingerprinter, KeyStore, Protector
 from request_intake import gateways, handlers, store, sweeps
 from request_intake.settings import Settings
@@ -23,13 +24,11 @@ def build(settings: Settings) -> Service:
     service = Service("request-intake", settings.chassis, protection=Protector(kek))
     policy = load_policy(settings.datamap.policy_file)
     load_calendars(policy, service.clock.now())
-    stores = open_stores(
-        load_datamap(settings.datamap.datamap_dir, policy), policy, production=settings.chassis.in_production
-    )
+    datamap, production = load_datamap(settings.datamap.datamap_dir, policy), settings.chassis.in_production
+    stores = Stores(open_stores(datamap, policy, production=production))
     keys = KeyStore(kek, service.clock.now)
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
-    identities = gateways.StoreIdentities(stores)
-    desk = handlers.Desk(policy, keys, Fingerprinter(kek), identities, service.clock, tolerance)
+    desk = handlers.Desk(policy, keys, Fingerprinter(kek), stores, service.clock, tolerance)
 
     service.on(RequestSubmitted, handlers.on_request_submitted, desk)
     service.on(ErasureCompleted, handlers.on_erasure_completed, keys)
@@ -40,13 +39,12 @@ def build(settings: Settings) -> Service:
     service.on(MailRefused, handlers.on_mail_refused)
     service.on(MailUncertain, handlers.on_mail_uncertain)
 
-    address_book = gateways.StoreAddressBook(stores)
+    address_book = gateways.BoundedAddressBook(stores)
     opening = service.every(settings.open_interval_s, sweeps.open_received, address_book, keys, policy.zone)
     opening.after(RequestSubmitted, store.let_go_on).due(store.FIND_NEXT_DUE)
     service.every(settings.open_interval_s, sweeps.rekey_digests, keys)
 
     service.measure(partial(sweeps.measure_deadlines, zone=policy.zone))
 
-    for each in stores:
-        service.close(each.close)
+    service.close(stores.close)
     return service

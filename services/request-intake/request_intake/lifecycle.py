@@ -353,10 +353,13 @@ def take_unanswered(request: Request, reason: StuckReason) -> Decision:
 def by_category(tables: Sequence[TableOutcome]) -> tuple[CategoryOutcome, ...]:
     """Sum tables up for the person: per category and result, with ground and latest end where rows were kept.
 
+    Rows of others that let go of the person's, or went with them, are not told: they are not about this person.
     Where nobody knows the end of one table, there is none of the category: an earlier one would not be true.
     """
     groups: dict[tuple[str, TableResult, str], list[TableOutcome]] = {}
     for each in tables:
+        if each.result.is_of_others:
+            continue
         groups.setdefault((each.category, each.result, each.ground or ""), []).append(each)
     return tuple(
         CategoryOutcome(

@@ -7,6 +7,7 @@ from habeas.contracts.platform import RetentionTicked
 from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.policy.model import load_policy
 from habeas.datamap.postgres import StoreOptions, open_stores
+from habeas.datamap.stores import Stores
 from habeas.sealing import Protector
 from retention_sweeper import gateways, handlers, store, sweeps
 from retention_sweeper.settings import Settings
@@ -16,14 +17,10 @@ def build(settings: Settings) -> Service:
     """Wire retention-sweeper by hand. Raises ``ConfigurationError`` for a bad policy or map, ``KekMissing`` without a key ring."""
     service = Service("retention-sweeper", settings.chassis, protection=Protector(settings.sealing.open()))
     policy = load_policy(settings.datamap.policy_file)
-    stores = open_stores(
-        load_datamap(settings.datamap.datamap_dir, policy),
-        policy,
-        StoreOptions(plan_once=False),
-        production=settings.chassis.in_production,
-    )
+    datamap, production = load_datamap(settings.datamap.datamap_dir, policy), settings.chassis.in_production
+    stores = Stores(open_stores(datamap, policy, StoreOptions(plan_once=False), production=production))
     tolerance = timedelta(seconds=settings.chassis.clock_tolerance_s)
-    calendar = handlers.Calendar(tuple(each.name for each in stores), frozenset(policy.retention), tolerance)
+    calendar = handlers.Calendar(stores.names, frozenset(policy.retention), tolerance)
     mapped = gateways.MappedStores(stores, policy.zone)
 
     service.on(RetentionTicked, handlers.on_retention_ticked, calendar)
@@ -35,6 +32,5 @@ def build(settings: Settings) -> Service:
 
     service.measure(sweeps.measure_rules)
 
-    for each in stores:
-        service.close(each.close)
+    service.close(stores.close)
     return service

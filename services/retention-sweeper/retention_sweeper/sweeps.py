@@ -15,7 +15,7 @@ from habeas.datamap.errors import OthersTouched, StoreRefused
 from habeas.datamap.planner import BUCKETS
 from habeas.datamap.policy.model import Policy
 from retention_sweeper import lifecycle, store
-from retention_sweeper.gateways import Stores
+from retention_sweeper.gateways import Purgeable
 from retention_sweeper.lifecycle import Decision, Planned, Purged, Rule, State, Sweep, Tick
 
 BATCH_TICKS_MAX: Final = 100
@@ -24,7 +24,7 @@ _PLAN: Final = Limits(130.0)  # a little more than a store lets one statement ta
 _PURGE: Final = Limits(130.0, round_s=600.0)
 
 
-async def plan_due(db: Database, stores: Stores) -> Swept:
+async def plan_due(db: Database, stores: Purgeable) -> Swept:
     """Find what ticks ask for: a sweep of every rule that each store's live plan has, in its order.
 
     Idempotent: the plan is read between two transactions, and whatever dies is taken up again after its lease. A store that does
@@ -60,7 +60,7 @@ async def plan_due(db: Database, stores: Stores) -> Swept:
     return Swept(len(claimed), more=len(claimed) == BATCH_TICKS_MAX)
 
 
-async def sweep_due(db: Database, stores: Stores, policy: Policy, rows_max: int) -> Swept:
+async def sweep_due(db: Database, stores: Purgeable, policy: Policy, rows_max: int) -> Swept:
     """Let one batch of one rule go, children before parents, newest tick first; then ask to go on while sweeps are due.
 
     Idempotent: a batch that was deleted is found so. Whatever dies is taken up again after its lease; only the count of a batch
@@ -87,7 +87,7 @@ async def sweep_due(db: Database, stores: Stores, policy: Policy, rows_max: int)
     return Swept(1, more=True)
 
 
-async def _purge(stores: Stores, sweep: Sweep, cutoff: datetime, rows_max: int) -> tuple[Purged, Failure | None]:
+async def _purge(stores: Purgeable, sweep: Sweep, cutoff: datetime, rows_max: int) -> tuple[Purged, Failure | None]:
     """Let rows go; where some do not, all others: they are divided by a hash of their keys until those that stay are alone."""
     pieces: list[Purged] = []
     failures: list[Failure] = []
@@ -116,7 +116,7 @@ async def _purge(stores: Stores, sweep: Sweep, cutoff: datetime, rows_max: int) 
     return lifecycle.together(pieces), failures[0] if failures else None
 
 
-def _plan(tick: Tick, rules: tuple[Rule, ...] | Failure, stores: Stores, tx: Transaction) -> Planned:
+def _plan(tick: Tick, rules: tuple[Rule, ...] | Failure, stores: Purgeable, tx: Transaction) -> Planned:
     if isinstance(rules, Failure):
         return lifecycle.fail_plan(tick, rules.reason, rules.table or stores.root(tick.store), tx.now)
     return lifecycle.plan(tick, rules, tx.now)

@@ -54,10 +54,9 @@ class Shelf:
             raise self.fails
         return {each: self._outcomes(self.rows.get(each, 0)) for each in account_ids}
 
-    async def check(self) -> None:
-        """Fail when told to."""
-        if self.fails is not None:
-            raise self.fails
+    async def check(self) -> Sequence[StoreError]:
+        """Be unfit when told to."""
+        return [] if self.fails is None else [self.fails]
 
     async def erase(self, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         """Erase, and die before or after it when told to."""

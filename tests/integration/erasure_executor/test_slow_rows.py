@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from erasure_executor import store, sweeps
-from erasure_executor.gateways import MappedStores
+from erasure_executor.gateways import LoggedStores
 from habeas.chassis.clock import FakeClock
 from habeas.chassis.together import Limits
 from habeas.datamap.postgres import PostgresStore, StoreOptions
@@ -18,7 +18,7 @@ from habeas.sealing import Fingerprinter, KeyStore
 from habeas_embedded.provision import Access
 from tests.integration.erasure_executor.test_erase_due import NOW, RING, Bench
 from tests.support.databases import opened
-from tests.support.shop import open_shop, read_map
+from tests.support.shop import DATAMAP, open_shop, read_map
 from tests.support.waiting import until
 
 PEOPLE: Final = tuple(f"acc_{number}" for number in range(40))
@@ -33,6 +33,10 @@ SLEEP: Final = """
     $$;
     CREATE TRIGGER sleep BEFORE DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION sleep()
 """
+AWAKE: Final = """
+    CREATE OR REPLACE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$
+"""
+MAP: Final = DATAMAP.replace("- name: tasks\n        habeas: {", "- name: tasks\n        habeas: {triggers: [sleep], ")
 LEFT: Final = "SELECT DISTINCT account_id FROM tasks"
 AT_WORK: Final = """
     SELECT count(*) FROM pg_stat_activity
@@ -45,7 +49,7 @@ class Fleet(Bench):
     """The service over a real store."""
 
     shop: "asyncpg.Connection[asyncpg.Record]"
-    stores: MappedStores
+    stores: LoggedStores
 
 
 @pytest_asyncio.fixture
@@ -55,9 +59,9 @@ async def fleet(database: Access, empty_database: str, tmp_path: Path) -> AsyncI
     db = await opened(database, "erasure-executor", clock)
     owner = await asyncpg.connect(empty_database)
     await open_shop(owner, PEOPLE)
-    store_map, policy = read_map(tmp_path)
+    store_map, policy = read_map(tmp_path, MAP)
     async with PostgresStore(store_map, policy, empty_database, StoreOptions(connections_max=2)) as shop:
-        yield Fleet(db, clock, KeyStore(RING, clock.now), Fingerprinter(RING), owner, MappedStores([shop]))
+        yield Fleet(db, clock, KeyStore(RING, clock.now), Fingerprinter(RING), owner, LoggedStores([shop]))
     await owner.close()
     await db.close()
 
@@ -80,7 +84,7 @@ async def test_others_do_not_wait_for_rows_that_take_long_to_go(fleet: Fleet, mo
     assert (done + apart, apart < 5) == (len(PEOPLE), True), (
         "on a slow machine another one may have been taken for slow"
     )
-    await fleet.shop.execute("DROP TRIGGER sleep ON tasks")
+    await fleet.shop.execute(AWAKE)
     for _ in range(apart):
         await sweeps.erase_large(fleet.db, fleet.stores, fleet.keys, fleet.fingerprinter)
     assert await fleet.shop.fetch(LEFT) == []

@@ -15,6 +15,7 @@ import pytest_asyncio
 from export_builder.gateways import Builder, Built, Order, Vault
 from habeas.datamap.planner.sql import quoted
 from habeas.datamap.postgres import PostgresStore, StoreOptions
+from habeas.datamap.stores import Stores
 from habeas.sealing.artefact import ArtefactCipher
 from tests.support.shop import read_map
 
@@ -110,7 +111,9 @@ async def things(empty_database: str, tmp_path: Path) -> AsyncIterator[MakeThing
         store = PostgresStore(store_map, policy, empty_database, options)
         opened.append(store)
         vault = Vault(tmp_path / "artefacts")
-        return Things(empty_database, owner, store, Builder([store], vault, policy), vault, tmp_path / "artefacts")
+        return Things(
+            empty_database, owner, store, Builder(Stores([store]), vault, policy), vault, tmp_path / "artefacts"
+        )
 
     yield make
     for store in opened:

@@ -13,6 +13,7 @@ from habeas.chassis.clock import SystemClock
 from habeas.chassis.ids import uuid7
 from habeas.datamap.policy.model import Policy
 from habeas.datamap.postgres import PostgresStore
+from habeas.datamap.stores import Stores
 from tests.support.shop import open_shop, read_map
 
 PEOPLE = ("acc_1", "acc_2", "acc_3")
@@ -37,8 +38,8 @@ async def test_who_has_more_rows_than_is_good_for_others_is_told(
     vault = Vault(tmp_path / "artefacts")
     orders = [Order(uuid7(SystemClock()), 1, uuid7(SystemClock()), person) for person in PEOPLE]
     with pytest.raises(TooLarge):
-        await Builder([store], vault, policy, 19).build(orders, portable_only=False)
+        await Builder(Stores([store]), vault, policy, 19).build(orders, portable_only=False)
     assert list((tmp_path / "artefacts").iterdir()) == []
     for rows_max in (20, None):
-        built = await Builder([store], vault, policy, rows_max).build(orders, portable_only=False)
+        built = await Builder(Stores([store]), vault, policy, rows_max).build(orders, portable_only=False)
         assert [sum(table.rows for table in each.tables) for each in built.values()] == [20, 20, 20]

@@ -31,13 +31,14 @@ from habeas.contracts.request_intake import RequestAccepted, RequestCompleted, R
 from habeas.contracts.vocabulary import KeepGround, MailKind, Outcome, Right, TableResult
 from habeas.datamap.policy.model import Policy
 from habeas.datamap.postgres import PostgresStore, StoreOptions
+from habeas.datamap.stores import Stores
 from habeas.sealing import Fingerprinter, KeyKind, KeyStore, Place, Protector, seal_json
 from habeas.sealing.kek import KeyRing
 from habeas_embedded.mailbox import Mail, Mailbox
 from habeas_embedded.provision import Access
 from habeas_embedded.servers import Servers
 from notification_mailer import handlers, sweeps
-from notification_mailer.gateways import CampaignKeys, Letter, Letters, SmtpPost, StoreAudience
+from notification_mailer.gateways import CampaignKeys, Letter, Letters, SmtpPost
 from notification_mailer.gateways.post import BeforeDot
 from notification_mailer.lifecycle.campaigns import Notice
 from notification_mailer.lifecycle.mails import Patience, Report
@@ -380,13 +381,13 @@ async def start_mailer(
         letters=Letters(policy, "privacy@example.org", "example.org"),
         keys=KeyStore(KEK, clock.now),
         campaign_keys=CampaignKeys(KEK),
-        audience=StoreAudience(stores),
+        audience=Stores(stores),
         notice=notice,
         patience=PATIENCE,
         hold=Hold(instance, timedelta(minutes=15)),
         batch_mails_max=20,
     )
-    reader = await asyncpg.connect(access.operator_dsn)
+    reader = await asyncpg.connect(access.admin_dsn)  # `dump` is to see what operators may not see, too
     mailer = Mailer(db, clock, worker, consumer, room, post, sink.mailbox, owner, reader, fate)
     try:
         yield mailer

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 from typing_extensions import override
@@ -11,8 +10,9 @@ from typing_extensions import override
 from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.errors import StoreRefused, StoreUnavailable, Unavailability
 from habeas.datamap.postgres import ContactDetails
+from habeas.datamap.stores import Page
 from notification_mailer.errors import Unaddressable
-from notification_mailer.gateways import Audience, Letter, Letters, Recipient, StoreAudience
+from notification_mailer.gateways import Audience, Letter, Letters, Recipient
 from notification_mailer.gateways.post import BeforeDot
 from notification_mailer.lifecycle.mails import Mail, Report
 from notification_mailer.store import messages
@@ -35,7 +35,7 @@ class Spoiled(Letters):
         return super().acknowledgement(mail, to, now)
 
 
-class Picky(StoreAudience):
+class Picky(Audience):
     """The store objects to one account, and so to all that are asked for with it."""
 
     def __init__(self, inner: Audience, bad: str, error: Exception) -> None:
@@ -43,14 +43,9 @@ class Picky(StoreAudience):
         self._bad = bad
         self._error = error
 
-    @property
     @override
-    def stores(self) -> Any:
-        return self._inner.stores
-
-    @override
-    async def account_ids(self, store: str, after: str | None, limit: int) -> Any:
-        return await self._inner.account_ids(store, after, limit)
+    async def account_ids(self, store: str | None, last: str | None, limit: int) -> Page | None:
+        return await self._inner.account_ids(store, last, limit)
 
     @override
     async def contacts(self, account_ids: Iterable[str]) -> Mapping[str, ContactDetails]:

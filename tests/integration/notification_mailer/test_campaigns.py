@@ -5,6 +5,7 @@ from datetime import date, timedelta
 import pytest
 
 from habeas.datamap.postgres import PostgresStore
+from habeas.datamap.stores import Stores
 from habeas_embedded.mailbox import Faults, recipient_hash
 from notification_mailer.sweeps import watch_notice
 from tests.integration.notification_mailer.conftest import PEOPLE, Mailer, changed
@@ -173,8 +174,7 @@ async def test_another_text_under_a_known_id_is_parked(mailer: Mailer) -> None:
 
 async def test_pages_of_accounts_are_complete_and_in_order(mailer: Mailer) -> None:
     """A store gives each account once, page after page, whatever the size of the pages."""
-    (store,) = mailer.room.audience._stores.values()  # type: ignore[attr-defined]  # the real store behind the protocol
-    assert isinstance(store, PostgresStore)
+    store = _the_store(mailer)
     for size in (1, 2, 3, 5, 7):
         found: list[str] = []
         while page := await store.account_ids(found[-1] if found else None, size):
@@ -194,7 +194,7 @@ async def test_pages_of_accounts_are_complete_and_in_order(mailer: Mailer) -> No
 )
 async def test_pages_follow_the_order_of_the_identitys_type(mailer: Mailer, kind: str, ids: list[str]) -> None:
     """Whatever type holds the account id, a page begins where the last one ended: nobody is left out, nobody comes twice."""
-    (store,) = mailer.room.audience._stores.values()  # type: ignore[attr-defined]  # the real store behind the protocol
+    store = _the_store(mailer)
     await mailer.owner.execute("ALTER TABLE accounts RENAME TO old")
     await mailer.owner.execute(f"CREATE TABLE accounts (id {kind} PRIMARY KEY, email text, name text, language text)")
     for account_id in ids:
@@ -204,6 +204,14 @@ async def test_pages_follow_the_order_of_the_identitys_type(mailer: Mailer, kind
         found += page
         assert len(found) <= len(ids)
     assert sorted(found) == sorted(ids)
+
+
+def _the_store(mailer: Mailer) -> PostgresStore:
+    """Return the real store behind the protocol."""
+    assert isinstance(mailer.room.audience, Stores)
+    store = mailer.room.audience.named("shop")
+    assert isinstance(store, PostgresStore)
+    return store
 
 
 def _count(fact: str) -> int:

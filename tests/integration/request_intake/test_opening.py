@@ -12,10 +12,11 @@ from typing_extensions import override
 from habeas.chassis.clock import FakeClock
 from habeas.contracts.vocabulary import StuckReason
 from habeas.datamap.errors import StoreRefused, StoreUnavailable, Unavailability
-from habeas.datamap.postgres import ContactDetails, PostgresStore
+from habeas.datamap.postgres import ContactDetails
+from habeas.datamap.stores import Store, Stores
 from habeas.sealing import KeyKind, Place, open_text
 from request_intake import lifecycle, sweeps
-from request_intake.gateways import StoreAddressBook
+from request_intake.gateways import BoundedAddressBook
 from request_intake.lifecycle import Decision, Request
 from request_intake.store import COUNT_STUCK
 from tests.integration.request_intake.conftest import Counter
@@ -37,6 +38,8 @@ class NoAddresses:
 
 class Known:
     """A store's contacts, as an address book or a store gives them."""
+
+    root = "accounts"
 
     def __init__(self, **known: ContactDetails) -> None:
         self.known = known
@@ -145,7 +148,7 @@ async def test_how_each_can_be_answered_is_found_out_when_the_request_is_opened(
     nameless = ContactDetails()
     first = Known(acc_1=nameless, acc_2=nameless, acc_3=ContactDetails(" "))
     second = Known(acc_1=ContactDetails("ann@example.net"))
-    book = StoreAddressBook(cast("Sequence[PostgresStore]", [first, second]))
+    book = BoundedAddressBook(Stores(cast("Sequence[Store]", [first, second])))
     await sweeps.open_received(counter.db, book, counter.desk.keys)
     rows = await counter.db.read(
         "test-look", "SELECT subject_id, reach, contact IS NOT NULL AS has_contact FROM request_intake.requests"
@@ -281,7 +284,7 @@ async def test_columns_of_any_length_keep_nobody_from_an_answer(counter: Counter
         acc_4=too_long,
     )
     second = Known(acc_4=ContactDetails("cy@example.net", "Cy"))
-    book = StoreAddressBook(cast("Sequence[PostgresStore]", [first, second]))
+    book = BoundedAddressBook(Stores(cast("Sequence[Store]", [first, second])))
     await sweeps.open_received(counter.db, book, counter.desk.keys)
     assert set((await states(counter)).values()) == {("awaiting_identity", StuckReason.NEEDS_IDENTITY)}
     rows = await counter.db.read("test-look", "SELECT subject_id, reach FROM request_intake.requests")

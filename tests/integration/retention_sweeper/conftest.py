@@ -24,11 +24,12 @@ from habeas.chassis.worker import Worker
 from habeas.contracts.platform import RetentionTicked
 from habeas.datamap.policy.model import Policy
 from habeas.datamap.postgres import PostgresStore, StoreOptions
+from habeas.datamap.stores import Stores
 from habeas.sealing import Protector
 from habeas.sealing.kek import KeyRing, new_key_ring
 from habeas_embedded.provision import Access
 from retention_sweeper import handlers, lifecycle, sweeps
-from retention_sweeper.gateways import MappedStores, Stores
+from retention_sweeper.gateways import MappedStores, Purgeable
 from retention_sweeper.lifecycle import Purged, Rule
 from tests.support.shop import open_shop, read_map
 
@@ -78,7 +79,7 @@ class MortalDatabase(Database):
 class MortalStores:
     """Dies right before or right after a store did what was asked; ``meanwhile`` is done once, while a store is being asked."""
 
-    def __init__(self, stores: Stores, fate: Fate) -> None:
+    def __init__(self, stores: Purgeable, fate: Fate) -> None:
         self.stores = stores
         self.fate = fate
         self.purged: list[tuple[str, str, str]] = []
@@ -219,7 +220,7 @@ async def start_sweeper(
 
     worker = Worker(db, lanes, {RetentionTicked.type: handle}, {topic.name: topic}, PROTECTOR, settings)
     reader = await asyncpg.connect(access.operator_dsn)
-    mortal = MortalStores(MappedStores(stores, policy.zone), fate)
+    mortal = MortalStores(MappedStores(Stores(stores), policy.zone), fate)
     try:
         yield Sweeper(db, clock, worker, mortal, policy, reader)
     finally:

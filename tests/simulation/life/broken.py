@@ -18,7 +18,7 @@ import export_builder.lifecycle
 import request_intake.handlers
 import request_intake.lifecycle
 import request_intake.store
-from erasure_executor.gateways import Guard, MappedStores, Outcomes, Stores
+from erasure_executor.gateways import Erasable, Guard, LoggedStores, Outcomes
 from export_builder.gateways import Builder, Built, Order
 from habeas.chassis.database import Database, Transaction
 from habeas.chassis.together import Lane
@@ -60,22 +60,22 @@ def _closes_early() -> AbstractContextManager[object]:
 
 def _erases_the_neighbour() -> AbstractContextManager[object]:
     """Erase one more than was asked for."""
-    erase = MappedStores.erase
+    erase = LoggedStores.erase
 
-    async def wider(self: MappedStores, account_ids: Sequence[str], guard: Guard) -> Outcomes:
+    async def wider(self: LoggedStores, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         return await erase(self, sorted({*account_ids, shop.ACCOUNTS[-1]}), guard)
 
-    return patch.object(MappedStores, "erase", wider)
+    return patch.object(LoggedStores, "erase", wider)
 
 
 def _erases_nobody() -> AbstractContextManager[object]:
     """Believe the plan, and leave the store as it is."""
 
-    async def believes(self: MappedStores, account_ids: Sequence[str], guard: Guard) -> Outcomes:
+    async def believes(self: LoggedStores, account_ids: Sequence[str], guard: Guard) -> Outcomes:
         await guard()
         return await self.plan(account_ids)
 
-    return patch.object(MappedStores, "erase", believes)
+    return patch.object(LoggedStores, "erase", believes)
 
 
 def _keeps_the_key() -> AbstractContextManager[object]:
@@ -92,7 +92,7 @@ def _destroys_first() -> AbstractContextManager[object]:
     begin = erasure_executor.sweeps._begin
 
     async def destroys(
-        db: Database, stores: Stores, keys: KeyStore, fingerprinter: Fingerprinter, lane: Lane
+        db: Database, stores: Erasable, keys: KeyStore, fingerprinter: Fingerprinter, lane: Lane
     ) -> object:
         begun, settled = await begin(db, stores, keys, fingerprinter, lane)
         async with db.transaction("erasures-destroy") as tx:

@@ -13,6 +13,7 @@ from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.map.model import Age, Kept
 from habeas.datamap.source import ConfigurationError
 from tests.support.shop import DATAMAP, read_map, write_map
+from tests.support.two_stores import SUPPORT
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -150,3 +151,47 @@ def test_only_what_is_wrong_is_told(tmp_path: Path) -> None:
     """An error in one table is not told as a fault of the lists around it."""
     (problem,) = _refused(tmp_path, "name: profiles", "name: my profiles")
     assert problem[1].endswith("can't be 'my profiles'")
+
+
+def test_a_store_may_say_that_people_begin_elsewhere(tmp_path: Path) -> None:
+    """With `root: none` no table is taken for one; the only identity field still makes a root where nothing is said."""
+    path, policy = write_map(tmp_path, DATAMAP + SUPPORT)
+    datamap = load_datamap(path, policy)
+    support = datamap.store("support")
+    assert (support.has_root, support.root, datamap.store("shop").has_root) == (False, "", True)
+    assert support.tables["messages"].age == Age("tickets", "opened_at")
+    assert support.contacts() == {}
+    path, policy = write_map(tmp_path, DATAMAP + SUPPORT.replace(", root: none", ""))
+    assert load_datamap(path, policy).store("support").root == "tickets"
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "write"),
+    [
+        (
+            "dataset:" + SUPPORT,
+            "no store of this map has a root, so nobody could say who has an account",
+            "`root: COLLECTION` on the store with the table of people",
+        ),
+        (
+            DATAMAP + SUPPORT.split("      - name: tickets", maxsplit=1)[0]
+            + "      - {name: prices, habeas: {personal: false, reason: a price list}, fields: []}\n",
+            "nothing in this store leads to a person",
+            "`identity: account_id` on a column that holds the account id, or no dataset for this store",
+        ),
+        *(
+            (
+                DATAMAP + SUPPORT.replace("retention: execution, age: opened_at", given),
+                "rows of `tickets` would never go by `account`: only the store of the root knows when an account was closed",
+                "a class of the form `{for: 90d}`, and `age: COLUMN`",
+            )
+            for given in ("retention: account, age: opened_at", "retention: account")
+        ),
+    ],
+)  # fmt: skip
+def test_a_map_without_people_is_refused(tmp_path: Path, text: str, what: str, write: str) -> None:
+    """Some store has to know who exists, and a store without a root holds ids."""
+    path, policy = write_map(tmp_path, text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_datamap(path, policy)
+    assert [(problem.what, problem.write) for problem in caught.value.problems] == [(what, write)]

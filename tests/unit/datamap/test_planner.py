@@ -127,6 +127,7 @@ def test_identity_type_is_that_of_the_database(store: StoreMap) -> None:
         tables["accounts"], columns={**tables["accounts"].columns, "id": LiveColumn("id", "uuid")}
     )
     plan = compile_store(store, replace(live, tables=tables))
+    assert plan.root is not None
     assert '"t0"."id" IN (SELECT unnest($1::text[]::uuid[]))' in plan.root.exists
     tables["accounts"] = replace(
         tables["accounts"], columns={**tables["accounts"].columns, "id": LiveColumn("id", "jsonb")}

@@ -57,9 +57,61 @@ def test_rows_that_came_meanwhile_count_too() -> None:
     assert [each.rows for each in decision.erasure.outcomes] == [4]
 
 
+def test_several_results_of_one_table_stand_beside_each_other() -> None:
+    """What was planned for a table is not put in the place of each of its results."""
+    planned = (a_table("posts", TableResult.ERASED, 2), a_table("posts", TableResult.ANONYMISED, 1))
+    found = (*planned, a_table("posts", TableResult.DETACHED, 4))
+    decision = lifecycle.complete(lifecycle.attempt(an_erasure(), PRINT, planned, NOW), found, NOW)
+    assert decision.erasure.outcomes == found
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (((TableResult.NOTHING_HELD, 0),), ((TableResult.ERASED, 3), (TableResult.ANONYMISED, 2))),
+        (((TableResult.ERASED, 1),), ((TableResult.ERASED, 3), (TableResult.ANONYMISED, 2))),
+        (((TableResult.ANONYMISED, 2),), ((TableResult.ANONYMISED, 2), (TableResult.ERASED, 3))),
+        (((TableResult.ANONYMISED, 5),), ((TableResult.ANONYMISED, 5),)),
+        (
+            ((TableResult.NOTHING_HELD, 0), (TableResult.DETACHED, 9)),
+            ((TableResult.DETACHED, 9), (TableResult.ERASED, 3), (TableResult.ANONYMISED, 2)),
+        ),
+    ],
+)
+def test_only_missing_rows_are_put_back(
+    found: tuple[tuple[TableResult, int], ...], told: tuple[tuple[TableResult, int], ...]
+) -> None:
+    """Of what was planned comes back what an attempt does not find any more, by result, and never more rows than were counted."""
+    planned = (a_table("posts", TableResult.ERASED, 3), a_table("posts", TableResult.ANONYMISED, 2))
+    outcomes = lifecycle.with_planned([a_table("posts", *each) for each in found], planned)
+    assert [(each.result, each.rows) for each in outcomes] == list(told)
+
+
+def test_rows_of_others_that_went_in_an_attempt_that_died_are_told() -> None:
+    """What went with the person's rows is put back by its own count, and takes no part in the person's."""
+    planned = (a_table("posts", TableResult.ERASED, 3), a_table("posts", TableResult.ERASED_WITH_PARENT, 2))
+    outcomes = lifecycle.with_planned([a_table("posts", TableResult.NOTHING_HELD, 0)], planned)
+    assert [(each.result, each.rows) for each in outcomes] == [
+        (TableResult.ERASED, 3),
+        (TableResult.ERASED_WITH_PARENT, 2),
+    ]
+    outcomes = lifecycle.with_planned(planned, planned)
+    assert outcomes == planned
+
+
 @pytest.mark.parametrize(
     ("tables", "word", "count"),
     [
+        ((a_table("posts", TableResult.DETACHED, 3),), AuditOutcome.NOTHING_HELD, 0),
+        (
+            (
+                a_table("posts", TableResult.ERASED, 2),
+                a_table("posts", TableResult.DETACHED, 3),
+                a_table("replies", TableResult.ERASED_WITH_PARENT, 4),
+            ),
+            AuditOutcome.DONE,
+            2,
+        ),
         ((), AuditOutcome.NOTHING_HELD, 0),
         ((a_table("tasks", TableResult.ERASED, 3),), AuditOutcome.DONE, 3),
         (

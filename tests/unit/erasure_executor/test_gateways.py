@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from erasure_executor.gateways import MappedStores
+from erasure_executor.gateways import LoggedStores
 from habeas.chassis import log
 from habeas.datamap.errors import Rule, StoreRefused
 
@@ -24,7 +24,7 @@ async def test_refusing_constraint_is_logged_once(monkeypatch: pytest.MonkeyPatc
     """Table and constraint stand in the log, once for all people and attempts; the error goes on to whoever asked."""
     lines: list[bytes] = []
     monkeypatch.setattr(log._log, "write", lines.append)
-    stores = MappedStores([cast("Any", Refusing())])
+    stores = LoggedStores([cast("Any", Refusing())])
 
     async def guard() -> None: ...
 

@@ -238,6 +238,32 @@ def test_an_end_that_nobody_knows_is_not_told() -> None:
     assert (payment.rows, payment.until) == (3, None)
 
 
+def test_rows_of_others_are_not_told_as_the_persons() -> None:
+    """Rows that let go of the person's, or went with them, are somebody else's: no line of the answer counts them."""
+    report = erased(
+        a_table("posts", "content", TableResult.ERASED, 2),
+        a_table("posts", "content", TableResult.DETACHED, 5),
+        a_table("replies", "content", TableResult.ERASED_WITH_PARENT, 7),
+        a_table("likes", "usage", TableResult.NOTHING_HELD, 0),
+        a_table("likes", "usage", TableResult.ERASED_WITH_PARENT, 1),
+    )
+    outcomes = lifecycle.by_category(report.tables)
+    assert [(each.category, each.result, each.rows) for each in outcomes] == [
+        ("content", TableResult.ERASED, 2),
+        ("usage", TableResult.NOTHING_HELD, 0),
+    ]
+
+
+def test_nobody_is_told_that_something_was_held_for_rows_of_others_alone() -> None:
+    """A person of whom nothing was held is told so, also where rows of others changed for their sake."""
+    report = erased(
+        a_table("likes", "usage", TableResult.NOTHING_HELD, 0),
+        a_table("likes", "usage", TableResult.DETACHED, 3),
+    )
+    decision = lifecycle.take_erasure(a_request(State.IN_PROGRESS), report, PRINT, NOW)
+    assert decision.request.outcome is Outcome.NOTHING_HELD
+
+
 def test_nobody_known_is_an_answer() -> None:
     """An account that no store knows is answered with `nothing_held`, and completed at once: there is nobody to write to."""
     decision = lifecycle.take_erasure(a_request(State.IN_PROGRESS, contact=None), erased(), PRINT, NOW)

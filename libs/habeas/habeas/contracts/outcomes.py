@@ -9,7 +9,10 @@ from habeas.contracts.vocabulary import KeepGround, TableResult
 
 
 class TableOutcome(Model):
-    """What an erasure did to one person's rows of one table; ``until`` is set when rows were kept."""
+    """What an erasure did to one person's rows of one table, or to rows of others for their sake; ``until`` is set when rows were kept.
+
+    A table has one for each result, and `nothing_held` alone where none of its rows were the person's.
+    """
 
     store: Slug
     table: ConfigName
@@ -30,7 +33,7 @@ class ExportedTable(Model):
 
 
 class CategoryOutcome(Model):
-    """What the person is told about one category of data."""
+    """What the person is told about one category of data; rows of others are in none."""
 
     category: Slug
     result: TableResult

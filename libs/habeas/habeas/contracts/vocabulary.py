@@ -49,6 +49,11 @@ class TableResult(StrEnum):
     ERASED_WITH_PARENT = "erased_with_parent"
     NOTHING_HELD = "nothing_held"
 
+    @property
+    def is_of_others(self) -> bool:
+        """Whether it tells of rows of others, which no count of the person's rows includes."""
+        return self in {TableResult.DETACHED, TableResult.ERASED_WITH_PARENT}
+
 
 class Outcome(StrEnum):
     """How a request ended for the person."""

@@ -24,7 +24,7 @@ from habeas.chassis.crash import Point
 from habeas.contracts.outcomes import ExportedTable
 from habeas.datamap.policy.model import Policy
 from habeas.datamap.policy.sheet import information_sheet
-from habeas.datamap.postgres import PostgresStore
+from habeas.datamap.stores import Stores
 from habeas.sealing import SealBroken
 from habeas.sealing.artefact import ArtefactCipher
 
@@ -94,9 +94,7 @@ class Vault:
 class Builder:
     """Reads people's rows out of every store and writes one encrypted ZIP for each export."""
 
-    def __init__(
-        self, stores: Sequence[PostgresStore], vault: Vault, policy: Policy, rows_max: int | None = None
-    ) -> None:
+    def __init__(self, stores: Stores, vault: Vault, policy: Policy, rows_max: int | None = None) -> None:
         """``rows_max`` is how many rows each person may have in all stores together; None for any number."""
         self._stores = stores
         self._vault = vault
@@ -122,36 +120,30 @@ class Builder:
             by_account: dict[str, list[UUID]] = {}
             for order in orders:
                 by_account.setdefault(order.account_id, []).append(order.export_id)
-            rows: Counter[str] = Counter()
-            for store in self._stores:
-                await self._read(store, by_account, archives, rows, portable_only=portable_only)
+            await self._read(by_account, archives, portable_only=portable_only)
             crash.at(Point.ARTEFACTS_BEGUN)
             built = await _to_its_end(partial(self._finish, orders, archives, secrets, stop), stop)
             on_error.pop_all()
         return built
 
     async def _read(
-        self,
-        store: PostgresStore,
-        by_account: Mapping[str, Sequence[UUID]],
-        archives: Mapping[UUID, Archive],
-        rows: Counter[str],
-        *,
-        portable_only: bool,
+        self, by_account: Mapping[str, Sequence[UUID]], archives: Mapping[UUID, Archive], *, portable_only: bool
     ) -> None:
-        """Take one store's rows; every source is named in every archive, also where it holds nothing of a person."""
-        forms = {source.table: Form(store.name, source) for source in await store.sources(portable_only=portable_only)}
+        """Take the rows of every store; every source is named in every archive, also where it holds nothing of a person."""
+        sources = await self._stores.sources(portable_only=portable_only)
+        forms = {(store, source.table): Form(store, source) for store, source in sources}
         for archive in archives.values():
             for form in forms.values():
                 archive.expect(form)
-        async with aclosing(store.export(list(by_account), portable_only=portable_only)) as pieces:
-            async for piece in pieces:
+        rows: Counter[str] = Counter()
+        async with aclosing(self._stores.export(list(by_account), portable_only=portable_only)) as pieces:
+            async for store, piece in pieces:
                 rows[piece.account_id] += len(piece.rows)
                 if self._rows_max is not None and rows[piece.account_id] > self._rows_max:
                     raise TooLarge
                 for export_id in by_account[piece.account_id]:
                     archive = archives[export_id]
-                    archive.add(forms[piece.source.table], piece.rows)
+                    archive.add(forms[store, piece.source.table], piece.rows)
                     if archive.is_full:
                         await _to_its_end(partial(_spill, archive, export_id))
 

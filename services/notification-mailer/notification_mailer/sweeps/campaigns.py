@@ -32,21 +32,19 @@ async def gather_recipients(
         campaign = (await store.find_campaigns(tx, [reading.campaign_id]))[reading.campaign_id]
         tx.caused_by(campaign.traceparent)
         key = _key(campaign, keys)
-        name = _store_to_read(reading, audience)
-        if name is None:
+        last_read = None if reading.last_read is None else open_text(key, _place(campaign), reading.last_read)
+        page = await audience.account_ids(reading.store, last_read, page_accounts_max)
+        if page is None:
             await store.drop_reading(tx, reading.campaign_id)
             await store.save_campaign(tx, campaigns.gathered(await store.lock_campaign(tx, reading.campaign_id)))
             return Swept(1)
-        after = None if reading.last_read is None else open_text(key, _place(campaign), reading.last_read)
-        page = await audience.account_ids(name, after, page_accounts_max)
-        found = [_recipient(campaign, account_id, key, fingerprinter) for account_id in page]
+        found = [_recipient(campaign, account_id, key, fingerprinter) for account_id in page.account_ids]
         queued = [mails.notify(campaign.campaign_id, *each, campaign.traceparent, tx.now) for each in found]
         added = await messages.add_campaign_mails(tx, queued)
         tx.record(*mails.queued(mail for mail in queued if mail.mail_id in added), trace=campaign.traceparent)
-        ended = len(page) < page_accounts_max
-        last = None if ended else seal_text(key, _place(campaign), page[-1])
-        await store.save_reading(tx, Reading(campaign.campaign_id, name, last))
-    return Swept(max(1, len(page)), more=True)
+        last = None if page.last is None else seal_text(key, _place(campaign), page.last)
+        await store.save_reading(tx, Reading(campaign.campaign_id, page.store, last))
+    return Swept(max(1, len(page.account_ids)), more=True)
 
 
 async def close_campaigns(db: Database) -> Swept:
@@ -72,13 +70,6 @@ async def watch_notice(db: Database, notice: Notice) -> Swept:
             tx.emit(*decision.events, trace=campaign.traceparent)
             tx.record(*decision.facts, trace=campaign.traceparent)
     return Swept(len(early), more=len(early) == _WARNINGS_MAX)
-
-
-def _store_to_read(reading: Reading, audience: Audience) -> str | None:
-    """Give the store that is being read, else the next one: one without a last account was read to its end."""
-    if reading.store is not None and reading.last_read is not None:
-        return reading.store
-    return next((name for name in audience.stores if reading.store is None or name > reading.store), None)
 
 
 def _recipient(

@@ -50,6 +50,9 @@ from habeas.contracts.vocabulary import KeepGround
 REVIEW = "REVIEW"
 """What `habeas datamap draft` writes where it only guessed; refused by every check until a person has decided."""
 
+NO_ROOT = "none"
+"""The `root` of a store that has no table of people, only rows that hold their account ids."""
+
 IDENTITY = "account_id"
 """The one kind of identity (`fides_meta.identity`) by which platform services name a person."""
 
@@ -265,7 +268,7 @@ class LinkNotes(_Notes):
 class DatasetNotes(_Notes):
     """`habeas:` on a dataset: which store it is and where a person begins in it.
 
-    Without `root` it is the only collection that has an identity field.
+    Without `root` it is the only collection that has an identity field; with `root: none` a person begins in another store.
     """
 
     store: StoreName

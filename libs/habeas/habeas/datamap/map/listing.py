@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from habeas.datamap.explain import one_of
-from habeas.datamap.map.dataset import IDENTITY, REVIEW, Conditions, Dataset, DatasetCollection
+from habeas.datamap.map.dataset import IDENTITY, NO_ROOT, REVIEW, Conditions, Dataset, DatasetCollection
 from habeas.datamap.map.model import Place
 from habeas.datamap.map.paths import Where
 from habeas.datamap.policy.model import Policy
@@ -16,8 +16,9 @@ class Collections:
     """What the datasets of a store list; every part of the reading adds its problems here."""
 
     def __init__(self, schemas: Sequence[tuple[Dataset, Place]], policy: Policy) -> None:
-        main = next((index for index, (each, _) in enumerate(schemas) if each.habeas.root is not None), 0)
-        self.dataset, self.place = schemas[main]
+        self.dataset, self.place = max(
+            schemas, key=lambda each: (each[0].habeas.root is not None, each[0].habeas.root != NO_ROOT)
+        )
         self.policy = policy
         self.problems: list[Problem] = []
         self.places: dict[str, Place] = {}
@@ -37,7 +38,7 @@ class Collections:
         if notes.connection != own.connection:
             what = f"the store `{notes.store}` has two connections, `{own.connection}` and `{notes.connection}`"
             self.problems.append(place.problem(what, "one connection, or another store", "habeas", "connection"))
-        if notes.root is not None and dataset is not self.dataset:
+        if notes.root not in {None, NO_ROOT} and dataset is not self.dataset:
             what = f"the store `{notes.store}` has a root already, `{own.root}`"
             self.problems.append(place.problem(what, "no `root` here", "habeas", "root"))
         for index, collection in enumerate(dataset.collections):
@@ -60,18 +61,25 @@ class Collections:
         near = self.full_name(word, self.schemas[beside])
         return next((name for name in (near, word) if name in self.collections), None)
 
+    @property
+    def is_without_root(self) -> bool:
+        """Whether the files say that no table of people is here; a table of that name is one all the same."""
+        return self.dataset.habeas.root == NO_ROOT and NO_ROOT not in self.collections
+
     def root(self) -> tuple[str, str]:
-        """Name of the root and its identity column; empty names after a problem."""
+        """Name of the root and its identity column; empty names where there is none, and after a problem."""
         name = self.dataset.habeas.root
+        if self.is_without_root:
+            return "", ""
         if name is None:
             having = [each for each, collection in self.collections.items() if list(identities(collection))]
             if len(having) != 1:
                 what = f"the root can't be told: {len(having)} collections have a field with `identity: {IDENTITY}`"
-                self.problems.append(self.place.problem(what, "`root: COLLECTION`", "habeas"))
+                self.problems.append(self.place.problem(what, f"`root: COLLECTION`, or `root: {NO_ROOT}`", "habeas"))
                 return "", ""
             name = having[0]
         if name not in self.collections:
-            what = f"the root `{name}` is no collection here"
+            what = UNDECIDED if name == REVIEW else f"the root `{name}` is no collection here"
             self.problems.append(self.place.problem(what, one_of(name, self.collections), "habeas", "root"))
             return "", ""
         found = list(identities(self.collections[name]))
@@ -98,6 +106,8 @@ class Collections:
                 self.problems.append(
                     at.problem(f"`{column}` is no field of this table", one_of(column, fields), column)
                 )
+            elif values == REVIEW:
+                self.problems.append(at.problem(UNDECIDED, "the value of the rows that are meant", column))
             elif values == ():
                 self.problems.append(
                     at.problem(f"`{column}` can have no value at all", "one or several values", column)

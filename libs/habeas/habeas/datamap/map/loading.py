@@ -66,6 +66,10 @@ def load_datamap(directory: Path, policy: Policy) -> DataMap:
         listed = Collections(schemas, policy)
         stores[name] = _StoreReading(listed).store()
         problems += listed.problems
+    if stores and not problems and not any(store.has_root for store in stores.values()):
+        what = "no store of this map has a root, so nobody could say who has an account"
+        first = next(iter(stores.values()))
+        problems.append(first.place.problem(what, "`root: COLLECTION` on the store with the table of people", "habeas"))
     if problems:
         raise ConfigurationError(problems)
     return DataMap({name: replace(store, elsewhere=_elsewhere(store, stores)) for name, store in stores.items()})
@@ -105,13 +109,18 @@ class _StoreReading:
             if collection.habeas.personal and collection.habeas.materialised is None
         }
         finder = PathFinder(ways, root, identity, where)
+        is_judged = bool(root) or self.listed.is_without_root
         tables = {
-            name: self._table(name, finder, spelled.get(name), is_rooted=bool(root)) for name in self.listed.collections
+            name: self._table(name, finder, spelled.get(name), is_rooted=is_judged) for name in self.listed.collections
         }
         for table in list(tables.values()):
             tables[table.name] = self._with_inherited_age(table, tables)
         for table in tables.values():
             self._require_end(table, tables)
+        if self.listed.is_without_root and not any(table.links for table in tables.values()):
+            what = "nothing in this store leads to a person"
+            write = f"`identity: {IDENTITY}` on a column that holds the account id, or no dataset for this store"
+            self.listed.problems.append(self.listed.place.problem(what, write))
         return StoreMap(notes.store, notes.connection, notes.schema_name, root, identity, tables, self.listed.place)
 
     def _table(
@@ -125,6 +134,7 @@ class _StoreReading:
         collection, at = self.listed.collections[name], self.listed.places[name]
         notes = collection.habeas
         self._judge(notes, at)
+        self._judge_retention(name, at.at("habeas", "retention"))
         self._judge_collection_where(name, collection, at.at("habeas", "where"))
         paths: list[tuple[Said, LinkNotes, tuple[SubjectPath, ...]]] = []
         own: tuple[SubjectPath, ...] = ()
@@ -230,6 +240,10 @@ class _StoreReading:
         self.listed.problems += [at.problem(what, write, "habeas") for what, write in wrong]
         if notes.reason == REVIEW:
             self.listed.problems.append(at.problem(UNDECIDED, "the reason", "habeas", "reason"))
+        if notes.path == REVIEW:
+            self.listed.problems.append(
+                at.problem(UNDECIDED, "the field whose person a row belongs to", "habeas", "path")
+            )
         if notes.on_erasure == REVIEW:
             write = "`delete`, `anonymise`, `{keep: GROUND, until: CLASS}` or `none`"
             self.listed.problems.append(at.problem(UNDECIDED, write, "habeas", "on_erasure"))
@@ -239,6 +253,13 @@ class _StoreReading:
         self.listed.is_known(
             "category", notes.category, list(self.listed.policy.categories), at.at("habeas", "category")
         )
+
+    def _judge_retention(self, name: str, at: Place) -> None:
+        """Whether a class can come to its end here; that of an account can't where only another store knows accounts."""
+        word = self.listed.collections[name].habeas.retention
+        if self.listed.is_without_root and isinstance(self.listed.policy.retention.get(word or ""), WhileOpen):
+            what = f"rows of `{name}` would never go by `{word}`: only the store of the root knows when an account was closed"
+            self.listed.problems.append(at.problem(what, "a class of the form `{for: 90d}`, and `age: COLUMN`"))
 
     def _judge_collection_where(self, name: str, collection: DatasetCollection, at: Place) -> None:
         """Whether the condition of one collection can tell whose rows are a person's."""
@@ -261,6 +282,9 @@ class _StoreReading:
             self.listed.problems.append(
                 at.problem(what, f"`category: …` under `habeas` of `{collection.name}` or of the field")
             )
+        if field.habeas.anonymise == REVIEW:
+            what = "what the field becomes, `null` or a value, or `when_parent_goes` instead"
+            self.listed.problems.append(at.problem(UNDECIDED, what, "habeas", "anonymise"))
         known = self.listed.policy.categories.get(category) if category else None
         default = Portable(known.portable) if known else Portable.NO
         return Column(
@@ -323,7 +347,8 @@ class _StoreReading:
             self.listed.problems.append(at.problem(f"`{table}` has no field `{column}`", one_of(column, fields)))
             return None
         retention = self.listed.policy.retention.get(collection.habeas.retention or "")
-        if retention is not None and retention.counts_from is CountsFrom.ACCOUNT_CLOSED and table != self.target[0]:
+        is_of_account = retention is not None and retention.counts_from is CountsFrom.ACCOUNT_CLOSED
+        if is_of_account and self.target[0] not in {"", table}:
             what = (
                 f"`{collection.habeas.retention}` counts from the closing of the account, not from `{table}.{column}`"
             )

@@ -151,7 +151,7 @@ class Table:
 class StoreMap:
     """One store: where it is, where a person begins in it, and its tables by name in the order of the files.
 
-    `schema` is that of the root, in which names stand without it.
+    `schema` is that of the root, in which names stand without it. `root` and `identity` are empty in a store that has no table of people.
 
     `elsewhere` are the tables, as `schema.table`, that other stores of the map have over the same connection.
     """
@@ -164,6 +164,11 @@ class StoreMap:
     tables: Mapping[str, Table]
     place: Place
     elsewhere: frozenset[str] = frozenset()
+
+    @property
+    def has_root(self) -> bool:
+        """Whether people begin in this store; otherwise its rows hold ids of accounts that other stores know."""
+        return self.root != ""
 
     @property
     def personal(self) -> Iterator[Table]:
@@ -193,7 +198,9 @@ class StoreMap:
         return frozenset(str(each) for each in written if isinstance(each, str | int) and not isinstance(each, bool))
 
     def contacts(self) -> Mapping[Contact, str]:
-        """Columns of the root that a mail to the person needs."""
+        """Columns of the root that a mail to the person needs; a store without a root has none."""
+        if not self.has_root:
+            return {}
         columns = self.tables[self.root].columns
         return {column.contact: column.name for column in columns if column.contact is not None}
 

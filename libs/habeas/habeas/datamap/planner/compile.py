@@ -10,6 +10,7 @@ from habeas.datamap.map.dataset import Action, Export, Portable, Role
 from habeas.datamap.map.model import Column, Kept, Link, StoreMap, Table
 from habeas.datamap.map.paths import SubjectPath
 from habeas.datamap.planner.collect import Collecting, account_text, assignments, holding, reached
+from habeas.datamap.planner.identity import identity_type
 from habeas.datamap.planner.plan import (
     AgeKind,
     CollectPlan,
@@ -95,7 +96,8 @@ class _Compiler:
         return StorePlan(
             store=self.store.name,
             schema=self.store.schema,
-            root=self.root(),
+            identity_type=identity_type(self.store, self.live, self.problems),
+            root=self.root() if self.store.has_root else None,
             located=_located(tables),
             read_again=_read_again(tables),
             layers=tuple(_layers([layer for layer in planned if layer])),
@@ -331,7 +333,8 @@ class _Compiler:
         within, column = reach.path.within, reach.path.subject_column
         assert within is not None, "only for a subject within a column"  # noqa: S101 - for mypy
         also = assignments(table, link.blanked, self.shape)
-        value = without(reach.own_value, within, ids("$1", reach.subject_type)) + ("::json" if reach.is_json else "")
+        value = without(reach.own_value, within, ids("$1", reach.subject_type))
+        value = f"({value})::json" if reach.is_json else value
         is_blanked = column in {each.name for each in link.blanked}
         assigned = ", ".join(filter(None, ["" if is_blanked else words(quoted(column), "=", value), also]))
         return words(

@@ -227,6 +227,8 @@ class LayerPlan:
 class StorePlan:
     """Every statement for one store. `tables`, `layers` and `purges` stand children first.
 
+    `identity_type` is that of the columns that hold the account id; `root` is None in a store that has no table of people.
+
     `located` gives (`name`, `account_id`, `rows`) of every table at once. The last of `layers` erases nothing, it only counts.
     `collected` are the tables of which rows are looked for first. `ghosts` are account ids that stand for nobody.
 
@@ -241,7 +243,8 @@ class StorePlan:
 
     store: str
     schema: str
-    root: RootPlan
+    identity_type: str
+    root: RootPlan | None
     located: str
     read_again: str | None
     layers: tuple[LayerPlan, ...]

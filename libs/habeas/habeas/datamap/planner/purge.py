@@ -21,10 +21,12 @@ def purge_rules(shape: Shape, names: Names, problems: list[Problem]) -> Iterator
     A table with an age has a rule of its own. When the account itself is past its retention, everything that would be
     deleted with the person goes with it (a second rule on the account's age); what a ground keeps stays.
     """
-    root = shape.store.tables[shape.store.root]
+    root = shape.store.tables.get(shape.store.root)
     for table in (shape.store.tables[name] for name in shape.by_age):
         if table.age is not None and table.retention is not None:
             yield from _rule(shape, names, table, (table.age, table.retention), problems)
+        if root is None:
+            continue
         # Rows that several people own, or that others still need, stay until an erasure has judged about them.
         is_alone = table.erasure is Action.DELETE and table.name not in shape.shared and table.path is not None
         if is_alone and table is not root and root.age is not None and root.retention not in {None, table.retention}:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final, Self, TypeAlias
 
+from habeas.contracts.vocabulary import TableResult
 from habeas.datamap.planner import CollectPlan, Holding, LinkPlan, StorePlan
 from habeas.datamap.postgres.connection import Connection
 from habeas.datamap.postgres.ids import AskedIds
@@ -69,6 +70,25 @@ class Collection:
             for key, row in self.rows[table].items()
             if key not in going and any(link.rank in ranks for ranks in row.owners.values())
         ]
+
+    def results(self, table: str) -> Iterator[tuple[str, TableResult, Found]]:
+        """What becomes of each row, once for every account that it is one of; of rows of others, once, with the first account concerned."""
+        plan, going, kept = self.plan.collected[table], self.going[table], self.kept[table]
+        of_links = {link.rank: link.result for link in plan.links if link.result is not None}
+        for key, row in self.rows[table].items():
+            if key in going and not row.owners:
+                for account_id in sorted(self.accounts(table, key))[:1]:
+                    yield account_id, TableResult.ERASED_WITH_PARENT, row
+                continue
+            for account_id, ranks in row.owners.items():
+                found = {TableResult.ERASED} if key in going else {of_links[rank] for rank in ranks if rank in of_links}
+                if key in kept and plan.kept is not None and plan.kept.result is not None:
+                    found.add(plan.kept.result)
+                # A row that is kept is told as kept, also where another link overwrites something in it.
+                for result in (TableResult.KEPT, TableResult.ERASED, TableResult.ANONYMISED):
+                    if result in found:
+                        yield account_id, result, row
+                        break
 
     def accounts(self, table: str, key: Key) -> frozenset[str]:
         """Accounts for whose sake a row goes: those to which it leads, or those of the rows with which it goes."""

@@ -1,6 +1,6 @@
 """The work of one erasure inside its transaction: rows are looked for, let go of, deleted or overwritten, and counted again."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -146,9 +146,10 @@ class Erasing:
                 self._tally.deleted(plan.table, gone)
                 if gone != len(going):
                     raise NotErased(self._plan.store, plan.table, len(going) - gone, committed=False)
-                self._note_gone(plan, going)
             for link in plan.links if plan.kept is None else (plan.kept, *plan.links):
                 await self._change(plan, link)
+            for account_id, result, row in self._collection.results(plan.table):
+                self._done.add(plan.table, account_id, result, Held(1, row.newest))
 
     async def _detach(self, plan: CollectPlan, going: Sequence[Key]) -> None:
         rows = [self._collection.rows[plan.table][key] for key in going]
@@ -172,16 +173,6 @@ class Erasing:
         if rows and accounts:
             self._done.add(table, accounts[0], result, Held(rows))
 
-    def _note_gone(self, plan: CollectPlan, going: Iterable[Key]) -> None:
-        counted: Counter[tuple[str, TableResult]] = Counter()
-        for key in going:
-            is_own = bool(self._collection.rows[plan.table][key].owners)
-            result = TableResult.ERASED if is_own else TableResult.ERASED_WITH_PARENT
-            accounts = sorted(self._collection.accounts(plan.table, key))
-            counted.update((account_id, result) for account_id in (accounts if is_own else accounts[:1]))
-        for (account_id, result), rows in counted.items():
-            self._done.add(plan.table, account_id, result, Held(rows))
-
     async def _change(self, plan: CollectPlan, link: LinkPlan) -> None:
         keys = self._collection.keys(plan.table, link)
         if not keys:
@@ -190,13 +181,6 @@ class Erasing:
             given = list(arrays_of(keys, plan.key))
             self._tally.updated(plan.table, rows_of(await self._conn.execute(link.change, *given)))
             await self._require_none(plan.table, link.left, *given)
-        if link.result is None:
-            return
-        rows = self._collection.rows[plan.table]
-        for key in keys:
-            for account_id, ranks in rows[key].owners.items():
-                if link.rank < 0 or link.rank in ranks:
-                    self._done.add(plan.table, account_id, link.result, Held(1, rows[key].newest))
 
 
 def rows_of(status: str) -> int:

@@ -28,6 +28,7 @@ from habeas.datamap.planner import (
 )
 from habeas.datamap.policy.model import Policy
 from habeas.datamap.policy.retention import expires_on
+from habeas.datamap.postgres.collecting import Collection
 from habeas.datamap.postgres.connection import Connection, Link, StoreOptions, read_catalogue
 from habeas.datamap.postgres.erasing import Done, Erasing, Held
 from habeas.datamap.postgres.export import ExportedRows, read_out
@@ -65,6 +66,11 @@ class PostgresStore:
     def name(self) -> str:
         """Name of the store in outcomes, events and alarms."""
         return self.map.name
+
+    @property
+    def root(self) -> str | None:
+        """The table in which people begin; None where only other stores know them."""
+        return self.map.root or None
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,10 +124,12 @@ class PostgresStore:
         return self._root
 
     async def contacts(self, account_ids: Iterable[str]) -> Mapping[str, ContactDetails]:
-        """Address, name and language of those accounts that exist, by one statement.
+        """Address, name and language of those accounts that exist, by one statement; nothing of a store without a root.
 
         Works also while other tables differ from the map: a request is accepted whatever the schema looks like.
         """
+        if not self.map.has_root:
+            return {}
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             asked = AskedIds(account_ids, root.identity_type)
@@ -135,7 +143,9 @@ class PostgresStore:
         return found
 
     async def identity_type(self) -> str:
-        """Type of the column that holds the account id, as the database names it; works like `contacts`."""
+        """Type of the columns that hold the account id, as the database names it; works like `contacts` where there is a root."""
+        if not self.map.has_root:
+            return (await self.plan()).identity_type
         if self._root is not None:
             return self._root.identity_type
         async with self._link.connection() as conn:
@@ -143,6 +153,8 @@ class PostgresStore:
 
     async def existing(self, account_ids: Iterable[str]) -> frozenset[str]:
         """Those of the accounts that the root has a row for; works like `contacts`."""
+        if not self.map.has_root:
+            return frozenset()
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             asked = AskedIds(account_ids, root.identity_type)
@@ -155,6 +167,8 @@ class PostgresStore:
 
         Works like `contacts`. An account that is made while somebody pages may come before the place reached.
         """
+        if not self.map.has_root:
+            return []
         async with self._link.connection() as conn:
             root = await self._root_plan(conn)
             with self._link.told(root.table):
@@ -171,7 +185,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = self._plan or await self._checked(conn)
-            asked = AskedIds(account_ids, plan.root.identity_type, plan.ghosts)
+            asked = AskedIds(account_ids, plan.identity_type, plan.ghosts)
             tables = [table for table in plan.tables if table.locate]
             held = {account_id: {table.table: 0 for table in tables} for account_id in asked.asked}
             try:
@@ -185,6 +199,48 @@ class PostgresStore:
             for account_id in asked.given(row["account_id"]):
                 held[account_id][row["name"]] += row["rows"]
         return held
+
+    async def planned(self, account_ids: Iterable[str]) -> Mapping[str, tuple[TableOutcome, ...]]:
+        """What an erasure would do to rows of the accounts now; tables without any are left out. Nothing is changed.
+
+        Rows of others that would let go are not counted; those that would go with a row of the account are.
+        """
+        located = await self.locate(account_ids)
+        plan = await self.plan()
+        done = Done()
+        if plan.collected:
+            asked = AskedIds(located, plan.identity_type, plan.ghosts)
+            async with self._link.connection() as conn:
+                with self._link.told():
+                    collection = await Collection.collect(conn, plan, asked)
+            for name in plan.collected:
+                for account_id, result, _ in collection.results(name):
+                    done.add(name, account_id, result, Held(1))
+        for account_id, rows in located.items():
+            for table in plan.tables:
+                if not table.is_collected:
+                    held = Held(rows.get(table.table, 0))
+                    done.add(table.table, account_id, table.result or TableResult.NOTHING_HELD, held)
+        return {
+            account_id: tuple(
+                self._outcome(table, result, held.rows)
+                for table in plan.tables
+                if table.category
+                for result, held in done.of(table.table, account_id).items()
+            )
+            for account_id in located
+        }
+
+    def _outcome(self, table: TablePlan, result: TableResult, rows: int, until: date | None = None) -> TableOutcome:
+        return TableOutcome(
+            store=self.name,
+            table=table.table,
+            category=table.category,
+            result=result,
+            rows=rows,
+            ground=table.ground if result is TableResult.KEPT else None,
+            until=until,
+        )
 
     async def erase(
         self, account_ids: Iterable[str], guard: Callable[[], Awaitable[None]] | None = None
@@ -218,10 +274,11 @@ class PostgresStore:
         """One transaction: check, lock, work, ask the guard. Everything that it raises, it raises before the commit."""
         async with conn.transaction():
             plan = await self._checked(conn)
-            asked = AskedIds(wanted, plan.root.identity_type, plan.ghosts)
+            asked = AskedIds(wanted, plan.identity_type, plan.ghosts)
             tally = await Tally.begin(conn, plan)
-            with self._link.told(self.map.root):
-                await conn.fetch(plan.root.lock, asked.parameter)
+            if plan.root is not None:
+                with self._link.told(plan.root.table):
+                    await conn.fetch(plan.root.lock, asked.parameter)
             done = await work(Erasing(self._link, conn, plan, asked, tally))
             await refresh_views(conn, self._link, plan)
             await tally.require_nothing_else(conn)
@@ -261,20 +318,14 @@ class PostgresStore:
             return max(known) if len(known) == len(ends) else None
 
         for table in plan.tables:
-            if not table.category or (table.result is None and not done.of(table.table, account_id)):
+            if not table.category:
                 continue
-            nothing = {TableResult.NOTHING_HELD: Held(0)}
-            for result, held in (done.of(table.table, account_id) or nothing).items():
-                is_kept = result is TableResult.KEPT
-                yield TableOutcome(
-                    store=self.name,
-                    table=table.table,
-                    category=table.category,
-                    result=result,
-                    rows=held.rows,
-                    ground=table.ground if is_kept else None,
-                    until=end_of(table) if is_kept else None,
-                )
+            found = done.of(table.table, account_id)
+            if table.result is not None and all(result.is_of_others for result in found):
+                found = {TableResult.NOTHING_HELD: Held(0), **found}
+            for result, held in found.items():
+                until = end_of(table) if result is TableResult.KEPT else None
+                yield self._outcome(table, result, held.rows, until)
 
     def _until(self, table: TablePlan, held: Held) -> date | None:
         """Last day on which the newest of the kept rows stays; None where the rows carry no age."""
@@ -305,7 +356,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(account_ids, plan.root.identity_type, plan.ghosts)
+            asked = AskedIds(account_ids, plan.identity_type, plan.ghosts)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 for source in _sources(plan, portable_only=portable_only):
                     with self._link.told(source.table):
@@ -335,7 +386,7 @@ class PostgresStore:
         """
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
-            asked = AskedIds(held, plan.root.identity_type)
+            asked = AskedIds(held, plan.identity_type)
             live = next((r for r in plan.purges if (r.table, r.retention) == (rule.table, rule.retention)), None)
             if live is None:
                 raise SchemaMismatch(self.name, (), rule.table)
