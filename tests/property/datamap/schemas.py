@@ -225,7 +225,7 @@ class _Making:
         parent = self.rng.choice(parents)
         table = self._table()
         reference = self._refer(table, parent, parent.bare, nullable=self.chance(0.3))
-        table.ways.append(Way(parent.bare, "reference", reference.columns))
+        table.ways.append(Way(parent.bare.lower().replace("-", "_"), "reference", reference.columns))
         table.co_owned = parent.co_owned
         if not table.co_owned:
             self._furnish(table)
