@@ -25,6 +25,7 @@ def unsafe_references(store: StoreMap, live: LiveSchema) -> Iterator[Problem]:
         yield from _leave_shared_rows(shape, table)
         yield from _both_sides(shape, table)
     yield from _mentions(shape)
+    yield from _mentions_by_value(shape)
     yield from _claims_nobody(store, live)
     yield from _ambiguous(store, live)
 
@@ -102,6 +103,8 @@ def goes_along(shape: Shape, child: Table, parent: Table, key: ForeignKey) -> bo
         # The parent's rows may go because of a row above them, whoever's they are: then the child has to say so for itself.
         stated = shape.stated(key)
         return stated is not None and shape.follows(stated)
+    if not _may_stay(shape, child) and _is_of_the_same_person(child, parent, key):
+        return True
     for link in child.links:
         own = [path for path in link.paths if _is_by(shape, path, key)]
         if not own or len(own) != len(link.paths) or any(path.where for path in own):
@@ -115,6 +118,22 @@ def goes_along(shape: Shape, child: Table, parent: Table, key: ForeignKey) -> bo
         if (link.role is Role.OWNER and not _may_stay(shape, child)) or shape.follows_by(link):
             return True
     return False
+
+
+def _is_of_the_same_person(child: Table, parent: Table, key: ForeignKey) -> bool:
+    """Whether both ends hold the account id by itself, and the foreign key says that it is the same one."""
+    ends = [(link, path) for table in (child, parent) for link in table.links for path in link.paths]
+    if len(child.links) != 1 or len(parent.links) != 1 or len(ends) != 2:  # noqa: PLR2004 - one of each
+        return False
+    (own, own_path), (other, other_path) = ends
+    return (
+        own.deletes
+        and other.deletes
+        and own_path.direct
+        and other_path.direct
+        and not own_path.where
+        and (own_path.subject_column, other_path.subject_column) in pairs(key)
+    )
 
 
 def _may_stay(shape: Shape, table: Table) -> bool:
@@ -166,11 +185,11 @@ def _keeps_nobody(shape: Shape, table: Table) -> Iterator[Problem]:
 
 def _leave_shared_rows(shape: Shape, table: Table) -> Iterator[Problem]:
     """A row that stays for its other owners must not name the one who left."""
-    root = shape.store.tables[shape.store.root]
+    root = shape.store.tables.get(shape.store.root)
     detached = {
         column
         for each in table.references
-        if each.to_table == root.name and root.deletes
+        if root is not None and each.to_table == root.name and root.deletes
         for column, _ in each.detached
     }
     for link in table.owning:
@@ -224,6 +243,24 @@ def _mentions(shape: Shape) -> Iterator[Problem]:
             "`habeas: {anonymise: null}` on it with a reference to the root, or a foreign key with ON DELETE SET NULL"
         )
         yield column.place.problem(what, write)
+
+
+def _mentions_by_value(shape: Shape) -> Iterator[Problem]:
+    """Columns that name a person by another value of the root's row than the account id, an e-mail address say, and that nothing clears."""
+    store = shape.store
+    for table in store.personal:
+        for reference in table.references:
+            if reference.to_table != store.root or store.identity in reference.to_columns or table.name == store.root:
+                continue
+            key = shape.enforced(reference)
+            is_let_go = bool(reference.when_parent_goes) or (key is not None and key.on_delete in LOOSENS)
+            columns = [column for name in reference.columns if (column := table.column(name)) is not None]
+            if is_let_go or any(_is_cleared(shape, table, column) for column in columns):
+                continue
+            theirs = _spelled(store.root, reference.to_columns)
+            what = f"{_spelled(table.name, reference.columns)} names a person as {theirs} does, and nothing clears it"
+            write = f"a link `{{by: {reference.columns[0]}}}` that says what becomes of those rows"
+            yield (columns[-1].place if columns else table.place).problem(what, write)
 
 
 def _is_cleared(shape: Shape, table: Table, column: Column) -> bool:

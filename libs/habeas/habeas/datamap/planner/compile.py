@@ -333,7 +333,8 @@ class _Compiler:
         within, column = reach.path.within, reach.path.subject_column
         assert within is not None, "only for a subject within a column"  # noqa: S101 - for mypy
         also = assignments(table, link.blanked, self.shape)
-        value = without(reach.own_value, within, ids("$1", reach.subject_type)) + ("::json" if reach.is_json else "")
+        value = without(reach.own_value, within, ids("$1", reach.subject_type))
+        value = f"({value})::json" if reach.is_json else value
         is_blanked = column in {each.name for each in link.blanked}
         assigned = ", ".join(filter(None, ["" if is_blanked else words(quoted(column), "=", value), also]))
         return words(

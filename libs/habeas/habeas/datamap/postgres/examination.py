@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from habeas.datamap.catalogue.schema import LiveSchema
 from habeas.datamap.check import compare, notices
 from habeas.datamap.map.model import StoreMap
+from habeas.datamap.planner import compile_store
 from habeas.datamap.postgres.connection import Link, StoreOptions, read_catalogue
-from habeas.datamap.postgres.trial import try_values
+from habeas.datamap.postgres.trial import try_statements, try_values
 from habeas.datamap.source import Problem
 
 
@@ -25,6 +26,8 @@ async def examine(store: StoreMap, dsn: str, variable: str = "the DSN") -> Exami
         async with link.connection() as conn:
             live = await read_catalogue(conn, store.schema) or LiveSchema({})
             problems = compare(store, live) or await try_values(conn, store, live)
+            if not problems:
+                problems = await try_statements(conn, store, compile_store(store, live))
             return Examination(problems, notices(store, live))
     finally:
         await link.close()

@@ -13,6 +13,7 @@ import asyncpg
 from habeas.datamap.catalogue.schema import LiveColumn, LiveSchema, LiveTable
 from habeas.datamap.check.constants import detached
 from habeas.datamap.map.model import Column, StoreMap, Table, names
+from habeas.datamap.planner import StorePlan
 from habeas.datamap.planner.sql import literal, quoted, written
 from habeas.datamap.postgres.connection import Connection
 from habeas.datamap.source import Problem
@@ -53,6 +54,46 @@ async def try_constants(conn: Connection, store: StoreMap, live: LiveSchema) -> 
                 refused = [column for column in columns if not await _is_taken(conn, store, found, [column])]
                 problems += _refused(found, refused) if refused else _refused_together(found, columns)
     return tuple(problems)
+
+
+async def try_statements(conn: Connection, store: StoreMap, plan: StorePlan) -> tuple[Problem, ...]:
+    """Statements of a plan that the server does not even parse for the live schema, by the table for which they are made."""
+    problems: list[Problem] = []
+    for table, statement in statements(plan):
+        try:
+            async with conn.transaction():
+                await conn.prepare(statement)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == NO_RIGHTS:
+                continue
+            what = f"the database does not take a statement that is made for `{table}` (SQLSTATE {error.sqlstate})"
+            write = "nothing: this is a fault of Habeas, please tell of it with the table's definition and its part of the map"
+            problems.append(store.tables[table].place.problem(what, write))
+    return tuple(dict.fromkeys(problems))
+
+
+def statements(plan: StorePlan) -> Iterator[tuple[str, str]]:
+    """Every statement of a plan that a table has for itself, with the table's name."""
+    for table in plan.tables:
+        own = [
+            table.locate,
+            table.erase,
+            table.erase_one,
+            table.verify,
+            *table.again,
+            *table.mentions,
+            *table.unmentioned,
+        ]
+        own += [source.sql for source in (table.export, table.portable) if source is not None]
+        yield from ((table.table, sql) for sql in own if sql)
+    for each in plan.collected.values():
+        own = [each.found, each.delete, *(follow.sql for follow in each.follows), *(one.sql for one in each.holders)]
+        own += [one.sql for one in each.detaches]
+        changes = [*each.links, *([each.kept] if each.kept is not None else [])]
+        own += [sql for link in changes for sql in (link.change, link.left)]
+        yield from ((each.table, sql) for sql in own if sql)
+    for rule in plan.purges:
+        yield from ((rule.table, sql) for sql in (rule.delete, rule.delete_some, rule.oldest))
 
 
 async def find_ghosts(conn: Connection, store: StoreMap, live: LiveSchema) -> tuple[Problem, ...]:
