@@ -110,7 +110,7 @@ def explain_table(  # one argument per option
     if missing:
         explain(missing)
         raise SystemExit(1)
-    told: "list[Told]" = []
+    told: list[Told] = []
     for each in having:
         try:
             live = None if offline else _live_of(each, dsn)
@@ -242,14 +242,14 @@ def _sampled(store: "StoreMap", found: _Found, dsn: str | None, people: int) -> 
 
 
 async def _rehearsed(store: "StoreMap", policy: "Policy", dsn: str, people: int) -> "tuple[int, tuple[Tried, ...]]":
-    from habeas.chassis.clock import utc_now
+    from habeas.chassis.clock import SystemClock
     from habeas.datamap.errors import StoreError
     from habeas.datamap.postgres import PostgresStore, StoreOptions, rehearse_people
 
     options = StoreOptions(application="habeas-cli", connections_max=1)
     async with PostgresStore(store, policy, dsn, options) as opened:
         try:
-            return await rehearse_people(opened, people, utc_now())
+            return await rehearse_people(opened, people, SystemClock().now())
         except StoreError as error:
             raise click.ClickException(str(error)) from None
 
@@ -285,8 +285,9 @@ def _tell_table(told: "Told") -> None:
     paragraphs = list(told.facts)
     if told.reason is not None:
         paragraphs.append(f"Reason in the map: {told.reason}.")
-    for link in told.links:
-        paragraphs.append(f"{link.name} ({link.role}): {' '.join(link.ways)} {link.erasure} {link.export}")
+    paragraphs += [
+        f"{link.name} ({link.role}): {' '.join(link.ways)} {link.erasure} {link.export}" for link in told.links
+    ]
     for paragraph in (*paragraphs, *told.references, told.retention):
         say("")
         say(paragraph)

@@ -64,7 +64,7 @@ def plan(  # one argument per option
 async def _planned(
     store: "StoreMap", policy: "Policy", dsn: str | None, account: str, *, is_explained: bool
 ) -> dict[str, Any]:
-    from habeas.datamap.errors import StoreError
+    from habeas.datamap.errors import StoreError, table_behind
     from habeas.datamap.postgres import PostgresStore, StoreOptions
 
     found, _ = address(store, dsn)
@@ -74,7 +74,7 @@ async def _planned(
         try:
             rehearsed = await opened.rehearse([account])
         except StoreError as error:
-            return {**told, "refused": str(error), "table": error.table}
+            return {**told, "refused": str(error), "table": table_behind(error)}
     told["tables"] = [_plain(each) for each in rehearsed.outcomes[account]]
     if is_explained:
         touched = {each["table"] for each in told["tables"] if each["rows"]}

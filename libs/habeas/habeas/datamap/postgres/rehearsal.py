@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from habeas.contracts.outcomes import TableOutcome
-from habeas.datamap.errors import StoreError
+from habeas.datamap.errors import StoreError, table_behind
 from habeas.datamap.map.model import StoreMap
 from habeas.datamap.planner.sql import quoted, words
 from habeas.datamap.policy.retention import cutoff
@@ -44,7 +44,7 @@ class Rehearsed:
 class Tried:
     """One piece of work: `person` numbers those that were chosen, None for a purge.
 
-    `rows` counts by table and what became of them; `refused` is why it did not come about, `table` the one it was about.
+    `rows` counts by table and what became of them; `refused` is why it did not come about, `table` the one whose rows were in the way.
     """
 
     work: str
@@ -114,7 +114,7 @@ async def _tried(work: str, person: int | None, doing: Awaitable[Mapping[tuple[s
     try:
         return Tried(work, person, await doing)
     except StoreError as error:
-        return Tried(work, person, {}, str(error), error.table)
+        return Tried(work, person, {}, str(error), table_behind(error))
 
 
 async def _erased(store: "PostgresStore", account_id: str) -> Mapping[tuple[str, str], int]:
