@@ -125,7 +125,8 @@ async def test_refusal_by_a_foreign_key_names_the_table_that_refers(shop: Shop, 
     await shop.owner.execute(
         """
         CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            RAISE EXCEPTION 'still referred to: %', OLD.email USING ERRCODE = '23503', SCHEMA = 'public', TABLE = 'badges', CONSTRAINT = 'k';
+            RAISE EXCEPTION 'still referred to: %', OLD.email USING ERRCODE = '23503',
+                SCHEMA = 'public', TABLE = 'badges', CONSTRAINT = 'k';
         END $$;
         CREATE TRIGGER forbid BEFORE DELETE ON accounts FOR EACH ROW EXECUTE FUNCTION forbid();
         """

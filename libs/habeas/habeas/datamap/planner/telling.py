@@ -13,8 +13,8 @@ from habeas.datamap.policy.model import Policy
 
 _WHOSE: Final = {
     Role.OWNER: "is the person's",
-    Role.CO_OWNER: "is the person's together with others",
-    Role.ACCESSOR: "names or concerns, without being theirs, the person",
+    Role.CO_OWNER: "is, among others', the person's",
+    Role.ACCESSOR: "is not the person's own but has to do with the one",
 }
 _PARENTS: Final = {
     WhenParentGoes.DETACH: "stay and let go of it",
@@ -137,17 +137,13 @@ def _erasure(shape: Shape, table: Table, link: Link) -> str:
         also = f", and overwrites {blanked}" if blanked else ""
         kept = f"keeps them under the ground `{link.erasure.ground}` until `{link.erasure.until}` lets them go{also}"
         return f"An erasure {kept}."
-    if link.erasure is Action.NONE or (link.erasure is not Action.DELETE and not blanked and not _inside(link)):
-        return "An erasure leaves such rows as they are."
     if link.erasure is Action.DELETE:
         return _deletion(shape, table, link, blanked)
-    if _inside(link) and not blanked:
+    if blanked:
+        return f"An erasure lets such rows stay and overwrites {blanked}."
+    if link.is_mention and link.paths[0].within is not None:
         return "An erasure takes the person's id out of the value; the row and all else in it stay."
-    return f"An erasure lets such rows stay and overwrites {blanked}."
-
-
-def _inside(link: Link) -> bool:
-    return any(path.within is not None for path in link.paths)
+    return "An erasure leaves such rows as they are."
 
 
 def _deletion(shape: Shape, table: Table, link: Link, blanked: str) -> str:
@@ -204,8 +200,10 @@ def _reference(shape: Shape, reference: Reference, *, is_live: bool) -> str:
     word = reference.when_parent_goes
     if word is None and shape.follows(reference):
         said = "when that row goes, they go with it, since it is several people's"
+    elif word is None and (own := _own_way(shape.store.tables[reference.table], reference)):
+        said = f"it is the way of their link {names(own)}, which says what becomes of them"
     elif word is None:
-        said = "the map says nothing of what becomes of them when that row goes"
+        said = "the map has no word on what becomes of them when that row goes"
     else:
         said = f"when that row goes, they {_PARENTS[word]}"
     if reference.detached:
@@ -214,6 +212,16 @@ def _reference(shape: Shape, reference: Reference, *, is_live: bool) -> str:
     if key is not None:
         return f"{told}{only}: {said}; {_enforced(key)}."
     return f"{told}{only}: {said}{'; no foreign key enforces it' if is_live else ''}."
+
+
+def _own_way(table: Table, reference: Reference) -> list[str]:
+    """Links of the table that begin with a reference."""
+    found: list[str] = []
+    for link in table.links:
+        ways = [(path.own_columns, path.joins[0].is_down if path.joins else False) for path in link.paths]
+        if any(not is_down and set(columns) <= set(reference.columns) for columns, is_down in ways):
+            found.append(link.name)
+    return found
 
 
 def _refer(table: str, columns: tuple[str, ...], to_table: str) -> str:
