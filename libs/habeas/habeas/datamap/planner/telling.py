@@ -13,8 +13,8 @@ from habeas.datamap.policy.model import Policy
 
 _WHOSE: Final = {
     Role.OWNER: "is the person's",
-    Role.CO_OWNER: "is, among others', the person's",
-    Role.ACCESSOR: "is not the person's own but has to do with the one",
+    Role.CO_OWNER: "is shared: one of its owners is the person",
+    Role.ACCESSOR: "is not the person's own, but names the person",
 }
 _PARENTS: Final = {
     WhenParentGoes.DETACH: "stay and let go of it",
@@ -202,6 +202,8 @@ def _reference(shape: Shape, reference: Reference, *, is_live: bool) -> str:
         said = "when that row goes, they go with it, since it is several people's"
     elif word is None and (own := _own_way(shape.store.tables[reference.table], reference)):
         said = f"it is the way of their link {names(own)}, which says what becomes of them"
+    elif word is None and (through := _leads_through(shape.store.tables[reference.to_table], reference)):
+        said = f"by it the link {names(through)} of that row finds its owners"
     elif word is None:
         said = "the map has no word on what becomes of them when that row goes"
     else:
@@ -222,6 +224,22 @@ def _own_way(table: Table, reference: Reference) -> list[str]:
         if any(not is_down and set(columns) <= set(reference.columns) for columns, is_down in ways):
             found.append(link.name)
     return found
+
+
+def _leads_through(table: Table, reference: Reference) -> list[str]:
+    """Links of the table referred to that go over the rows which refer."""
+    turned = {(theirs, own) for own, theirs in reference.on}
+    return [
+        link.name
+        for link in table.links
+        if any(
+            path.joins
+            and path.joins[0].is_down
+            and path.joins[0].table == reference.table
+            and set(path.joins[0].on) == turned
+            for path in link.paths
+        )
+    ]
 
 
 def _refer(table: str, columns: tuple[str, ...], to_table: str) -> str:
