@@ -111,14 +111,17 @@ def _tell(read: tuple[StoreMap, Policy], table: str, *keys: ForeignKey) -> Told:
         (
             "messages",
             "tagged",
-            "A row of `messages` is not the person's own, but names the person whose `id` in `accounts` stands among the elements of `tags`.",
+            (
+                "A row of `messages` is not the person's own, but names the person whose `id` in `accounts` stands among the"
+                " elements of `tags`."
+            ),
         ),
         (
             "messages",
             "named",
             (
-                "A row of `messages` is not the person's own, but names the person whose `id` in `accounts` stands in the JSON of `settings` at"
-                " `$.members[*].id`."
+                "A row of `messages` is not the person's own, but names the person whose `id` in `accounts` stands in the JSON of"
+                " `settings` at `$.members[*].id`."
             ),
         ),
     ],
