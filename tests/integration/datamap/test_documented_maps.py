@@ -1,4 +1,4 @@
-"""Every example of docs/data-map.md on a real PostgreSQL: the check passes it, refuses what the page says, and leaves the rows it shows."""
+"""Every example of the data map's pages on a real PostgreSQL: the check passes it, refuses what they say, and leaves the rows they show."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +18,9 @@ from habeas.datamap.postgres import PostgresStore, StoreOptions
 from habeas.datamap.source import ConfigurationError
 
 REPOSITORY: Final = Path(__file__).parents[3]
-PAGE: Final = (REPOSITORY / "docs/data-map.md").read_text(encoding="utf-8")
+PAGES: Final = tuple(
+    (REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("data-map.md", "data-map-hard-cases.md")
+)
 PEOPLE: Final = "INSERT INTO accounts VALUES ('ada', 'ada@example.org'), ('ben', 'ben@example.org');\n"
 ACCOUNTS: Final = f"CREATE TABLE accounts (id text PRIMARY KEY, email text);\n{PEOPLE}"
 HEAD: Final = """\
@@ -61,7 +63,7 @@ class Example:
 
 def _examples() -> list[Example]:
     found: list[Example] = []
-    for section in re.split(r"^##+ ", PAGE, flags=re.MULTILINE)[1:]:
+    for section in (part for page in PAGES for part in re.split(r"^##+ ", page, flags=re.MULTILINE)[1:]):
         blocks = re.findall(r"^```(sql|yaml)\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
         sql = [text for kind, text in blocks if kind == "sql"]
         maps = [text for kind, text in blocks if kind == "yaml"]
