@@ -112,6 +112,10 @@ test-loss: servers ## Kafka's data deleted, PostgreSQL restarted and failed over
 test-fuzz: servers ## records altered at random, for the reader and through a running fleet (ARGS="--records=1000000 --sent=50000 --seed=…")
 	$(BIN)/python -m pytest tests/fuzz -s -o faulthandler_timeout=0 $(ARGS)
 
+.PHONY: test-schemas
+test-schemas: install ## seven applications from their packages: migrated, filled, drafted, people erased and exported (installs them once)
+	$(BIN)/python -m pytest tests/schemas -s -o timeout=0 -o faulthandler_timeout=0 $(ARGS)
+
 .PHONY: bench
 bench: servers ## every benchmark: tables, JSON and charts
 	$(BIN)/python -m tests.bench $(ARGS)

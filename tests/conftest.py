@@ -51,6 +51,7 @@ TIERS = frozenset(
         "loss",
         "crash",
         "fuzz",
+        "schemas",
     }
 )
 
@@ -71,6 +72,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fuzz = parser.getgroup("fuzz")
     fuzz.addoption("--records", type=int, default=100_000, help="how many records the reader gets")
     fuzz.addoption("--sent", type=int, default=5_000, help="how many records a running fleet gets")
+    schemas = parser.getgroup("schemas")
+    schemas.addoption("--write-drafts", action="store_true", help="write the drafts of the applications' maps anew")
     maps = parser.getgroup("property")
     maps.addoption(
         "--schemas", type=int, default=500, help="how many random schemas the laws of the data map are tried on"

@@ -24,7 +24,7 @@ def _is_pattern(row: Expected) -> bool:
 
 
 def _alike(expected: Expected, row: Row) -> bool:
-    return all(_fits(expected[name], row[name]) for name in expected)
+    return all(_fits(value, row[name]) for name, value in expected.items())
 
 
 def _fits(expected: Value, value: str | None) -> bool:

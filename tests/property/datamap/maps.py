@@ -51,7 +51,7 @@ def map_of(schema: Schema, rng: Random, on: Collection[Feature]) -> Document:
     return _Saying(schema, rng, on).document()
 
 
-class _Writer(yaml.SafeDumper):
+class _Writer(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # either of them
     """Writes everything out, also what stands twice."""
 
     @override

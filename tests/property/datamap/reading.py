@@ -8,6 +8,8 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 IDENTITY: Final = "account_id"
+LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one written in C reads ten times as fast, where it is there."""
 
 Values: TypeAlias = list[Any]
 Where: TypeAlias = dict[str, Values]
@@ -134,7 +136,7 @@ def spelled(value: object) -> str | None:
 
 def read(text: str) -> Book:
     """Return what a map says."""
-    datasets = yaml.safe_load(text)["dataset"]
+    datasets = yaml.load(text, Loader=LOADER)["dataset"]  # noqa: S506 -- it is a safe one
     home = next(each for each in datasets if "root" in each["habeas"])
     schema = home["habeas"].get("schema", "public")
     prefixes = {

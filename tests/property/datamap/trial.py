@@ -17,7 +17,7 @@ from tests.property.datamap.maps import map_of, written
 from tests.property.datamap.model import LOOSENS, Content, Document, Feature, Row, Schema
 from tests.property.datamap.oracle import Oracle
 from tests.property.datamap.product import Product, Refused, Workshop
-from tests.property.datamap.reading import read
+from tests.property.datamap.reading import Book, read
 from tests.property.datamap.rows import broken, inserts, rows_of
 from tests.property.datamap.schemas import schema_of
 
@@ -120,7 +120,8 @@ async def content_of(owner: Owner, schema: Schema) -> Content:
 
 async def judge(owner: Owner, workshop: Workshop, case: Case) -> Verdict:
     """Put a case before the product, and compare what it does with what the oracle says."""
-    book = read(written(case.document))
+    text = written(case.document)
+    book = read(text)
     oracle = Oracle(book, case.schema, case.content)
     unsound = list(broken(case.schema, oracle.erase(case.people).held()))
     if unsound:
@@ -128,7 +129,7 @@ async def judge(owner: Owner, workshop: Workshop, case: Case) -> Verdict:
     await lay(owner, case)
     people = everybody(case.schema, case.content)
     try:
-        async with workshop.checked(written(case.document)) as product:
+        async with workshop.checked(text) as product:
             wrong = _compared({person: oracle.export(person) for person in people}, await product.export(people))
             if wrong:
                 return Verdict(Kind.EXPORT, tuple(wrong))
@@ -144,7 +145,7 @@ async def judge(owner: Owner, workshop: Workshop, case: Case) -> Verdict:
                         return Verdict(Kind.WRONG, tuple(wrong))
             except StoreError as error:
                 return Verdict(Kind.STOPPED, (type(error).__name__, str(error)))
-            return await _swept(owner, product, case, left)
+            return await _swept(owner, product, case.schema, book, left)
     except Refused as refused:
         return Verdict(Kind.FALSE_ALARM, tuple(refused.findings))
 
@@ -158,20 +159,19 @@ async def judge_broken(workshop: Workshop, name: str, document: Document) -> Ver
         return None
 
 
-async def _swept(owner: Owner, product: Product, case: Case, left: Content) -> Verdict:
+async def _swept(owner: Owner, product: Product, schema: Schema, book: Book, left: Content) -> Verdict:
     """Let the sweep go over what an erasure left."""
-    book = read(written(case.document))
-    held = everybody(case.schema, left)[:1]
+    held = everybody(schema, left)[:1]
     try:
         async for table in product.purge(CUTOFF, held):
-            after = await content_of(owner, case.schema)
+            after = await content_of(owner, schema)
             wrong = [
-                *_hurried(case.schema, table, Oracle(book, case.schema, left), after, held),
+                *_hurried(schema, table, Oracle(book, schema, left), after, held),
                 *(
                     f"{table}: still there {after[table][at]}"
-                    for at in Oracle(book, case.schema, after).purgeable(table, CUTOFF, held)[1]
+                    for at in Oracle(book, schema, after).purgeable(table, CUTOFF, held)[1]
                 ),
-                *broken(case.schema, after),
+                *broken(schema, after),
             ]
             if wrong:
                 return Verdict(Kind.PURGE, tuple(wrong))

@@ -64,12 +64,19 @@ def check(  # one argument per option
 @click.option(
     "--dsn", envvar="PLATFORM_DSN", show_envvar=True, required=True, callback=private, help="Database to look at."
 )
-@click.option("--schema", default="public", show_default=True, help="Schema to describe.")
+@click.option(
+    "--schema",
+    "schemas",
+    multiple=True,
+    default=("public",),
+    show_default=True,
+    help="Schema to describe; may be given several times, the one that holds the root first.",
+)
 @click.option("--store", default="platform", show_default=True, help="Name of the store.")
 @click.option("--connection", help="Environment variable that will hold the DSN; default STORE_DSN.")
 @click.option(
     "--root",
-    help="Table in which a person begins; without it, the one that most others refer to among those named like people.",
+    help="Table in which a person begins; without it, the one that most hangs on among those whose last word is one for people.",
 )
 @click.option(
     "--policy",
@@ -81,7 +88,7 @@ def check(  # one argument per option
 @AS_JSON
 def draft(  # one argument per option
     dsn: str,
-    schema: str,
+    schemas: tuple[str, ...],
     store: str,
     connection: str | None,
     root: str | None,
@@ -97,7 +104,7 @@ def draft(  # one argument per option
 
     try:
         policy = load_policy(policy_file) if policy_file else None
-        live = asyncio.run(_live(store, dsn, schema, _variable())).only(schema)
+        live = asyncio.run(_live(store, dsn, schemas[0], _variable())).only(*schemas)
     except ConfigurationError as error:
         _explain(error.problems)
         raise SystemExit(1) from None
@@ -106,9 +113,10 @@ def draft(  # one argument per option
     variable = connection or f"{store.upper().replace('-', '_').replace('.', '_')}_DSN"
     if root is not None and root not in live.tables:
         raise click.UsageError(
-            f"the schema {schema} has no table {root}: --root is one of {', '.join(sorted(live.tables)) or 'none'}"
+            f"{'the schema' if len(schemas) == 1 else 'none of the schemas'} {', '.join(schemas)} has"
+            f" {'no' if len(schemas) == 1 else 'a'} table {root}: --root is one of {', '.join(sorted(live.tables)) or 'none'}"
         )
-    drafted = draft_dataset(live, store=store, connection=variable, schema=schema, policy=policy, root=root)
+    drafted = draft_dataset(live, store=store, connection=variable, schema=schemas, policy=policy, root=root)
     if as_json:
         _write_json({"tables": len(live.tables), "reviews": drafted.reviews, "yaml": drafted.text})
     else:

@@ -163,9 +163,9 @@ class LiveSchema:
         found = self.tables.get(table)
         return found.columns.get(column) if found else None
 
-    def only(self, schema: str) -> Self:
-        """Return the same of one schema's tables alone; those made by hand, without a schema, count as of it."""
-        tables = {name: table for name, table in self.tables.items() if table.schema in {"", schema}}
+    def only(self, *schemas: str) -> Self:
+        """Return the same of these schemas' tables alone; those made by hand, without a schema, count as of them."""
+        tables = {name: table for name, table in self.tables.items() if table.schema in {"", *schemas}}
         return replace(self, tables=tables)
 
     @classmethod

@@ -79,7 +79,7 @@ class Collections:
                 return "", ""
             name = having[0]
         if name not in self.collections:
-            what = f"the root `{name}` is no collection here"
+            what = UNDECIDED if name == REVIEW else f"the root `{name}` is no collection here"
             self.problems.append(self.place.problem(what, one_of(name, self.collections), "habeas", "root"))
             return "", ""
         found = list(identities(self.collections[name]))
@@ -106,6 +106,8 @@ class Collections:
                 self.problems.append(
                     at.problem(f"`{column}` is no field of this table", one_of(column, fields), column)
                 )
+            elif values == REVIEW:
+                self.problems.append(at.problem(UNDECIDED, "the value of the rows that are meant", column))
             elif values == ():
                 self.problems.append(
                     at.problem(f"`{column}` can have no value at all", "one or several values", column)

@@ -240,6 +240,10 @@ class _StoreReading:
         self.listed.problems += [at.problem(what, write, "habeas") for what, write in wrong]
         if notes.reason == REVIEW:
             self.listed.problems.append(at.problem(UNDECIDED, "the reason", "habeas", "reason"))
+        if notes.path == REVIEW:
+            self.listed.problems.append(
+                at.problem(UNDECIDED, "the field whose person a row belongs to", "habeas", "path")
+            )
         if notes.on_erasure == REVIEW:
             write = "`delete`, `anonymise`, `{keep: GROUND, until: CLASS}` or `none`"
             self.listed.problems.append(at.problem(UNDECIDED, write, "habeas", "on_erasure"))
@@ -278,6 +282,9 @@ class _StoreReading:
             self.listed.problems.append(
                 at.problem(what, f"`category: …` under `habeas` of `{collection.name}` or of the field")
             )
+        if field.habeas.anonymise == REVIEW:
+            what = "what the field becomes, `null` or a value, or `when_parent_goes` instead"
+            self.listed.problems.append(at.problem(UNDECIDED, what, "habeas", "anonymise"))
         known = self.listed.policy.categories.get(category) if category else None
         default = Portable(known.portable) if known else Portable.NO
         return Column(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TypeAlias
 
-from habeas.datamap.map.dataset import Constant, WhenParentGoes
+from habeas.datamap.map.dataset import REVIEW, Constant, WhenParentGoes
 
 Where: TypeAlias = tuple[tuple[str, tuple[Constant, ...]], ...]
 """Columns and the values that they must have, one of them each, for a row to belong to somebody."""
@@ -235,18 +235,19 @@ class PathFinder:
             column: (SubjectPath(table, (), column).narrowed(self._where),) for column in here.identities
         }
         joined: list[Reference] = []
+        is_open = here.choice == REVIEW
         for reference in here.references:
             direct = self._direct(reference)
             if direct is None:
                 joined.append(reference)
             else:
                 ways.setdefault(direct, (SubjectPath(table, (), direct).narrowed(self._where),))
-        if here.choice is not None:
+        if here.choice is not None and not is_open:
             if here.choice in ways:
                 return ways[here.choice]
             joined = [each for each in joined if here.choice in each.columns]
         elif ways:
-            return _choose(ways, [])
+            return _choose(ways, [], is_open=is_open)
         found: dict[str, tuple[SubjectPath, ...]] = {}
         cycles: list[NoPath] = []
         for reference in joined:
@@ -257,9 +258,9 @@ class PathFinder:
                 cycles += [onward] if onward.reason == CYCLE else []
                 continue
             found.setdefault(reference.columns[0], onward)
-        if here.choice is not None and not found and not cycles:
+        if here.choice is not None and not is_open and not found and not cycles:
             return NoPath(UNKNOWN_CHOICE, tuple(ways) or tuple(each.columns[0] for each in here.references))
-        return _choose(found, cycles)
+        return _choose(found, cycles, is_open=is_open)
 
     def _direct(self, reference: Reference) -> str | None:
         """Return the column that holds the account id, where a reference to the root has one."""
@@ -273,8 +274,11 @@ def _turned(on: Pairs) -> Pairs:
     return tuple((theirs, own) for own, theirs in on)
 
 
-def _choose(ways: Mapping[str, tuple[SubjectPath, ...]], cycles: Sequence[NoPath]) -> tuple[SubjectPath, ...] | NoPath:
-    if len(ways) == 1:
+def _choose(
+    ways: Mapping[str, tuple[SubjectPath, ...]], cycles: Sequence[NoPath], *, is_open: bool = False
+) -> tuple[SubjectPath, ...] | NoPath:
+    """Return the only way there is; the first of several while a draft leaves it open, so that the rest can be judged."""
+    if len(ways) == 1 or (ways and is_open):
         return next(iter(ways.values()))
     if ways:
         return NoPath(SEVERAL_LEAD, tuple(ways))
