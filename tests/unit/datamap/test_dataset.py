@@ -1,14 +1,16 @@
 """The file format: valid for Fides as it is, resolved against the policy, and refused with file, line and advice."""
 
 import json
+import re
 from pathlib import Path
 
 import fideslang.models
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from habeas.contracts.vocabulary import KeepGround
-from habeas.datamap.map.dataset import Action, Export, Portable
+from habeas.datamap.map.dataset import Action, CollectionNotes, DatasetNotes, Export, FieldNotes, LinkNotes, Portable
 from habeas.datamap.map.loading import load_datamap
 from habeas.datamap.map.model import Age, Kept
 from habeas.datamap.source import ConfigurationError
@@ -60,6 +62,24 @@ def test_example_of_the_documentation_loads(tmp_path: Path) -> None:
     assert not platform.tables["models"].personal
     for dataset in yaml.safe_load(example)["dataset"]:
         fideslang.models.Dataset.model_validate(dataset)
+
+
+@pytest.mark.parametrize(
+    ("heading", "notes"),
+    [
+        ("On the dataset", DatasetNotes),
+        ("On a collection", CollectionNotes),
+        ("Links", LinkNotes),
+        ("On a field", FieldNotes),
+    ],
+)
+def test_reference_explains_every_key(heading: str, notes: type[BaseModel]) -> None:
+    """Each key that may stand under `habeas:` has its line in docs/data-map-reference.md, and each line its key."""
+    page = (REPOSITORY / "docs/data-map-reference.md").read_text(encoding="utf-8")
+    section = page.split(f"## {heading}", 1)[1].split("\n## ", 1)[0]
+    keys = {field.alias or name for name, field in notes.model_fields.items()}
+    table = section.split("| key | meaning |", 1)[1].split("\n\n", 1)[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == keys
 
 
 def test_defaults_are_resolved(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def plan(  # one argument per option
     """Say what an erasure of an account would do to each table: 0 it would be done, 1 it would be refused.
 
     In each store the erasure's own transaction runs and is rolled back: nothing is changed. Until then, usually for less than a second,
-    it locks the rows that an erasure locks, and others who would change them wait. What a database does not roll back stays: numbers of sequences, what a trigger does elsewhere.
+    it locks the rows that an erasure locks, and others who would change them wait. What a database does not roll back stays: numbers of
+    sequences, what a trigger does elsewhere.
     The DSN is that of the role that erases.
     """
     from habeas.datamap.source import ConfigurationError

@@ -36,7 +36,7 @@
             habeas: {personal: false, reason: price list of models}
             fields: []
 
-Keys, their meaning and their defaults are told in `docs/data-map.md`. Fides' own keys that Habeas has no use for are
+Keys, their meaning and their defaults are told in `docs/data-map-reference.md`. Fides' own keys that Habeas has no use for are
 ignored; a key under `habeas:` that nobody knows is an error.
 """
 

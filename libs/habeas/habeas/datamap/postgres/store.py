@@ -285,7 +285,8 @@ class PostgresStore:
             plan, asked, done = await self._erase(conn, wanted, written_down(conn, work, statements), None)
         outcomes = {account_id: tuple(self._outcomes(plan, done, account_id)) for account_id in asked.asked}
         refreshed = (sql for _, sql in plan.refreshes)
-        return Rehearsed(outcomes, (plan.root.lock, *statements, *refreshed))
+        locks = (plan.root.lock,) if plan.root is not None else ()
+        return Rehearsed(outcomes, (*locks, *statements, *refreshed))
 
     async def rehearse_purge(self, table: str, retention: str, cutoff: datetime, limit: int) -> int:
         """Give how many rows one call of `purge` would delete, at most `limit`; they are there again afterwards. Drops no partition.
@@ -297,7 +298,7 @@ class PostgresStore:
             rule = next((each for each in plan.purges if (each.table, each.retention) == (table, retention)), None)
             if rule is None:
                 raise SchemaMismatch(self.name, (), table)
-            nobody = AskedIds((), plan.root.identity_type)
+            nobody = AskedIds((), plan.identity_type)
             with self._link.told(table):
                 async with taken_back(conn):
                     whole = replace(rule, partitions=None)
@@ -307,7 +308,9 @@ class PostgresStore:
         return done.rows
 
     async def sample(self, limit: int) -> list[str]:
-        """Account ids of people chosen at random, at most `limit`."""
+        """Account ids of people chosen at random, at most `limit`; none in a store without a table of people."""
+        if not self.map.has_root:
+            return []
         async with self._link.connection() as conn:
             plan = await self._checked(conn)
             with self._link.told(self.map.root):
