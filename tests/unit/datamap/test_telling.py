@@ -88,16 +88,17 @@ def _tell(read: tuple[StoreMap, Policy], table: str, *keys: ForeignKey) -> Told:
             "groups",
             "members",
             (
-                "A row of `groups` leads to the rows of `memberships` whose `group_id` holds the `id` of `groups` (only where `kind` is"
-                " 'a' or null), and is shared: one of its owners is the person whose `id` in `accounts` stands in `memberships.account_id`."
+                "A row of `groups` leads to the rows of `memberships` whose `group_id` holds the `id` of `groups` (only where"
+                " `kind` is 'a' or null), and is shared: one of its owners is the person whose"
+                " `id` in `accounts` stands in `memberships.account_id`."
             ),
         ),
         (
             "addresses",
             "home",
             (
-                "A row of `addresses` leads to the rows of `accounts` whose `address_id` holds the `id` of `addresses`, and is shared: one"
-                " of its owners is the person whose row of `accounts` that is."
+                "A row of `addresses` leads to the rows of `accounts` whose `address_id` holds the `id` of `addresses`, and is shared:"
+                " one of its owners is the person whose row of `accounts` that is."
             ),
         ),
         (

@@ -4,7 +4,7 @@ import asyncio
 import difflib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -233,7 +233,7 @@ def _sampled(store: "StoreMap", found: _Found, dsn: str | None, people: int) -> 
     told: dict[str, Any] = {"store": store.name, "people": 0, "tables": [], "refused": []}
     if found.problems or found.policy is None:
         return told
-    count, tried = asyncio.run(_rehearsed(store, found.policy, address(store, dsn)[0], people))
+    count, tried = asyncio.run(_rehearsed(store, found.policy, dsn, people))
     rows: Counter[tuple[str, str]] = Counter()
     for each in tried:
         rows.update(each.rows)
@@ -249,13 +249,16 @@ def _sampled(store: "StoreMap", found: _Found, dsn: str | None, people: int) -> 
     }
 
 
-async def _rehearsed(store: "StoreMap", policy: "Policy", dsn: str, people: int) -> "tuple[int, tuple[Tried, ...]]":
+async def _rehearsed(
+    store: "StoreMap", policy: "Policy", dsn: str | None, people: int
+) -> "tuple[int, tuple[Tried, ...]]":
     from habeas.chassis.clock import SystemClock
     from habeas.datamap.errors import StoreError
     from habeas.datamap.postgres import PostgresStore, StoreOptions, rehearse_people
 
     options = StoreOptions(application="habeas-cli", connections_max=1)
-    async with PostgresStore(store, policy, dsn, options) as opened:
+    found, variable = address(store, dsn)
+    async with PostgresStore(replace(store, connection=variable), policy, found, options) as opened:
         try:
             return await rehearse_people(opened, people, SystemClock().now())
         except StoreError as error:

@@ -1,6 +1,7 @@
 """`habeas erase`: what an erasure of an account would do to the stores, done and taken back."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,11 @@ def plan(  # one argument per option
     is_explained: bool,
     as_json: bool,
 ) -> None:
-    """Say what an erasure of an account would do to each table: 0 it would be done, 1 it would be refused.
+    """Say what an erasure of an account would do to each table: 0 it would be done, 1 it would not.
 
     In each store the erasure's own transaction runs and is rolled back: nothing is changed. Until then, usually for less than a second,
     it locks the rows that an erasure locks, and others who would change them wait. What a database does not roll back stays: numbers of
-    sequences, what a trigger does elsewhere.
-    The DSN is that of the role that erases.
+    sequences, what a trigger does elsewhere. The DSN is that of the role that erases.
     """
     from habeas.datamap.source import ConfigurationError
 
@@ -69,10 +69,11 @@ async def _planned(
     from habeas.datamap.errors import StoreError, table_behind
     from habeas.datamap.postgres import PostgresStore, StoreOptions
 
-    found, _ = address(store, dsn)
+    found, variable = address(store, dsn)
+    named = replace(store, connection=variable)
     told: dict[str, Any] = {"store": store.name, "refused": None, "table": None, "tables": []}
     options = StoreOptions(application="habeas-cli", connections_max=1)
-    async with PostgresStore(store, policy, found, options) as opened:
+    async with PostgresStore(named, policy, found, options) as opened:
         try:
             rehearsed = await opened.rehearse([account])
         except StoreError as error:
@@ -112,7 +113,7 @@ def _links(store: "StoreMap", policy: "Policy", touched: set[str]) -> list[dict[
 def _write(planned: dict[str, Any]) -> None:
     say(f"store {planned['store']}, nothing was changed:")
     if planned["refused"] is not None:
-        say(f"the erasure would be refused: {planned['refused']}")
+        say(f"the erasure would not be done: {planned['refused']}")
         return
     rows = [
         (
