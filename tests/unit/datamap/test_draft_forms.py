@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveSchema, LiveTable
 from habeas.datamap.map.draft import draft_dataset
@@ -338,3 +340,56 @@ def test_a_table_without_people_keeps_its_columns_in_a_comment(tmp_path: Path) -
     line = next(each for each in drafted.text.splitlines() if "label" in each)
     fields = yaml.safe_load(line.replace("[]  # ", "").replace("        fields", "fields"))["fields"]
     assert [field["name"] for field in fields] == ["id", "label"]
+
+
+_COLUMNS = (
+    *(
+        "user_id",
+        "owner_id",
+        "created_by_id",
+        "closed_by",
+        "parent_id",
+        "member_ids",
+        "target_id",
+        "target_type",
+        "client_id",
+        "client_type",
+    ),
+    *("email", "street", "body", "number", "user_name", "shop", "post_id", "User Id", "created_at", "a.b"),
+)
+_TYPES = ("integer", "integer?", "text", "text?", "integer[]", TIME)
+
+
+@st.composite
+def _schemas(draw: st.DrawFn) -> tuple[list[LiveTable], list[ForeignKey]]:
+    """Tables with all sorts of columns and foreign keys between any of them, over one or two columns, none of which has two."""
+    columns = st.dictionaries(st.sampled_from(_COLUMNS), st.sampled_from(_TYPES), max_size=6)
+    names = [
+        "users",
+        *draw(st.lists(st.sampled_from(("posts", "post_likes", "chats", "Chat members", "orders")), unique=True)),
+    ]
+    tables = [
+        _table(name.replace(" ", "_"), **{"id": "integer", "tenant": "integer", **draw(columns)}) for name in names
+    ]
+    keys: list[ForeignKey] = []
+    for child in tables:
+        free = draw(st.permutations(sorted(set(child.columns) - {"id"})))
+        for _ in range(draw(st.integers(0, 4))):
+            parent = draw(st.sampled_from(tables))
+            own, free = free[: (size := draw(st.integers(1, 2)))], free[size:]
+            if len(own) < size:
+                break
+            to = ("id", "tenant") if size > 1 else ("id",)
+            on_delete = draw(st.sampled_from(("no action", "cascade", "set null")))
+            keys.append(ForeignKey(child.name, tuple(own), parent.name, to, on_delete))
+    return tables, keys
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40, phases=[Phase.generate]
+)
+@given(_schemas())
+def test_every_draft_can_be_read(tmp_path: Path, schema: tuple[list[LiveTable], list[ForeignKey]]) -> None:
+    """Whatever the tables and foreign keys are, nothing is wrong with the draft of them but what is left open."""
+    drafted = _Drafted(tmp_path, *schema)
+    assert drafted.wrong == [], drafted.text

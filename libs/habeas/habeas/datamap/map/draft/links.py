@@ -78,7 +78,7 @@ class Linking:
         for name in unreached:
             if links := self._held(tables[name]) or self._by_login(tables[name]):
                 self._found[name] = links
-                reading.include(name)
+                reading.include(name, is_owned=any(each.get("role") != "accessor" for each in links.values()))
         for name in list(tables):
             if name not in reading.reached and (links := self._from_elsewhere(tables[name])):
                 self._found[name] = links
@@ -186,6 +186,8 @@ class Linking:
                 ):
                     continue
                 column = self.reading.telling(key)
+                if "." in column:
+                    continue
                 dotted = f"{self.called(key.table, table.name)}.{column}"
                 if not guesses.isdisjoint(CONTACT) and key.table not in self._found:
                     links[_link_name(f"{key.table}_{column}")] = {"from": dotted, "role": "co_owner"}

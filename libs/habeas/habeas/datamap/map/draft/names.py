@@ -240,7 +240,7 @@ def _has_address(table: LiveTable) -> bool:
 
 def _says_another_thing(words: Sequence[str]) -> bool:
     """Whether a word takes away what the others say: the id of a row, a display name of a thing, an address that mail goes to."""
-    if not UNDOING.isdisjoint(words) or (len(words) > 1 and words[-1] == "id"):
+    if not UNDOING.isdisjoint(words) or (len(words) > 1 and words[-1] in {"id", "ids"}):
         return True
     if words[-1:] == ["address"] and not SENDING.isdisjoint(words[:-1]):
         return True

@@ -79,6 +79,7 @@ class Reading:
         }
         self.people = {name: tuple(self._people(table)) for name, table in live.tables.items()}
         self.spelled: set[str] = set()
+        self.unowned: set[str] = set()
         self.level: dict[str, int] = {}
         self._find_levels()
 
@@ -87,9 +88,11 @@ class Reading:
         """Tables that lead to a person."""
         return frozenset(self.level)
 
-    def include(self, table: str, level: int = 1) -> None:
-        """Count a table as one that leads to a person by links of its own; what hangs on it does so too."""
+    def include(self, table: str, level: int = 1, *, is_owned: bool = True) -> None:
+        """Count a table as one that leads to a person by links of its own; what hangs on it does so too, if these make an owner."""
         self.spelled.add(table)
+        if not is_owned:
+            self.unowned.add(table)
         self.level[table] = level
         self._grow()
 
@@ -100,7 +103,7 @@ class Reading:
     def parents(self, table: str) -> Iterator[ForeignKey]:
         """Foreign keys into other tables that lead to a person, those to the root's key left out."""
         for key in self.keys[table]:
-            if key.to_table in self.level and key.to_table != table and not self._naming(key):
+            if self._leads(key) and not self._naming(key):
                 yield key
 
     def way(self, table: str) -> Way | None:
@@ -222,14 +225,14 @@ class Reading:
             for name in self.live.tables:
                 if self.people.get(name) or name == self.root or name in self.spelled:
                     continue
-                costs = [
-                    self.level[key.to_table] + self._cost(key)
-                    for key in self.keys[name]
-                    if key.to_table in self.level and key.to_table != name
-                ]
+                costs = [self.level[key.to_table] + self._cost(key) for key in self.keys[name] if self._leads(key)]
                 if costs and min(costs) < self.level.get(name, 1 << 30):
                     self.level[name] = min(costs)
                     changed = True
+
+    def _leads(self, key: ForeignKey) -> bool:
+        """Whether a foreign key leads on to the owner of a row of another table."""
+        return key.to_table in self.level and key.to_table not in {key.table, *self.unowned}
 
     def _cost(self, key: ForeignKey) -> int:
         """How unlikely it is that a row belongs to the one whose parent row it is."""
@@ -258,7 +261,7 @@ class Reading:
 
     def _by_parent(self, table: str) -> Way | None:
         own = self.level[table]
-        keys = [key for key in self.keys[table] if key.to_table in self.level and key.to_table != table]
+        keys = [key for key in self.keys[table] if self._leads(key)]
         keys = [key for key in keys if not any(_is_wider(each, key) for each in keys)]
         costs = {index: self.level[key.to_table] + self._cost(key) for index, key in enumerate(keys)}
         below = [index for index, key in enumerate(keys) if self.level[key.to_table] < own]
