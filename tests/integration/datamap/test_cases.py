@@ -64,7 +64,7 @@ async def rows(owner: "Connection") -> dict[str, list[str]]:
     found = {}
     for table in tables:
         name = table["relname"] if table["nspname"] == "public" else f"{table['nspname']}.{table['relname']}"
-        held = await owner.fetch(f"SELECT r::text AS row FROM {table['name']} AS r")
+        held = await owner.fetch(f"SELECT whole::text AS row FROM {table['name']} AS whole")
         found[name] = sorted(RANDOM.sub("*", row["row"]) if "-0000-" not in row["row"] else row["row"] for row in held)
     return found
 
