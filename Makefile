@@ -73,7 +73,7 @@ servers: install ## fetch Kafka and make what its later starts need, once (tests
 	@$(BIN)/python -m habeas_embedded.servers --prepare
 
 .PHONY: test
-test: servers ## every test: unit, contracts, architecture, integration, simulation, e2e (starts its own servers)
+test: servers ## every test: unit, contracts, architecture, integration, property, simulation, e2e (starts its own servers)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-unit

@@ -143,6 +143,12 @@ HARMLESS: Final[Mapping[tuple[str, str], str]] = {
     ("datamap/postgres/purge.py", "conn.fetchval"): "it reads, or is undone with the transaction around it",
     ("datamap/postgres/refresh.py", "conn.execute"): _IN_STORE,
     ("datamap/postgres/refresh.py", "conn.fetchval"): _READS,
+    ("datamap/postgres/rehearsal.py", "conn.fetch"): _READS,
+    ("datamap/postgres/rehearsal.py", "conn.fetchval"): _READS,
+    (
+        "datamap/postgres/rehearsal.py",
+        "conn.transaction",
+    ): "no service rehearses, and what is done in it is always taken back",
     ("datamap/postgres/store.py", "conn.fetch"): "it reads, or locks rows within the transaction of an erasure",
     ("datamap/postgres/tally.py", "conn.execute"): _IN_TRANSACTION,
     ("datamap/postgres/tally.py", "conn.fetch"): _READS,

@@ -12,6 +12,7 @@ from typing import Final
 import asyncpg
 from typing_extensions import override
 
+from tests.property.datamap.alterations import alterations
 from tests.property.datamap.model import Feature
 from tests.property.datamap.product import Workshop
 from tests.property.datamap.sabotage import sabotages
@@ -75,6 +76,7 @@ async def run(
             await _note(report, owner, workshop, case, verdict)
             if verdict.kind is Kind.GOOD:
                 await _spoil(report, workshop, case, not_yet)
+                await _alter(report, owner, workshop, case, not_yet)
     report.seconds = monotonic() - started
     return report
 
@@ -116,6 +118,20 @@ async def _spoil(report: Report, workshop: Workshop, case: Case, not_yet: Collec
             if sum(name in each for each in report.told[overlooked.kind]) < 1:
                 words = f"{words}\n{case.with_document(document)}"
             report.told[overlooked.kind].append(words)
+
+
+async def _alter(report: Report, owner: Owner, workshop: Workshop, case: Case, not_yet: Collection[str]) -> None:
+    for name, altered in alterations(case, Random(case.seed)):
+        if name in not_yet:
+            continue
+        report.figures["altered schemas"] += 1
+        report.spoiled[name] += 1
+        await owner.execute(altered.there)
+        overlooked = await judge_broken(workshop, name, case.document)
+        await owner.execute(altered.back)
+        if overlooked is not None:
+            report.kinds[overlooked.kind] += 1
+            report.told[overlooked.kind].append(f"seed {case.seed}: {overlooked}\n{altered.there}\n{case}")
 
 
 async def _note(report: Report, owner: Owner, workshop: Workshop, case: Case, verdict: Verdict) -> None:

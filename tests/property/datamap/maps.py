@@ -354,9 +354,22 @@ class _Saying:
                 way.name: self._link(said, way, said.where if on_link and way is said.owner else {})
                 for way in table.ways
             }
+            self._say_on_link(said, notes)
         elif said.where:
             notes["where"] = said.where
         return {"name": table.bare, "habeas": notes, "fields": [self._field(said, name) for name in table.columns]}
+
+    def _say_on_link(self, said: Said, notes: Document) -> None:
+        """Let the owner's link say what becomes of its rows, and the collection something that then concerns nobody."""
+        if said.owner is None or said.table.co_owned or self._is_kept(said) or not self.chance(0.4):
+            return
+        erasure = notes["on_erasure"]
+        link = notes["links"][said.owner.name]
+        link["on_erasure"] = {"anonymise": said.listed} if erasure == "anonymise" else erasure
+        if erasure == "none":
+            link["reason"] = notes["reason"]
+        elif not isinstance(erasure, dict):
+            notes |= {"on_erasure": "none", "reason": "the link says it"}
 
     def _needs_links(self, said: Said) -> bool:
         return said.owner is None or any(

@@ -55,6 +55,7 @@ class Feature(StrEnum):
     TEMPLATES = auto()
     CYCLES = auto()  # references in a circle over two tables
     INHERITANCE = auto()
+    NAMES = auto()  # words of SQL, capitals and hyphens as names
 
 
 @dataclass

@@ -336,6 +336,26 @@ def other_side_stays(spoiling: Spoiling) -> bool:
     return False
 
 
+def leaving_left_out(spoiling: Spoiling) -> bool:
+    """Who leaves a row of several still stands in it."""
+    for name, table in spoiling.schema.tables.items():
+        for way in table.ways:
+            if way.role == "co_owner" and way.kind in {"reference", "identity"} and spoiling.is_personal(name):
+                spoiling.field(name, way.columns[-1]).get("habeas", {}).pop("anonymise", None)
+                return True
+    return False
+
+
+def kept_as_it_is(spoiling: Spoiling) -> bool:
+    """Rows that stay for others still name who is gone."""
+    for reference in spoiling.schema.references:
+        if spoiling.word(reference) == "keep_parent" and spoiling.is_personal(reference.to_table):
+            for each in spoiling.collections[reference.to_table]["fields"]:
+                each.get("habeas", {}).pop("anonymise", None)
+            return True
+    return False
+
+
 SPOILS: Final[tuple[Spoil, ...]] = (
     table_left_out,
     column_left_out,
@@ -355,6 +375,8 @@ SPOILS: Final[tuple[Spoil, ...]] = (
     made_to_stay,
     another_parent,
     other_side_stays,
+    leaving_left_out,
+    kept_as_it_is,
 )
 
 

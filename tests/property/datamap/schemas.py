@@ -22,6 +22,14 @@ NOUNS: Final = (
     *("goals", "files", "polls", "votes", "tags", "boards", "cards", "lists", "steps", "runs"),
     *("logs", "keys", "teams", "rooms", "pages", "links", "jobs", "bills", "claims", "tests"),
 )
+ODD: Final = {
+    "orders": "order",
+    "users": "user",
+    "tasks": "Tasks",
+    "files": "old-files",
+    "tags": "SELECT",
+    "lists": "table",
+}
 ID_TYPES: Final = ("integer", "text", "uuid")
 GHOSTS: Final = {"integer": "0", "text": "ghost", "uuid": "00000000-0000-0000-0000-000000000000"}
 TENANT: Final = "tenant_id"
@@ -91,6 +99,8 @@ class _Making:
     def _table(self, *, keyed: bool = True) -> Table:
         """A table with a key and some columns that nobody refers to."""
         name = self.nouns.pop()
+        if self.chance(0.5, Feature.NAMES):
+            name = ODD.get(name, name)
         if self.chance(0.2, Feature.TWO_SCHEMAS):
             name = f"crm.{name}"
         table = Table(name)
@@ -215,7 +225,7 @@ class _Making:
         parent = self.rng.choice(parents)
         table = self._table()
         reference = self._refer(table, parent, parent.bare, nullable=self.chance(0.3))
-        table.ways.append(Way(parent.bare, "reference", reference.columns))
+        table.ways.append(Way(parent.bare.lower().replace("-", "_"), "reference", reference.columns))
         table.co_owned = parent.co_owned
         if not table.co_owned:
             self._furnish(table)

@@ -175,7 +175,11 @@ def test_a_circle_over_the_root_is_read(tmp_path: Path) -> None:
     assert drafted.field("users", "organization_id")["habeas"] == {"when_parent_goes": "detach"}
     assert drafted.notes("organizations")["on_erasure"] == "REVIEW"
     assert drafted.field("organizations", "created_by_id")["habeas"] == {"anonymise": None}
-    assert drafted.notes("webhooks") == {"personal": False, "reason": "REVIEW"}
+    assert drafted.notes("webhooks") == {
+        "personal": False,
+        "reason": "hangs on organizations, which is not one person's",
+    }
+    assert "1 tables that hang on it are taken for nobody's" in drafted.text
     assert drafted.wrong == []
 
 
@@ -277,6 +281,40 @@ def test_rows_that_hang_on_rows_of_others_say_what_becomes_of_them(tmp_path: Pat
     assert drafted.field("votes", "post_id")["habeas"] == {"when_parent_goes": "REVIEW"}
     assert drafted.field("votes", "other_id")["habeas"] == {"when_parent_goes": "detach"}
     assert "habeas" not in drafted.field("votes", "third_id")
+    assert drafted.wrong == []
+
+
+def test_what_hangs_on_rows_that_go_along_goes_along_too(tmp_path: Path) -> None:
+    """A like of another person goes with the post, and what hangs on that like with it."""
+    tables = [
+        USERS,
+        _table("posts", id="integer", user_id="integer"),
+        _table("post_likes", id="integer", user_id="integer", post_id="integer"),
+        _table("reasons", id="integer", like_id="integer"),
+    ]
+    keys = [
+        *(_key(name, "user_id", "users") for name in ("posts", "post_likes")),
+        *(_key("post_likes", "post_id", "posts"), _key("reasons", "like_id", "post_likes")),
+    ]
+    drafted = _Drafted(tmp_path, tables, keys)
+    assert drafted.field("reasons", "like_id")["habeas"] == {"when_parent_goes": "delete"}
+    assert drafted.wrong == []
+
+
+def test_the_wider_of_two_foreign_keys_is_the_way(tmp_path: Path) -> None:
+    """A room of a venue by both columns, and by one of them alone: what lets go of neither goes with the room."""
+    tables = [
+        USERS,
+        _table("rooms", id="integer", venue="integer", owner_id="integer"),
+        _table("breaks", id="integer", venue="integer?", room_id="integer?"),
+    ]
+    keys = [
+        _key("rooms", "owner_id", "users"),
+        _key("breaks", "room_id", "rooms"),
+        _key("breaks", "venue room_id", "rooms", "venue id"),
+    ]
+    drafted = _Drafted(tmp_path, tables, keys)
+    assert drafted.field("breaks", "room_id")["habeas"]["when_parent_goes"] == "delete"
     assert drafted.wrong == []
 
 

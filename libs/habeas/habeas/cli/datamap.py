@@ -1,19 +1,25 @@
-"""`habeas datamap`: draft a data map from a live database, and compare one with it. Reads the catalogue, never a row."""
+"""`habeas datamap`: draft a data map from a live database, compare one with it, explain it, and rehearse with real people."""
 
 import asyncio
+import difflib
 import json
-import os
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from habeas.cli.connection import named, private, require_private
+from habeas.cli.connection import named, private
+from habeas.cli.mapped import address, address_problems, chosen, explain, of_stores
+from habeas.cli.output import say, visible, write_table
 
 if TYPE_CHECKING:
     from habeas.datamap.catalogue.schema import LiveSchema
     from habeas.datamap.map.model import StoreMap
-    from habeas.datamap.postgres import Examination
+    from habeas.datamap.planner.telling import Told
+    from habeas.datamap.policy.model import Policy
+    from habeas.datamap.postgres import Examination, Tried
     from habeas.datamap.source import Problem
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -25,39 +31,97 @@ def datamap() -> None:
 
 
 @datamap.command()
-@click.option("--dsn", callback=private, help="Database to look at, instead of the one that the map's variable holds.")
-@click.option("--map", "directory", type=click.Path(exists=True, path_type=Path), default="datamap", show_default=True)
-@click.option(
-    "--policy",
-    "policy_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="HABEAS_POLICY",
-    default="policy.yaml",
-    show_default=True,
-)
-@click.option("--store", help="Only this store of the map.")
+@of_stores
 @click.option("--offline", is_flag=True, help="Look at the files alone; nothing is said about databases then.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Also erase and export N people chosen at random, and purge once by each rule, and take all of it back.",
+)
 @AS_JSON
 def check(  # one argument per option
-    dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool, as_json: bool
+    dsn: str | None,
+    directory: Path,
+    policy_file: Path,
+    store: str | None,
+    sample: int | None,
+    *,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Say whether map, policy and live schema agree: 0 yes, 1 no, with file, line and what to write.
 
     Each store is looked at over the variable that its `connection` names. A database that cannot be looked at is no agreement.
+
+    With --sample the store's own work runs in transactions that are rolled back, and a refusal is no agreement either. Rows are locked
+    for that moment, as by an erasure. The DSN is that of the role that erases. People are numbered, never named.
     """
     if offline and dsn:
         raise click.UsageError("--dsn and --offline contradict each other")
-    problems, told, is_compared = _problems(dsn, directory, policy_file, store, offline=offline)
+    found = _find(dsn, directory, policy_file, store, offline=offline)
+    sampled = [_sampled(each, found, dsn, sample) for each in found.stores] if sample and found.is_compared else []
+    is_fine = not found.problems and all(each["people"] and not each["refused"] for each in sampled)
     if as_json:
-        plain = [{**problem._asdict(), "file": str(problem.file)} for problem in problems]
-        _write_json({"ok": not problems, "compared_with_database": is_compared, "problems": plain, "notices": told})
-    elif problems:
-        _explain(problems)
+        plain = [{**problem._asdict(), "file": str(problem.file)} for problem in found.problems]
+        document: dict[str, object] = {
+            "ok": is_fine, "compared_with_database": found.is_compared, "problems": plain, "notices": found.notices,
+        }  # fmt: skip
+        _write_json({**document, "sample": sampled} if sample else document)
+    elif found.problems:
+        explain(found.problems)
     else:
         _say(f"{directory}: the data map is in order" + (" (no database was looked at)" if offline else ""))
-    for notice in () if as_json else told:
-        _say(notice)
-    raise SystemExit(1 if problems else 0)
+    if not as_json:
+        for notice in found.notices:
+            _say(notice)
+        for each in sampled:
+            _tell_sample(each)
+    raise SystemExit(0 if is_fine else 1)
+
+
+@datamap.command(name="explain")
+@click.argument("table")
+@of_stores
+@click.option("--offline", is_flag=True, help="Look at the files alone; foreign keys are not told then.")
+@AS_JSON
+def explain_table(  # one argument per option
+    table: str, dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool, as_json: bool
+) -> None:
+    """Say in plain words whose the rows of TABLE are and why, and what an erasure, an export and their age do with them.
+
+    A table of another schema than the root's is `schema.table`. Reads files and the catalogue, never a row.
+    """
+    from habeas.datamap.errors import StoreError
+    from habeas.datamap.planner.telling import tell
+    from habeas.datamap.source import ConfigurationError
+
+    if offline and dsn:
+        raise click.UsageError("--dsn and --offline contradict each other")
+    try:
+        stores, policy = chosen(directory, policy_file, store, dsn)
+    except ConfigurationError as error:
+        explain(error.problems)
+        raise SystemExit(1) from None
+    having = tuple(each for each in stores if table in each.tables)
+    if not having:
+        _refuse_unknown(table, stores)
+    missing = () if offline else address_problems(having, dsn)
+    if missing:
+        explain(missing)
+        raise SystemExit(1)
+    told: list[Told] = []
+    for each in having:
+        try:
+            live = None if offline else _live_of(each, dsn)
+        except StoreError as error:
+            raise click.ClickException(str(error)) from None
+        told.append(tell(each, each.tables[table], policy, live))
+    if as_json:
+        _write_json([asdict(each) for each in told])
+    else:
+        for one in told:
+            _tell_table(one)
 
 
 @datamap.command()
@@ -106,7 +170,7 @@ def draft(  # one argument per option
         policy = load_policy(policy_file) if policy_file else None
         live = asyncio.run(_live(store, dsn, schemas[0], _variable())).only(*schemas)
     except ConfigurationError as error:
-        _explain(error.problems)
+        explain(error.problems)
         raise SystemExit(1) from None
     except StoreError as error:
         raise click.ClickException(str(error)) from None
@@ -124,36 +188,33 @@ def draft(  # one argument per option
         click.echo(f"{len(live.tables)} tables; {drafted.reviews} places to decide", err=True)
 
 
-def _problems(
-    dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool
-) -> "tuple[tuple[Problem, ...], tuple[str, ...], bool]":
-    """Everything that is wrong, of files and databases; what is worth knowing; and whether every database was looked at."""
-    from habeas.datamap.map.loading import load_datamap
-    from habeas.datamap.policy.model import load_policy
-    from habeas.datamap.postgres import find_address_problems
+@dataclass(frozen=True)
+class _Found:
+    """What is wrong, of files and databases; what is worth knowing; whether every database was looked at."""
+
+    problems: "tuple[Problem, ...]"
+    notices: tuple[str, ...] = ()
+    is_compared: bool = False
+    stores: "tuple[StoreMap, ...]" = ()
+    policy: "Policy | None" = None
+
+
+def _find(dsn: str | None, directory: Path, policy_file: Path, store: str | None, *, offline: bool) -> _Found:
     from habeas.datamap.source import ConfigurationError
 
     try:
-        loaded = load_datamap(directory, load_policy(policy_file))
+        stores, policy = chosen(directory, policy_file, store, dsn)
     except ConfigurationError as error:
-        return error.problems, (), False
-    if store is not None and store not in loaded.stores:
-        raise click.UsageError(f"the map has no store {store}: {', '.join(loaded.stores)}")
-    chosen = [each for name, each in loaded.stores.items() if store in {None, name}]
-    if dsn is not None and len(chosen) > 1:
-        raise click.UsageError(f"the map has several stores; choose one with --store: {', '.join(loaded.stores)}")
+        return _Found(error.problems)
     if offline:
-        return (), (), False
-    missing = (
-        []
-        if dsn is not None
-        else [each for one in chosen for each in find_address_problems(one, os.environ, production=False)]
-    )
+        return _Found(())
+    missing = address_problems(stores, dsn)
     if missing:
-        return tuple(missing), (), False
-    examined = [_examined(each, dsn) for each in chosen]
+        return _Found(missing)
+    examined = [_examined(each, dsn) for each in stores]
     problems = tuple(problem for each in examined for problem in each.problems)
-    return problems, tuple(notice for each in examined for notice in each.notices), True
+    notices = tuple(notice for each in examined for notice in each.notices)
+    return _Found(problems, notices, is_compared=True, stores=stores, policy=policy)
 
 
 def _examined(store: "StoreMap", dsn: str | None) -> "Examination":
@@ -161,14 +222,83 @@ def _examined(store: "StoreMap", dsn: str | None) -> "Examination":
     from habeas.datamap.errors import StoreError
     from habeas.datamap.postgres import examine
 
-    variable = "--dsn" if dsn else store.connection
-    if dsn is None:
-        dsn = os.environ[store.connection]
-        require_private(dsn, variable)
     try:
-        return asyncio.run(examine(store, dsn, variable))
+        return asyncio.run(examine(store, *address(store, dsn)))
     except StoreError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _sampled(store: "StoreMap", found: _Found, dsn: str | None, people: int) -> dict[str, Any]:
+    """Rehearse in one store; where map and schema differ, nobody is looked at."""
+    told: dict[str, Any] = {"store": store.name, "people": 0, "tables": [], "refused": []}
+    if found.problems or found.policy is None:
+        return told
+    count, tried = asyncio.run(_rehearsed(store, found.policy, address(store, dsn)[0], people))
+    rows: Counter[tuple[str, str]] = Counter()
+    for each in tried:
+        rows.update(each.rows)
+    return {
+        **told,
+        "people": count,
+        "tables": [{"table": table, "what": what, "rows": number} for (table, what), number in sorted(rows.items())],
+        "refused": [
+            {"work": each.work, "person": each.person, "table": each.table, "why": each.refused}
+            for each in tried
+            if each.refused is not None
+        ],
+    }
+
+
+async def _rehearsed(store: "StoreMap", policy: "Policy", dsn: str, people: int) -> "tuple[int, tuple[Tried, ...]]":
+    from habeas.chassis.clock import SystemClock
+    from habeas.datamap.errors import StoreError
+    from habeas.datamap.postgres import PostgresStore, StoreOptions, rehearse_people
+
+    options = StoreOptions(application="habeas-cli", connections_max=1)
+    async with PostgresStore(store, policy, dsn, options) as opened:
+        try:
+            return await rehearse_people(opened, people, SystemClock().now())
+        except StoreError as error:
+            raise click.ClickException(str(error)) from None
+
+
+def _tell_sample(sampled: dict[str, Any]) -> None:
+    if not sampled["people"]:
+        _say(
+            f"store {sampled['store']}: nobody was rehearsed with"
+            + ("" if sampled["refused"] else "; that is no agreement")
+        )
+        return
+    _say(f"store {sampled['store']}: rehearsed with {sampled['people']} people, and nothing was changed")
+    write_table(
+        "", ("table", "what", "rows"), [(each["table"], each["what"], each["rows"]) for each in sampled["tables"]]
+    )
+    for each in sampled["refused"]:
+        whom = f" of person {each['person']}" if each["person"] is not None else f" of {each['table']}"
+        _say(f"refused: {each['work']}{whom}: {each['why']}")
+
+
+def _refuse_unknown(table: str, stores: "tuple[StoreMap, ...]") -> NoReturn:
+    known = sorted({name for each in stores for name in each.tables})
+    near = difflib.get_close_matches(table, known, n=3, cutoff=0.5)
+    near += [name for name in known if name.rpartition(".")[2] == table and name not in near]
+    raise click.ClickException(
+        f"the map has no table {visible(table)}"
+        + (f"; nearest: {', '.join(near)}" if near else f": {len(known)} others")
+    )
+
+
+def _tell_table(told: "Told") -> None:
+    say(f"{told.table} (store {told.store})")
+    paragraphs = list(told.facts)
+    if told.reason is not None:
+        paragraphs.append(f"Reason in the map: {told.reason}.")
+    paragraphs += [
+        f"{link.name} ({link.role}): {' '.join(link.ways)} {link.erasure} {link.export}" for link in told.links
+    ]
+    for paragraph in (*paragraphs, *told.references, told.retention):
+        say("")
+        say(paragraph)
 
 
 def _variable() -> str:
@@ -183,24 +313,13 @@ async def _live(store: str, dsn: str, schema: str, variable: str) -> "LiveSchema
     return await read_live_schema(store, dsn, schema, variable)
 
 
+def _live_of(store: "StoreMap", dsn: str | None) -> "LiveSchema":
+    found, variable = address(store, dsn)
+    return asyncio.run(_live(store.name, found, store.schema, variable))
+
+
 def _write_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _explain(problems: "tuple[Problem, ...]") -> None:
-    """One line each, so that a terminal makes `file:line` clickable and `grep` finds it whole."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True, soft_wrap=True)
-    for problem in problems:
-        parts: list[Any] = [
-            (f"{problem.file}:{problem.line}", "bold"),
-            f": {problem.what}; write ",
-            (problem.write, "green"),
-        ]
-        console.print(Text.assemble(*parts))
-    console.print(Text(f"{len(problems)} to mend", style="red"))
 
 
 def _say(text: str) -> None:

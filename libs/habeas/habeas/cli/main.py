@@ -14,6 +14,7 @@ from typing_extensions import override
 from habeas.cli.audit import audit
 from habeas.cli.control import log_level, pause, resume
 from habeas.cli.datamap import datamap
+from habeas.cli.erase import erase
 from habeas.cli.export import export
 from habeas.cli.keys import keys
 from habeas.cli.migrate import migrate
@@ -69,6 +70,7 @@ for _name, (_, _, _help) in _ELSEWHERE.items():
 for _command in (
     audit,
     datamap,
+    erase,
     export,
     keys,
     log_level,

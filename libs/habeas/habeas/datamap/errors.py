@@ -87,6 +87,12 @@ class StoreRefused(StoreError):
         super().__init__(store, f"store {store} refused (table {table or 'unknown'}, SQLSTATE {code}{by})", table)
 
 
+def table_behind(error: StoreError) -> str | None:
+    """Give the table whose rows are in the way, where the store named it: that of a foreign key which refused, else the error's own."""
+    rule = error.rule if isinstance(error, StoreRefused) else None
+    return rule.table if rule is not None and rule.is_foreign_key else error.table
+
+
 class SchemaMismatch(StoreError):
     """The live schema and the data map differ, so nothing is erased or exported before somebody has looked."""
 

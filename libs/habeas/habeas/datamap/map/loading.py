@@ -171,6 +171,7 @@ class _StoreReading:
             place=at,
             triggers=notes.triggers,
             materialised=notes.materialised is not None,
+            reason=notes.reason,
         )
 
     def _references(self, name: str, spelled: Sequence[tuple[Said, LinkNotes]]) -> tuple[Reference, ...]:

@@ -96,7 +96,7 @@ class Table:
 
     `links` may be none where nothing is erased in it or the table is not personal. `erasure` is what the collection says for its
     links. `triggers` are those that somebody has looked at and found right. `materialised`: a materialised view, filled anew after an
-    erasure; its rows count as nobody's own.
+    erasure; its rows count as nobody's own. `reason` is why nothing is erased, where the map says one.
     """
 
     name: str
@@ -113,6 +113,7 @@ class Table:
     place: Place
     triggers: tuple[str, ...] = ()
     materialised: bool = False
+    reason: str | None = None
 
     def column(self, name: str) -> Column | None:
         """Give the column of that name, if the map lists it."""

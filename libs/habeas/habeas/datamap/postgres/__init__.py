@@ -6,6 +6,7 @@ from habeas.datamap.postgres.export import ExportedRows, Row
 from habeas.datamap.postgres.ids import canonical
 from habeas.datamap.postgres.opening import find_address_problems, open_stores
 from habeas.datamap.postgres.purge import PurgeResult
+from habeas.datamap.postgres.rehearsal import Rehearsed, Tried, rehearse_people
 from habeas.datamap.postgres.store import ContactDetails, PostgresStore
 
 __all__ = [
@@ -14,11 +15,14 @@ __all__ = [
     "ExportedRows",
     "PostgresStore",
     "PurgeResult",
+    "Rehearsed",
     "Row",
     "StoreOptions",
+    "Tried",
     "canonical",
     "examine",
     "find_address_problems",
     "open_stores",
     "read_live_schema",
+    "rehearse_people",
 ]

@@ -1,7 +1,7 @@
 """One store in PostgreSQL: found, erased, read again, exported and purged through its data map."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from types import TracebackType
 from typing import Self
@@ -35,6 +35,7 @@ from habeas.datamap.postgres.export import ExportedRows, read_out
 from habeas.datamap.postgres.ids import AskedIds
 from habeas.datamap.postgres.purge import Portion, PurgeResult, purge
 from habeas.datamap.postgres.refresh import refresh_views
+from habeas.datamap.postgres.rehearsal import Rehearsed, choose, taken_back, written_down
 from habeas.datamap.postgres.tally import Tally
 from habeas.datamap.postgres.trial import try_values
 
@@ -263,6 +264,57 @@ class PostgresStore:
                 plan, asked, done = await self._erase(conn, wanted, Erasing.by_tables, guard)
             await self._read_again(conn, plan, asked)
         return {account_id: tuple(self._outcomes(plan, done, account_id)) for account_id in asked.asked}
+
+    async def rehearse(self, account_ids: Iterable[str]) -> Rehearsed:
+        """Do the whole transaction of an erasure, and roll it back: nothing is changed, and rows are locked until then.
+
+        Raises what the erasure would raise before its commit.
+        """
+        wanted = tuple(account_ids)
+        async with self._link.connection() as conn:
+            try:
+                return await self._rehearsed(conn, wanted, Erasing.by_layers)
+            except (StoreRefused, NotErased):
+                return await self._rehearsed(conn, wanted, Erasing.by_tables)
+
+    async def _rehearsed(
+        self, conn: Connection, wanted: Sequence[str], work: Callable[[Erasing], Awaitable[Done]]
+    ) -> Rehearsed:
+        statements: list[str] = []
+        async with taken_back(conn):
+            plan, asked, done = await self._erase(conn, wanted, written_down(conn, work, statements), None)
+        outcomes = {account_id: tuple(self._outcomes(plan, done, account_id)) for account_id in asked.asked}
+        refreshed = (sql for _, sql in plan.refreshes)
+        locks = (plan.root.lock,) if plan.root is not None else ()
+        return Rehearsed(outcomes, (*locks, *statements, *refreshed))
+
+    async def rehearse_purge(self, table: str, retention: str, cutoff: datetime, limit: int) -> int:
+        """Give how many rows one call of `purge` would delete, at most `limit`; they are there again afterwards. Drops no partition.
+
+        Raises what the purge would raise.
+        """
+        async with self._link.connection() as conn:
+            plan = await self._checked(conn)
+            rule = next((each for each in plan.purges if (each.table, each.retention) == (table, retention)), None)
+            if rule is None:
+                raise SchemaMismatch(self.name, (), table)
+            nobody = AskedIds((), plan.identity_type)
+            with self._link.told(table):
+                async with taken_back(conn):
+                    whole = replace(rule, partitions=None)
+                    done = await purge(
+                        conn, plan, whole, Portion(cutoff, limit), nobody, self.policy.zone, self._link.options
+                    )
+        return done.rows
+
+    async def sample(self, limit: int) -> list[str]:
+        """Account ids of people chosen at random, at most `limit`; none in a store without a table of people."""
+        if not self.map.has_root:
+            return []
+        async with self._link.connection() as conn:
+            plan = await self._checked(conn)
+            with self._link.told(self.map.root):
+                return await choose(conn, self.map, sorted(plan.ghosts), limit)
 
     async def _erase(
         self,

@@ -39,6 +39,9 @@ POLYMORPHIC: Final = frozenset(
 )
 """Words of an id that may be one of several tables', as the column of the same name with `_type` tells."""
 
+_BELOW: Final = 6
+"""How far from a person a row is that only a person's rows refer to."""
+
 _WORDS_OF_PERSONS: Final = frozenset({*OWNING, *PEOPLE, *ACTING})
 
 
@@ -79,7 +82,7 @@ class Linking:
         for name in list(tables):
             if name not in reading.reached and (links := self._from_elsewhere(tables[name])):
                 self._found[name] = links
-                reading.include(name)
+                reading.include(name, _BELOW)
         for name in tables:
             if name in reading.reached and name != reading.root and name not in self._found:
                 self._spell(tables[name])
@@ -116,9 +119,7 @@ class Linking:
         others = [each for each in self.reading.keys[key.table] if each != key]
         if not any(set(key.columns) <= set(each.columns) for each in others):
             return list(key.columns)
-        column = self.reading.telling(key)
-        wider = [each for each in others if each.to_table == key.to_table and column in each.columns]
-        return list(wider[0].columns) if wider else {"field": column, "to": self.called(key.to_table, key.table)}
+        return {"field": self.reading.telling(key), "to": self.called(key.to_table, key.table)}
 
     def _held(self, table: LiveTable) -> Links:
         """Links by arrays of keys and by pairs of an id and what it is of."""

@@ -8,7 +8,8 @@ from habeas.datamap.catalogue.schema import ForeignKey, LiveColumn, LiveTable
 from habeas.datamap.map.dataset import IDENTITY, REVIEW
 from habeas.datamap.map.draft.links import PERSONAL, Linking
 from habeas.datamap.map.draft.names import CONTACTS, OPERATIONS, SECRET, UNSURE, guess, is_text, may_be_secret
-from habeas.datamap.map.draft.ways import Reading, Way, is_nullable, is_part_of
+from habeas.datamap.map.draft.parting import Parting
+from habeas.datamap.map.draft.ways import Reading, Way, is_nullable
 from habeas.datamap.policy.model import Policy
 
 AGE_NAMES: Final = (
@@ -29,6 +30,7 @@ class Noting:
         """``datasets`` are the keys of the datasets by table."""
         self.reading = reading
         self.linking = linking
+        self.parting = Parting(reading, linking)
         self.policy = policy
         self.datasets = datasets
 
@@ -97,13 +99,13 @@ class Noting:
         )
 
     def everybodys(self, table: LiveTable) -> tuple[Mapping[str, Any], str]:
-        """Notes on a table that leads to a person only by a row that somebody made."""
+        """Notes on a table that leads to a person only by a row that somebody made; what becomes of that is decided there."""
         way = self.reading.way(table.name)
         by = way.key.to_table if way is not None and way.key is not None else self.reading.root
-        return (
-            {"personal": False, "reason": REVIEW},
-            f"leads to a person only by {by}, which somebody made; or category and on_erasure where a row is that person's",
-        )
+        notes, hint = self.nobodys(table)
+        if notes["reason"] == REVIEW:
+            return notes, hint.replace("no reference leads to a person", f"{by} is not one person's")
+        return {"personal": False, "reason": f"hangs on {by}, which is not one person's"}, ""
 
     def plain_field(self, table: LiveTable, column: LiveColumn) -> Mapping[str, Any]:
         """What is told of a column of a table that is nobody's."""
@@ -120,9 +122,10 @@ class Noting:
         found = self._guess(table, column)
         field: dict[str, Any] = {"name": column.name, "data_categories": [found or UNSURE]}
         meta: dict[str, Any] = {"primary_key": True} if column.name in table.key else {}
-        keys = [key for key in self._stated(table.name) if column.name in key.columns]
+        keys = [key for key in self.parting.stated(table.name) if column.name in key.columns]
+        is_root = (table.name, column.name) == (self.reading.root, self.reading.identity)
         is_person = (
-            (table.name, column.name) == (self.reading.root, self.reading.identity)
+            is_root
             or column.name in self.reading.people[table.name]
             or (
                 column.name in self.linking.pairs.get(table.name, {})
@@ -131,11 +134,11 @@ class Noting:
         )
         if keys:
             meta["references"] = list(self._references(keys, column.name))
-        elif is_person:
-            meta["identity"] = IDENTITY
         elif login := self.reading.login(table, column):
             field_of = f"{self.reading.live.tables[self.reading.root].relation}.{login}"
             meta["references"] = [{"dataset": self.datasets[self.reading.root], "field": field_of, "direction": "from"}]
+        if is_root or (is_person and not keys):
+            meta["identity"] = IDENTITY
         if not meta:
             return self._with_notes(field, self._told(table, column, found, category))
         if keys or is_person or column.name in table.key:
@@ -155,18 +158,16 @@ class Noting:
         if any(key in each for each in links for key in ("through", "from")):
             return REVIEW, "on_erasure: delete (when the last of them goes), or personal: false and a reason"
         if way is not None and way.is_weak and way.is_sure:
-            first = "anonymise or delete" if is_nullable(table, (way.column,)) else "delete or anonymise"
-            return REVIEW, f"on_erasure: {first} ({way.column} tells who made the row)"
+            first = "anonymise or delete" if self._is_blanked(table, way) else "delete or anonymise"
+            below = sum(1 for name in self.reading.reached if self.reading.maker(name) == table.name)
+            taken = f"; {below} tables that hang on it are taken for nobody's" if below else ""
+            return REVIEW, f"on_erasure: {first} ({way.column} tells who made the row{taken})"
         return "delete", ""
 
     def _ways(self, table: LiveTable) -> int:
         """How many references and columns of a table lead to a person, as whoever reads the map counts them."""
         logins = [name for name, column in table.columns.items() if self.reading.login(table, column)]
         return len(self.reading.people[table.name]) or len(list(self.reading.parents(table.name))) + len(logins)
-
-    def _stated(self, table: str) -> list[ForeignKey]:
-        """Foreign keys of a table that a draft states: those into tables that lead to a person."""
-        return [key for key in self.reading.keys[table] if key.to_table in self.reading.level]
 
     def _references(self, keys: Sequence[ForeignKey], column: str) -> Iterator[Mapping[str, str]]:
         told: set[str] = set()
@@ -185,10 +186,19 @@ class Noting:
             notes["reference"] = names[0] if len(names) == 1 else names
         notes |= self._mention(table, column)
         for key in keys:
-            word = self._word(table, key)
-            if word and column.name in self._carriers(table, key, word):
+            word = self.parting.word(table, key)
+            if word and column.name in self.parting.carriers(table, key, word):
                 notes["when_parent_goes"] = word
         return notes
+
+    def _is_blanked(self, table: LiveTable, way: Way) -> bool:
+        """Whether rows that somebody made are best kept without that person: rows of others hang on them, or it costs nothing."""
+        hanging = any(
+            key.to_table == table.name and key.table != table.name
+            for keys in self.reading.keys.values()
+            for key in keys
+        )
+        return hanging or is_nullable(table, (way.column,))
 
     def _mention(self, table: LiveTable, column: LiveColumn) -> Mapping[str, Any]:
         """What a column becomes that names another person than the row's own, or the one who made the row."""
@@ -199,52 +209,20 @@ class Noting:
             or column.name in self.linking.own(table.name)
         ):
             return {}
-        if column.name == way.column:
-            return {"anonymise": None} if way.is_weak and is_nullable(table, (column.name,)) else {}
+        if column.name == way.column and not (way.is_weak and way.is_sure and self._is_blanked(table, way)):
+            return {}
         return {"anonymise": None if is_nullable(table, (column.name,)) else REVIEW}
-
-    def _word(self, table: LiveTable, key: ForeignKey) -> str:
-        """What becomes of rows whose parent row goes, where the draft has to say it."""
-        way = self.reading.way(table.name)
-        parent = self.reading.live.tables[key.to_table]
-        is_own = key.to_table == table.name
-        if key.on_delete in {"set null", "set default"} and not is_own:
-            return ""
-        if not is_own and key.to_table == self.reading.root and self._names_a_person(key):
-            return ""
-        if way is not None and way.key == key and not self._shared(table.name):
-            return ""
-        if is_nullable(table, key.columns):
-            return "detach"
-        if not is_own and (self.reading.is_staying(key.to_table) or self.reading.is_everybodys(table.name)):
-            return ""
-        return "delete" if not is_own and is_part_of(table, parent) and not self._shared(parent.name) else REVIEW
-
-    def _shared(self, table: str) -> bool:
-        """Whether rows of a table are several people's, by rows of others that refer to them."""
-        return any("through" in each or "from" in each for each in self.linking.of(table).values())
-
-    def _names_a_person(self, key: ForeignKey) -> bool:
-        return not set(key.columns).isdisjoint(self.reading.people[key.table])
-
-    def _carriers(self, table: LiveTable, key: ForeignKey, word: str) -> Sequence[str]:
-        """Columns of a foreign key on which its word is written: those that let go, or the one that tells it from others."""
-        if word != "detach":
-            return (self.reading.telling(key),)
-        free = [column for column in key.columns if is_nullable(table, (column,))]
-        others = {column for each in self._stated(table.name) if each != key for column in each.columns}
-        return [column for column in free if column not in others] or free
 
     def _is_named(self, key: ForeignKey) -> bool:
         """Whether a foreign key needs a name, to tell which columns refer to a table together."""
-        same = [each for each in self._stated(key.table) if each.to_table == key.to_table]
+        same = [each for each in self.parting.stated(key.table) if each.to_table == key.to_table]
         return len(same) > 1 and (
             any(len(each.columns) > 1 for each in same) or len({each.to_columns for each in same}) > 1
         )
 
     def _name(self, key: ForeignKey) -> str:
         """Return a name that no other foreign key of the table has."""
-        keys = [each for each in self._stated(key.table) if self._is_named(each)]
+        keys = [each for each in self.parting.stated(key.table) if self._is_named(each)]
         name = _bare(self.reading.telling(key))
         same = [each for each in keys if _bare(self.reading.telling(each)) == name]
         return name if len(same) == 1 else f"{name}_{same.index(key) + 1}"

@@ -87,10 +87,10 @@ class Reading:
         """Tables that lead to a person."""
         return frozenset(self.level)
 
-    def include(self, table: str) -> None:
-        """Count a table as one that leads to a person by what refers to it; what hangs on it does so too."""
+    def include(self, table: str, level: int = 1) -> None:
+        """Count a table as one that leads to a person by links of its own; what hangs on it does so too."""
         self.spelled.add(table)
-        self.level[table] = max(self.level.values()) + 1
+        self.level[table] = level
         self._grow()
 
     def names_people_surely(self, table: str, column: str) -> bool:
@@ -135,7 +135,11 @@ class Reading:
         """Foreign keys of a table into tables that are described, each once."""
         told: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
         for key in self.live.foreign_keys:
-            if key.table != name or key.to_table not in self.live.tables:
+            if (
+                key.table != name
+                or key.to_table not in self.live.tables
+                or (name, key.columns) == (key.to_table, key.to_columns)
+            ):
                 continue
             same = (key.to_table, tuple(sorted(zip(key.columns, key.to_columns, strict=True))))
             if same not in told:
@@ -155,7 +159,7 @@ class Reading:
         bound = {column for key in self.keys[table.name] if not self._naming(key) for column in key.columns}
         named = {self._naming(key) for key in self.keys[table.name]}
         for name, column in table.columns.items():
-            if name in named or (name not in bound and self._is_named_like_person(column)):
+            if name in named or (name not in bound and self._is_named_like_person(table, column)):
                 yield name
 
     def login(self, table: LiveTable, column: LiveColumn) -> str:
@@ -173,9 +177,9 @@ class Reading:
             "",
         )
 
-    def _is_named_like_person(self, column: LiveColumn) -> bool:
+    def _is_named_like_person(self, table: LiveTable, column: LiveColumn) -> bool:
         key = self.live.column(self.root, self.identity)
-        if key is None or column.name == "id":
+        if key is None or column.name == "id" or f"{column.name.removesuffix('_id')}_type" in table.columns:
             return False
         is_same = column.base == key.base or {column.base, key.base} <= _INTEGERS or {column.base, key.base} <= _TEXTS
         if not is_same and column.base not in _TEXTS:
@@ -255,6 +259,7 @@ class Reading:
     def _by_parent(self, table: str) -> Way | None:
         own = self.level[table]
         keys = [key for key in self.keys[table] if key.to_table in self.level and key.to_table != table]
+        keys = [key for key in keys if not any(_is_wider(each, key) for each in keys)]
         costs = {index: self.level[key.to_table] + self._cost(key) for index, key in enumerate(keys)}
         below = [index for index, key in enumerate(keys) if self.level[key.to_table] < own]
         if not below:
@@ -268,18 +273,34 @@ class Reading:
         others = {column for each in self.keys[key.table] if each != key for column in each.columns}
         return next((column for column in key.columns if column not in others), key.columns[0])
 
-    def is_everybodys(self, table: str) -> bool:
-        """Whether a table leads to a person only by rows that somebody made, as the tasks of a project that somebody opened do."""
+    def maker(self, table: str) -> str:
+        """Return the table on which one hangs that leads to a person only by rows that somebody made, empty for others.
+
+        The tasks of a project lead to whoever opened the project.
+        """
         way = self.way(table)
         if way is None or way.key is None:
-            return False
+            return ""
         onward = self.way(way.key.to_table)
-        return onward is not None and ((onward.is_weak and onward.is_sure) or self.is_everybodys(way.key.to_table))
+        return (
+            way.key.to_table
+            if onward is not None and onward.is_weak and onward.is_sure
+            else self.maker(way.key.to_table)
+        )
+
+    def is_everybodys(self, table: str) -> bool:
+        """Whether a table leads to a person only by rows that somebody made."""
+        return bool(self.maker(table))
 
     def is_staying(self, table: str) -> bool:
         """Whether rows of a table are likely to stay when a person goes: somebody made them for everybody."""
         way = self.way(table)
         return self.is_everybodys(table) or (way is not None and way.is_weak and way.is_sure)
+
+
+def _is_wider(key: ForeignKey, than: ForeignKey) -> bool:
+    """Whether a foreign key leads to the same table by the same columns and more."""
+    return key.to_table == than.to_table and set(key.columns) > set(than.columns)
 
 
 _MAKING: Final = 50
