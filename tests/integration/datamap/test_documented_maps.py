@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -194,6 +194,26 @@ async def test_check_refuses_what_the_page_says(
     async with _made(example, empty_database) as opened:
         told = await _told(tmp_path / "map.yaml", policy, opened["platform"][0])
     assert re.sub(r"\s+", " ", said).strip() in told
+
+
+async def test_recipient_gets_a_message_without_what_is_redacted(
+    tmp_path: Path, policy: Policy, empty_database: str
+) -> None:
+    """Ben's export holds both messages: the one that he received without the sender's name, his own in full."""
+    (example,) = (each for each in EXAMPLES if each.title == "Messages between two people")
+    (tmp_path / "map.yaml").write_text(example.map, encoding="utf-8")
+    store_map = load_datamap(tmp_path / "map.yaml", policy).store("platform")
+    names: dict[str | None, str | None] = {}
+    async with (
+        _made(example, empty_database),
+        PostgresStore(store_map, policy, empty_database, OPTIONS) as store,
+        aclosing(store.export(["ben"])) as pieces,
+    ):
+        async for piece in pieces:
+            if piece.source.table == "messages":
+                columns = piece.source.columns
+                names |= {row[columns.index("id")]: row[columns.index("sender_name")] for row in piece.rows}
+    assert names == {"1": None, "2": "Ben"}
 
 
 async def _told(path: Path, policy: Policy, dsn: str) -> Sequence[str]:
