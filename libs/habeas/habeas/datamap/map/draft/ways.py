@@ -157,7 +157,10 @@ class Reading:
 
     def _people(self, table: LiveTable) -> Iterator[str]:
         """Columns that hold the account id: by a foreign key, or by their names."""
-        if not self.root or table.name == self.root:
+        if not self.root:
+            yield from (name for name in table.columns if name == IDENTITY)  # another store may have the people
+            return
+        if table.name == self.root:
             return
         bound = {column for key in self.keys[table.name] if not self._naming(key) for column in key.columns}
         named = {self._naming(key) for key in self.keys[table.name]}
