@@ -139,3 +139,35 @@ async def test_a_field_of_several_tables_is_asked_which(empty_database: str, tmp
         Exception, match=r"several tables; write all fields of one reference, or `by: \{field: thing_id, to: notes\}`"
     ):
         await opened(empty_database, tmp_path, GRANTS, *unsaid)
+
+
+COMMENTS = """
+    CREATE TABLE comments (id int PRIMARY KEY, content_type_id int NOT NULL, object_id text NOT NULL);
+    INSERT INTO comments VALUES (1, 7, '1'), (2, 8, '1');
+"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "left"), [("", None), (", where: {content_type_id: 7}", [2])], ids=["bare", "told"]
+)
+async def test_an_id_of_any_kind_of_thing_needs_a_condition(
+    empty_database: str, tmp_path: Path, condition: str, left: list[int] | None
+) -> None:
+    """Django's generic foreign key: object 1 of content type 7 is the person, of type 8 something else."""
+    owner = "          - {name: object_id, data_categories: [user], fides_meta: {identity: account_id}}\n"
+    comments = collection(
+        "comments",
+        field("id"),
+        field("content_type_id"),
+        owner,
+        habeas=f"category: content, on_erasure: delete{condition}",
+    )
+    async with await opened(empty_database, tmp_path, COMMENTS, comments) as store:
+        if left is None:
+            with pytest.raises(
+                SchemaMismatch, match="may be the id of something else than a person, as `content_type_id` says"
+            ):
+                await store.erase(["1"])
+        else:
+            await store.erase(["1"])
+            assert await column(empty_database, "SELECT id FROM comments") == left

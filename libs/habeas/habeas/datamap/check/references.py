@@ -334,18 +334,24 @@ def _of_one_kind(store: StoreMap, table: Table, link: Link, path: SubjectPath, l
     """
     if table.name == store.root or table.name not in live.tables or (path.joins and path.joins[0].is_down):
         return
+    columns = live.tables[table.name].columns
     for own in path.own_columns:
-        kind = own.removesuffix("_id") + "_type"
         enforced = any(own in key.columns for key in live.foreign_keys if key.table == table.name)
         told = {column for column, _ in path.where}
+        kinds = [kind for kind in _kinds_of(own) if kind in columns and kind != own]
         is_named = own in {IDENTITY, store.identity}
-        if (
-            kind in live.tables[table.name].columns
-            and own.endswith("_id")
-            and not (is_named or enforced or kind in told)
-        ):
-            what = f"`{table.name}.{own}` may be the id of something else than a person, as `{kind}` says"
-            yield link.place.problem(what, f"`where: {{{kind}: VALUE}}` with what it says of people's rows")
+        if kinds and not (is_named or enforced or told & set(kinds)):
+            what = f"`{table.name}.{own}` may be the id of something else than a person, as `{kinds[0]}` says"
+            yield link.place.problem(what, f"`where: {{{kinds[0]}: VALUE}}` with what it says of people's rows")
+
+
+def _kinds_of(column: str) -> tuple[str, ...]:
+    """Return the names of columns that would say of what kind of thing a column is the id, as frameworks call them."""
+    stem = column.removesuffix("_id").removesuffix("_pk")
+    if stem == column:
+        return ()
+    generic = ("content_type_id", "content_type") if stem == "object" else ()
+    return (f"{stem}_type", f"{stem}_type_id", f"{stem}_kind", *generic)
 
 
 def _leads_to_one(table: Table, join: Join, live: LiveSchema) -> Iterator[Problem]:
