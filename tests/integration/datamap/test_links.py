@@ -171,3 +171,30 @@ async def test_an_id_of_any_kind_of_thing_needs_a_condition(
         else:
             await store.erase(["1"])
             assert await column(empty_database, "SELECT id FROM comments") == left
+
+
+DOCUMENTS = """
+    CREATE TABLE documents (id int PRIMARY KEY, owner_id bigint REFERENCES people);
+    CREATE TABLE shares (id int PRIMARY KEY, document_id int REFERENCES documents, reader_id bigint REFERENCES people);
+    INSERT INTO documents VALUES (1, 1); INSERT INTO shares VALUES (1, 1, 2);
+"""
+
+
+async def test_who_could_only_read_a_row_is_not_told_that_theirs_was_erased(
+    empty_database: str, tmp_path: Path
+) -> None:
+    """Owner and reader go in one batch: the document is the owner's in the outcome, the share the reader's."""
+    links = "links: {owner: {by: owner_id}, readers: {through: shares, role: accessor, on_erasure: none}}"
+    documents = collection(
+        "documents", field("id"), field("owner_id", "people.id"),
+        habeas=f"category: content, on_erasure: delete, reason: readers keep nothing, {links}",
+    )  # fmt: skip
+    shares = collection(
+        "shares", field("id"), field("document_id", "documents.id", when_parent_goes="delete"),
+        field("reader_id", "people.id"), habeas="category: content, on_erasure: delete, path: reader_id",
+    )  # fmt: skip
+    async with await opened(empty_database, tmp_path, DOCUMENTS, documents, shares) as store:
+        done = await store.erase(["1", "2"])
+    assert await column(empty_database, "SELECT id FROM documents UNION ALL SELECT id FROM shares") == []
+    told = {who: {each.table: each.rows for each in done[who] if each.table != "people"} for who in ("1", "2")}
+    assert told == {"1": {"documents": 1, "shares": 0}, "2": {"documents": 0, "shares": 1}}

@@ -134,7 +134,7 @@ class Collecting:
         result = TableResult.KEPT if isinstance(link.erasure, Kept) else None
         if (link.erasure is Action.ANONYMISE and not link.is_mention) or (link.deletes and is_change):
             result = TableResult.ANONYMISED
-        return LinkPlan(rank, goes, link.role is Role.CO_OWNER, result, change, left)
+        return LinkPlan(rank, link.role is not Role.ACCESSOR, goes, link.role is Role.CO_OWNER, result, change, left)
 
     def _kept_for_others(self, table: Table) -> LinkPlan | None:
         keeps = any(
@@ -145,7 +145,9 @@ class Collecting:
         if not keeps or not blanked:
             return None
         change, left = self._change(table, blanked)
-        return LinkPlan(-1, goes=False, is_shared=False, result=TableResult.ANONYMISED, change=change, left=left)
+        return LinkPlan(
+            -1, owns=True, goes=False, is_shared=False, result=TableResult.ANONYMISED, change=change, left=left
+        )
 
     def _change(self, table: Table, columns: Sequence[Column]) -> tuple[str, str]:
         still = any_of([unwritten(quoted("t0", column.name), column.constant) for column in columns])

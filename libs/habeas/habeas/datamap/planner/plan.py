@@ -99,11 +99,13 @@ class TablePlan:
 class LinkPlan:
     """What one link does to the rows that are looked for first; `rank` is its number among those of the table.
 
-    `goes` says that rows go because of it, `is_shared` only when nobody else is left. `change` overwrites rows, `left` counts those that
+    `owns` says that it makes people owners, alone or with others; `goes` that rows go because of it, `is_shared` only when nobody else is
+    left. `change` overwrites rows, `left` counts those that
     should have been; None where rows simply stay. Both take the rows' keys, an array of texts for each column.
     """
 
     rank: int
+    owns: bool
     goes: bool
     is_shared: bool
     result: TableResult | None

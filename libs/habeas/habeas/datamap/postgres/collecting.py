@@ -75,12 +75,16 @@ class Collection:
         """What becomes of each row, once for every account that it is one of; of rows of others, once, with the first account concerned."""
         plan, going, kept = self.plan.collected[table], self.going[table], self.kept[table]
         of_links = {link.rank: link.result for link in plan.links if link.result is not None}
+        owning = {link.rank for link in plan.links if link.owns}
         for key, row in self.rows[table].items():
-            if key in going and not row.owners:
+            is_of_others = all(owning.isdisjoint(ranks) for ranks in row.owners.values())
+            if key in going and is_of_others:
                 for account_id in sorted(self.accounts(table, key))[:1]:
                     yield account_id, TableResult.ERASED_WITH_PARENT, row
                 continue
             for account_id, ranks in row.owners.items():
+                if key in going and owning.isdisjoint(ranks):
+                    continue  # who only could see it is told nothing of what its owner took away
                 found = {TableResult.ERASED} if key in going else {of_links[rank] for rank in ranks if rank in of_links}
                 if key in kept and plan.kept is not None and plan.kept.result is not None:
                     found.add(plan.kept.result)
