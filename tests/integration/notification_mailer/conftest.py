@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -408,8 +409,8 @@ def _with(desk: handlers.Desk) -> Handler:
 
 @pytest.fixture(scope="session")
 def sink() -> Iterator[Servers]:
-    """One SMTP sink for all tests."""
-    started = Servers(f"tests-mailer-{os.getpid()}", only=["smtp"], ephemeral=True)
+    """One SMTP sink for all tests of a directory: others that import this have one of their own."""
+    started = Servers(f"tests-mailer-{os.getpid()}-{secrets.token_hex(4)}", only=["smtp"], ephemeral=True)
     with asyncio.Runner() as runner:
         runner.run(started.start())
         try:
