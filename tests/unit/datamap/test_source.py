@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from habeas.datamap import source
 from habeas.datamap.explain import misfit
 from habeas.datamap.source import ConfigurationError, Problem, load_yaml, validate
 
@@ -49,6 +50,9 @@ class Tree(BaseModel):
     kind: Literal["broad", "needle"] = "broad"
     leaves: tuple[Leaf, ...] = ()
     growths: Mapping[str, Growth] = {}
+
+
+ROOT = Path(__file__).parents[3]
 
 
 def written(directory: Path, text: str) -> Path:
@@ -234,3 +238,19 @@ def test_a_validator_chooses_its_words_and_place(tmp_path: Path) -> None:
         validate(Even, load_yaml(written(tmp_path, "numbers:\n  a: 2\n  b: 3\n")))
     (problem,) = caught.value.problems
     assert (problem.line, problem.path, problem.what, problem.write) == (3, "numbers.b", "3 is odd", "an even number")
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*ROOT.glob("deploy/**/*.yaml"), *ROOT.glob("tests/schemas/*/*.yaml")]), ids=lambda path: path.name
+)
+def test_libyaml_reads_the_same(path: Path) -> None:
+    """Values and lines of real files are the same by libyaml and by PyYAML's own parser, which has the words for what is wrong."""
+    text = path.read_text()
+    try:
+        slow = source._located(path, source._Loader(text))
+    except (ConfigurationError, yaml.YAMLError):
+        with pytest.raises((ConfigurationError, yaml.YAMLError)):
+            source._located(path, source._QuickLoader(text))
+        return
+    quick = source._located(path, source._QuickLoader(text))
+    assert (quick.value, quick.lines) == (slow.value, slow.lines)

@@ -85,9 +85,18 @@ _WORDS: Final = (  # in this order: a whole number also looks like a float
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
     ("merge", r"^<<$", ["<"]),
 )
-for _name, _pattern, _starts in _WORDS:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _starts)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
+class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # which of the two is known at run time
+    """The same by libyaml, where PyYAML was built with it: several times faster, with fewer words for what is no YAML."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own protocol
+
+
+for _one in (_Loader, _QuickLoader):
+    for _name, _pattern, _starts in _WORDS:
+        _one.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _starts)
+    _one.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 
 
 def load_yaml(path: Path) -> Located:
@@ -98,18 +107,30 @@ def load_yaml(path: Path) -> Located:
     """
     path = Path(path)
     text = _read(path)
-    loader = _loader(path, text)
+    try:
+        return _located(path, _QuickLoader(text))
+    except (yaml.YAMLError, RecursionError):
+        return _slowly(path, text)
+
+
+def _slowly(path: Path, text: str) -> Located:
+    """Read what the quick loader did not, for the words that say what is wrong with it."""
+    try:
+        return _located(path, _loader(path, text))
+    except yaml.MarkedYAMLError as error:
+        raise ConfigurationError([_syntax_problem(path, error)]) from error
+    except RecursionError as error:
+        what = "the file is nested too deeply"
+        raise ConfigurationError([Problem(path, 1, "", what, "fewer levels")]) from error
+
+
+def _located(path: Path, loader: "_Loader | _QuickLoader") -> Located:
     try:
         root = loader.get_single_node()
         if root is None:
             return Located(path, None, {(): 1})
         reading = _Reading(path, loader)
         value = reading.value_of(root, ())
-    except yaml.MarkedYAMLError as error:
-        raise ConfigurationError([_syntax_problem(path, error)]) from error
-    except RecursionError as error:
-        what = "the file is nested too deeply"
-        raise ConfigurationError([Problem(path, 1, "", what, "fewer levels")]) from error
     finally:
         loader.dispose()
     if reading.problems:
@@ -170,7 +191,7 @@ def _syntax_problem(path: Path, error: yaml.MarkedYAMLError) -> Problem:
 class _Reading:
     """One walk over the node tree, which collects value, lines and problems together."""
 
-    def __init__(self, file: Path, loader: _Loader) -> None:
+    def __init__(self, file: Path, loader: "_Loader | _QuickLoader") -> None:
         self.file = file
         self.loader = loader
         self.lines: dict[tuple[PathPart, ...], int] = {}
