@@ -2,14 +2,15 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from habeas.datamap.planner import PurgeRule
-from habeas.datamap.postgres import PurgeResult
+from habeas.datamap.postgres import PostgresStore, PurgeResult
 from tests.integration.datamap.conftest import PEOPLE, Shop
-from tests.support.shop import checksums
+from tests.support.shop import DATAMAP, checksums, read_map
 from tests.support.waiting import HANGS_S
 
 ONE = PEOPLE[7]
@@ -172,3 +173,19 @@ async def test_cutoff_without_zone_is_refused(shop: Shop) -> None:
     """A time without a zone could be hours early."""
     with pytest.raises(ValueError, match="zone"):
         await _purge(shop, "tasks", datetime(2026, 11, 1))  # noqa: DTZ001 - what is refused
+
+
+async def test_a_ghost_is_no_account_that_was_closed(shop: Shop, tmp_path: Path) -> None:
+    """The row to which what is left of erased people refers stays, also while nothing refers to it; others closed as long go."""
+    await shop.owner.execute(
+        "INSERT INTO accounts (id, email, closed_at) SELECT name, name || '@example.org', '2020-01-01' FROM unnest($1::text[]) AS n (name)",
+        ["acc_ghost", "acc_gone"],
+    )
+    (tmp_path / "ghost").mkdir()
+    text = DATAMAP.replace("            habeas: {anonymise: null}\n", "            habeas: {anonymise: acc_ghost}\n", 1)
+    store_map, policy = read_map(tmp_path / "ghost", text)
+    async with PostgresStore(store_map, policy, shop.dsn) as store:
+        (rule,) = [each for each in await store.purge_rules() if each.table == "accounts"]
+        assert (await store.purge(rule, CREATED, 10_000)).rows == 1
+    left = await shop.owner.fetch("SELECT id FROM accounts WHERE closed_at IS NOT NULL")
+    assert [row["id"] for row in left] == ["acc_ghost"]

@@ -10,6 +10,7 @@ import pytest
 from habeas.datamap.check import constants, listed, references
 from habeas.datamap.map import paths
 from habeas.datamap.map.model import Column, StoreMap, Table
+from habeas.datamap.map.paths import Within
 from habeas.datamap.planner import collect, compile, purge, shape, sql  # noqa: A004 -- the module's name
 from habeas.datamap.planner.plan import StorePlan, TablePlan
 from habeas.datamap.planner.shape import Shape
@@ -172,14 +173,20 @@ def overwrites_one_field_less(patch: Patch) -> None:
 def overwrites_with_another_value(patch: Patch) -> None:
     """Write another text than the map says."""
     written = sql.written
-    other = lambda constant, *rest: written(constant + "!" if isinstance(constant, str) else constant, *rest)  # noqa: E731 -- one line
+
+    def other(constant: object, *rest: Any) -> str:
+        return written(constant + "!" if isinstance(constant, str) else constant, *rest)  # type: ignore[arg-type]  # as the planner calls it
+
     patch.setattr(collect, "written", other)
 
 
 def empties_arrays(patch: Patch) -> None:
     """Take everybody out of an array."""
     without = sql.without
-    empty = lambda column, within, listed: "'{}'" if within.keys is None else without(column, within, listed)  # noqa: E731 -- one line
+
+    def empty(column: str, within: Within, listed: str) -> str:
+        return "'{}'" if within.keys is None else without(column, within, listed)
+
     patch.setattr(compile, "without", empty)
 
 

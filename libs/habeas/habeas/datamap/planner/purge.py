@@ -8,7 +8,7 @@ from habeas.datamap.map.model import Age, Table
 from habeas.datamap.map.paths import Join, Reference, SubjectPath
 from habeas.datamap.planner.plan import AgeKind, PartitionPlan, PurgeRule
 from habeas.datamap.planner.shape import LOOSENS, Shape
-from habeas.datamap.planner.sql import Names, Reach, conditions, equal, quoted, words
+from habeas.datamap.planner.sql import Names, Reach, conditions, equal, literal, quoted, words
 from habeas.datamap.source import Problem
 
 BUCKETS: Final = 65_536
@@ -76,6 +76,7 @@ class _Aged:
         self.names = names
         self.table = table
         self.own = age.table == table.name
+        self.age_table = age.table
         path = table.path
         lineage = path.lineage(self.store.root, self.store.identity) if path is not None else ()
         joins = () if self.own else _up_to(lineage, age.table)
@@ -150,7 +151,12 @@ class _Aged:
 
         Not joined, so that a row whose parents are gone counts as nobody's instead of vanishing.
         """
-        return [words("NOT", way.leads_to_any_of("$3")) for way in self.ways] or ["$3::text[] IS NOT NULL"]
+        held = [words("NOT", way.leads_to_any_of("$3")) for way in self.ways] or ["$3::text[] IS NOT NULL"]
+        if self.age_table != self.store.root or not self.store.ghosts:
+            return held
+        # A ghost is no account that was closed: it stays, and what refers to it with it.
+        ghosts = "ARRAY[" + ", ".join(literal(each) for each in sorted(self.store.ghosts)) + "]"
+        return [*held, *(words("NOT", way.leads_to_any_of(ghosts)) for way in self.ways)]
 
     def _unreferenced(self) -> list[str]:
         """No row refers to this one; where rows of a table refer to each other, the last of the chain goes first."""

@@ -84,8 +84,8 @@ def written_down(
 async def choose(conn: Connection, store: StoreMap, ghosts: Sequence[str], limit: int) -> list[str]:
     """Give account ids at random, fewer where there are fewer; of a large table from some of its pages."""
     about = await conn.fetchval(ABOUT_ROWS, store.schema, store.root) or 0.0
-    percent = 100.0 if about <= ROWS_WHOLE else 100.0 * max(ROWS_WHOLE, 100 * limit) / about
-    some = f"TABLESAMPLE SYSTEM ({percent})" if percent < 100.0 else ""  # noqa: PLR2004 - all of it
+    wanted = max(ROWS_WHOLE, 100 * limit)
+    some = f"TABLESAMPLE SYSTEM ({100.0 * wanted / about})" if wanted < about else ""
     column = quoted(store.identity)
     sql = words(
         "SELECT", f"{column}::text", "AS account_id FROM", quoted(store.schema, store.root), some,
